@@ -1,0 +1,257 @@
+//! The record framing shared by journal and spool: a segment header and checksummed records
+//! (journal-file.md 4).
+//!
+//! ```text
+//! segment header, 64 bytes          record
+//!  0  8 B  magic of the log          0  u32  payload length, bytes
+//!  8  u16  version = 1               4  u8   kind, 1..
+//! 10  u16  reserved                  5  3 B  reserved = 0
+//! 12  u32  shard                     8  u64  sequence, without gaps
+//! 16  u64  campaign                 16  u64  committed: highest sequence known to be on disk
+//! 24  u64  first sequence           24  ...  payload
+//! 32  16 B incarnation              ...  u32 CRC-32C of everything before it in the record
+//! 48  u32  epoch
+//! 52  8 B  reserved
+//! 60  u32  CRC-32C of bytes 0..60
+//! ```
+
+use crate::{
+    CampaignId, Epoch, Incarnation, ShardId, WireError,
+    codec::{Put, Reader},
+    limits::LOG_PAYLOAD_BYTES_MAX,
+};
+
+/// Version of the format.
+pub const VERSION: u16 = 1;
+/// Bytes of a segment header.
+pub const SEGMENT_HEADER_BYTES: usize = 64;
+/// Bytes of a record besides its payload.
+pub const RECORD_OVERHEAD_BYTES: usize = 28;
+
+/// What a segment says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// The shard of the node that wrote it.
+    pub shard: ShardId,
+    /// The epoch of that shard.
+    pub epoch: Epoch,
+    /// The process life that wrote it.
+    pub incarnation: Incarnation,
+    /// Sequence of its first record.
+    pub first_sequence: u64,
+}
+
+impl SegmentHeader {
+    /// The 64 bytes at the start of the file.
+    #[must_use]
+    pub fn encode(&self, magic: [u8; 8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        out.put(&magic);
+        out.put_u16(VERSION);
+        out.put_u16(0);
+        out.put_u32(self.shard.0);
+        out.put_u64(self.campaign.0);
+        out.put_u64(self.first_sequence);
+        out.put(&self.incarnation.0);
+        out.put_u32(self.epoch.0);
+        out.put(&[0; 8]);
+        let checksum = crc32c::crc32c(&out);
+        out.put_u32(checksum);
+        out
+    }
+
+    /// Reads the start of a segment.
+    ///
+    /// # Errors
+    /// Too short, another magic or version, a wrong checksum.
+    pub fn decode(magic: [u8; 8], bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new("a segment header", bytes);
+        let covered = r.bytes(SEGMENT_HEADER_BYTES - 4)?;
+        let checksum = r.u32()?;
+        let mut r = Reader::new("a segment header", covered);
+        if r.array::<8>()? != magic {
+            return Err(WireError::Magic { what: "a segment" });
+        }
+        let version = r.u16()?;
+        if version != VERSION {
+            return Err(WireError::Version { what: "a segment", version, known: VERSION });
+        }
+        if crc32c::crc32c(covered) != checksum {
+            return Err(WireError::Checksum { what: "a segment header" });
+        }
+        r.reserved::<2>()?;
+        let shard = ShardId(r.u32()?);
+        let campaign = CampaignId(r.u64()?);
+        let first_sequence = r.u64()?;
+        let incarnation = Incarnation(r.array()?);
+        let epoch = Epoch(r.u32()?);
+        r.reserved::<8>()?;
+        Ok(Self { campaign, shard, epoch, incarnation, first_sequence })
+    }
+}
+
+/// One record of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What the payload is; 1 and above.
+    pub kind: u8,
+    /// Its place in the log, counted over all segments.
+    pub sequence: u64,
+    /// The highest sequence that was known to be on disk when this record was written.
+    pub committed: u64,
+    /// The content.
+    pub payload: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Appends the record.
+    ///
+    /// # Panics
+    /// When the payload exceeds [`LOG_PAYLOAD_BYTES_MAX`] or the kind is 0.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        assert!(self.payload.len() <= LOG_PAYLOAD_BYTES_MAX, "a record's payload is bounded");
+        assert!(self.kind != 0, "kind 0 is the unwritten end of a segment");
+        let start = out.len();
+        out.put_u32(u32::try_from(self.payload.len()).expect("asserted above"));
+        out.put(&[self.kind, 0, 0, 0]);
+        out.put_u64(self.sequence);
+        out.put_u64(self.committed);
+        out.put(self.payload);
+        let checksum = crc32c::crc32c(&out[start..]);
+        out.put_u32(checksum);
+    }
+}
+
+/// How a scan of a segment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanEnd {
+    /// Every byte belongs to a record, or the rest is unwritten (zeros).
+    Clean,
+    /// The last bytes are no whole record: the write that a crash interrupted.
+    TornTail {
+        /// Why the bytes are no record.
+        error: WireError,
+    },
+}
+
+/// Walks the records of one segment, given the bytes after its header.
+///
+/// Stops at the first bytes that are no valid record in sequence; [`Scan::end`] then says whether
+/// that is the clean end. What lies behind it is for the caller to judge: see [`Scan::salvage`].
+#[derive(Clone, Debug)]
+pub struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    next_sequence: u64,
+    end: Option<ScanEnd>,
+}
+
+impl<'a> Scan<'a> {
+    /// A scan of `bytes`, whose first record must have `first_sequence`.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8], first_sequence: u64) -> Self {
+        Self { bytes, at: 0, next_sequence: first_sequence, end: None }
+    }
+
+    /// Bytes of `bytes` that are valid records so far.
+    #[must_use]
+    pub const fn valid_bytes(&self) -> usize {
+        self.at
+    }
+
+    /// The sequence that the next record must have.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// How the scan ended; `None` while records still come.
+    #[must_use]
+    pub const fn end(&self) -> Option<ScanEnd> {
+        self.end
+    }
+
+    /// After the end: valid records that still follow somewhere behind the bad bytes, which a torn
+    /// tail cannot have. Their presence means corruption in the middle.
+    #[must_use]
+    pub fn salvage(&self) -> Vec<Record<'a>> {
+        let mut found = Vec::new();
+        let mut at = self.at + 1;
+        while at + RECORD_OVERHEAD_BYTES <= self.bytes.len() {
+            match read_record(&self.bytes[at..]) {
+                Ok(Some((record, length))) if record.sequence >= self.next_sequence => {
+                    found.push(record);
+                    at += length;
+                }
+                _ => at += 1,
+            }
+        }
+        found
+    }
+}
+
+impl<'a> Iterator for Scan<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        if self.end.is_some() {
+            return None;
+        }
+        let rest = &self.bytes[self.at..];
+        // A record starts with its length and kind, never all zero: only then look at the rest.
+        let unwritten = rest.iter().take(8).all(|byte| *byte == 0);
+        if unwritten && rest.iter().all(|byte| *byte == 0) {
+            self.end = Some(ScanEnd::Clean);
+            return None;
+        }
+        match read_record(rest) {
+            Ok(Some((record, length))) if record.sequence == self.next_sequence => {
+                self.at += length;
+                self.next_sequence += 1;
+                Some(record)
+            }
+            Ok(Some((record, _))) => {
+                let error = WireError::Value { field: "record sequence", value: record.sequence };
+                self.end = Some(ScanEnd::TornTail { error });
+                None
+            }
+            Ok(None) => {
+                let error = WireError::Value { field: "record kind", value: 0 };
+                self.end = Some(ScanEnd::TornTail { error });
+                None
+            }
+            Err(error) => {
+                self.end = Some(ScanEnd::TornTail { error });
+                None
+            }
+        }
+    }
+}
+
+/// The record at the start of `bytes` and its length on disk; `None` where nothing was written.
+fn read_record(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, WireError> {
+    let mut r = Reader::new("a log record", bytes);
+    let length = r.u32()? as usize;
+    if length > LOG_PAYLOAD_BYTES_MAX {
+        return Err(WireError::TooLarge {
+            what: "a log record",
+            length,
+            limit: LOG_PAYLOAD_BYTES_MAX,
+        });
+    }
+    let kind = r.u8()?;
+    if kind == 0 {
+        return Ok(None);
+    }
+    r.reserved::<3>()?;
+    let (sequence, committed) = (r.u64()?, r.u64()?);
+    let payload = r.bytes(length)?;
+    let covered = &bytes[..RECORD_OVERHEAD_BYTES - 4 + length];
+    if r.u32()? != crc32c::crc32c(covered) {
+        return Err(WireError::Checksum { what: "a log record" });
+    }
+    let record = Record { kind, sequence, committed, payload };
+    Ok(Some((record, RECORD_OVERHEAD_BYTES + length)))
+}

@@ -1,0 +1,138 @@
+//! The manifest: what was planned, and the hash of every shard, signed by the campaign key
+//! (seed-file.md 7).
+//!
+//! A text file: one line `yao-manifest-v1 <signature, 128 hex digits>`, then the JSON that the
+//! signature covers, byte for byte.
+
+use crate::{
+    CampaignId, Fen, ShardId, SponsorId, WaveIndex, WireError, hex,
+    keys::{PublicKey, SIGNATURE_BYTES, SignKey, context},
+};
+use serde::{Deserialize, Serialize};
+
+const FIRST_WORD: &str = "yao-manifest-v1 ";
+
+/// The signed content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// Its name, for people.
+    pub name: String,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Decimals of the currency's minor unit.
+    pub exponent: u8,
+    /// BLAKE3 of the canonical plan.
+    #[serde(with = "hex::array")]
+    pub plan_digest: [u8; 32],
+    /// Packets planned in all shards.
+    pub packets: u64,
+    /// Their sum.
+    pub budget: Fen,
+    /// Packets one user may win.
+    pub wins_per_user: u8,
+    /// Packets one user may win of one sponsor. Always 1 in this version.
+    pub wins_per_sponsor: u8,
+    /// From issue to expiry of a ticket, seconds.
+    pub ticket_lifetime_seconds: u64,
+    /// The sponsors, in order of id.
+    pub sponsors: Vec<SponsorPlan>,
+    /// The waves, in order.
+    pub waves: Vec<WavePlan>,
+    /// How many shards the campaign has.
+    pub shard_count: u32,
+    /// The shards generated so far, in order of id; all of them in a complete manifest.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One sponsor's part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SponsorPlan {
+    /// Its number.
+    pub sponsor: SponsorId,
+    /// Its name, for people.
+    pub name: String,
+    /// Packets over all waves and shards.
+    pub packets: u64,
+    /// Their sum.
+    pub sum: Fen,
+}
+
+/// One wave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WavePlan {
+    /// Its number.
+    pub wave: WaveIndex,
+    /// Its name, for people.
+    pub name: String,
+    /// How long, microseconds of wave time.
+    pub duration_us: u64,
+    /// Packets over all shards.
+    pub packets: u64,
+    /// Their sum.
+    pub sum: Fen,
+}
+
+/// One shard's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardEntry {
+    /// The shard.
+    pub shard: ShardId,
+    /// File name beside the manifest.
+    pub file: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// BLAKE3 of the whole file.
+    #[serde(with = "hex::array")]
+    pub hash: [u8; 32],
+    /// Its packets.
+    pub packets: u32,
+    /// Their sum.
+    pub sum: Fen,
+    /// Root of the Merkle tree over them.
+    #[serde(with = "hex::array")]
+    pub merkle_root: [u8; 32],
+}
+
+impl Manifest {
+    /// Whether every shard of the campaign is listed.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.shards.len() as u64 == u64::from(self.shard_count)
+    }
+
+    /// The entry of `shard`.
+    #[must_use]
+    pub fn shard(&self, shard: ShardId) -> Option<&ShardEntry> {
+        self.shards.iter().find(|entry| entry.shard == shard)
+    }
+
+    /// The text of the signed file.
+    #[must_use]
+    pub fn encode(&self, key: &SignKey) -> String {
+        let body = serde_json::to_string_pretty(self).expect("plain data always serialises");
+        let signature = hex::encode(&key.sign(context::MANIFEST, body.as_bytes()));
+        format!("{FIRST_WORD}{signature}\n{body}")
+    }
+
+    /// Reads a manifest; nothing it says is read before its signature was checked.
+    ///
+    /// # Errors
+    /// Not a manifest, a wrong signature, or JSON that is not of this form.
+    pub fn decode(text: &str, key: &PublicKey) -> Result<Self, WireError> {
+        let magic = WireError::Magic { what: "a manifest" };
+        let (line, body) = text.split_once('\n').ok_or(magic)?;
+        let signature = line.strip_prefix(FIRST_WORD).ok_or(magic)?;
+        let signature = hex::decode_array::<SIGNATURE_BYTES>(signature)
+            .ok_or(WireError::Text { field: "the manifest's signature" })?;
+        if !key.verifies(context::MANIFEST, body.as_bytes(), &signature) {
+            return Err(WireError::Forged { what: "a manifest" });
+        }
+        serde_json::from_str(body).map_err(|_| WireError::Text { field: "the manifest's JSON" })
+    }
+}

@@ -1,0 +1,53 @@
+//! The policy: compiled rules that the agent hands to the access process as one immutable
+//! snapshot. JSON, at most one agent-link frame.
+
+use crate::{UserId, WireError};
+use serde::{Deserialize, Serialize};
+
+/// What the access process obeys until the next snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Grows with each change; for people.
+    pub version: u64,
+    /// The cue whose greeting a losing shake shows.
+    pub cue: u16,
+    /// Least time between two shakes of one connection, ms. `None` leaves the node's own setting.
+    pub shake_interval_ms: Option<u32>,
+    /// Users who win nothing, rising. Kept small: a frame bounds it to a few thousand.
+    pub banned: Vec<UserId>,
+    /// Amounts from which a win is vetted, minor units; below it the agent is not asked.
+    pub vet_amount_min: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { version: 0, cue: 0, shake_interval_ms: None, banned: Vec::new(), vet_amount_min: 0 }
+    }
+}
+
+impl Policy {
+    /// The JSON that travels.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain data always serialises")
+    }
+
+    /// Reads a policy; the ban list is sorted whatever the sender did.
+    ///
+    /// # Errors
+    /// [`WireError::Text`] for JSON that is not of this form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut policy: Self =
+            serde_json::from_slice(bytes).map_err(|_| WireError::Text { field: "a policy" })?;
+        policy.banned.sort_unstable();
+        policy.banned.dedup();
+        Ok(policy)
+    }
+
+    /// Whether `user` wins nothing.
+    #[must_use]
+    pub fn is_banned(&self, user: UserId) -> bool {
+        self.banned.binary_search(&user).is_ok()
+    }
+}
