@@ -1,0 +1,65 @@
+//! The only file that reads the operating system's clocks.
+
+use rustix::time::{ClockId, clock_gettime};
+use yao_engine::{Anchor, Timestamp};
+use yao_protocol::WallTime;
+
+/// The node's clock: CLOCK_BOOTTIME for intervals, anchored once to wall time at start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    anchor: Anchor,
+}
+
+impl Clock {
+    /// Reads both clocks and ties them together for the life of the process.
+    #[must_use]
+    pub fn start() -> Self {
+        // The wall clock is read between two readings of the interval clock; the earlier one makes
+        // the anchor's wall time late rather than early by the time between, never early.
+        let at = boot_now();
+        let wall = wall_now();
+        Self { anchor: Anchor { at, wall } }
+    }
+
+    /// Now, for intervals and deadlines.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        boot_now()
+    }
+
+    /// Now as wall time, by the anchor: a step of the system's clock does not show here.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        self.anchor.wall(boot_now())
+    }
+
+    /// How the two clocks are tied.
+    #[must_use]
+    pub const fn anchor(&self) -> Anchor {
+        self.anchor
+    }
+
+    /// How far the system's wall clock has moved away from the anchor since start, microseconds;
+    /// positive when the system's clock is ahead.
+    #[must_use]
+    pub fn wall_step_us(&self) -> i64 {
+        let ours = self.wall().0;
+        let system = wall_now().0;
+        i64::try_from(i128::from(system) - i128::from(ours)).unwrap_or(i64::MAX)
+    }
+}
+
+fn boot_now() -> Timestamp {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("the boot clock starts at zero");
+    let nanoseconds = u64::try_from(time.tv_nsec).expect("nanoseconds are below 10^9");
+    Timestamp::from_ns(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+}
+
+fn wall_now() -> WallTime {
+    let time = clock_gettime(ClockId::Realtime);
+    // A clock set before 1970 reads as 1970: no T0 lies there.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let microseconds = u64::try_from(time.tv_nsec / 1_000).unwrap_or(0);
+    WallTime(seconds.saturating_mul(1_000_000).saturating_add(microseconds))
+}

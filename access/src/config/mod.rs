@@ -1,0 +1,230 @@
+//! The node's configuration: every key, its default, its unit and its range. The comments here are
+//! the documentation of the keys; `docs/config.md` lists them. Loading is in [`load`].
+
+pub mod load;
+
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// The whole file. Every key can also be set by the environment: `YAO__SECTION__KEY`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this node is.
+    pub node: NodeConfig,
+    /// Where clients connect.
+    pub listen: ListenConfig,
+    /// The seed shard and what belongs to it.
+    pub shard: ShardConfig,
+    /// How sessions are believed.
+    pub identity: IdentityConfig,
+    /// What clients are told and held to.
+    #[serde(default)]
+    pub session: SessionConfig,
+    /// The durable queue of accepted opens.
+    #[serde(default)]
+    pub spool: SpoolConfig,
+    /// The agent process; without this section there is none, and opens wait in the spool.
+    #[serde(default)]
+    pub agent: Option<AgentConfig>,
+    /// The operators' HTTP port.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// How the node is drained.
+    #[serde(default)]
+    pub drain: DrainConfig,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Directory of cursor, journal, spool and ticket key. One node owns it.
+    pub state: PathBuf,
+    /// Directory of public keys, `*.pub.json`.
+    pub keys: PathBuf,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Addresses for plain TCP; port 0 takes a free one.
+    pub tcp: Vec<SocketAddr>,
+    /// Shard threads; 0 = one per core.
+    #[serde(default)]
+    pub threads: u16,
+    /// Connections the node holds at most, over all threads.
+    #[serde(default = "connections_max")]
+    pub connections_max: u32,
+    /// Addresses of other nodes that clients are told, "host:port", at most 8.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
+}
+
+/// The seed shard and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardConfig {
+    /// The sealed seed file.
+    pub seed: PathBuf,
+    /// Its shard key file, mode 0600.
+    pub key: PathBuf,
+    /// The campaign's signed manifest.
+    pub manifest: PathBuf,
+    /// The schedule: when each wave starts.
+    pub schedule: PathBuf,
+}
+
+/// How sessions are believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// JWKS file with the public keys of the app's backend.
+    pub jwks: PathBuf,
+    /// What `aud` of a session token must be.
+    #[serde(default = "audience")]
+    pub audience: String,
+    /// Threads that check tokens and tickets.
+    #[serde(default = "crypto_threads")]
+    pub threads: u16,
+}
+
+/// What clients are told and held to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionConfig {
+    /// Least time between two shakes of a connection, ms; 0 = no limit.
+    pub shake_interval_ms: u32,
+    /// Least time between two PINGs, ms.
+    pub heartbeat_ms_min: u32,
+    /// Silence after which a connection is closed, ms.
+    pub heartbeat_ms_max: u32,
+    /// Time for the first whole frame, ms.
+    pub greeting_ms_max: u32,
+    /// Time for any whole frame, ms.
+    pub frame_ms_max: u32,
+}
+
+/// The durable queue of accepted opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// Opens are collected this long before one fsync serves them all, microseconds.
+    pub commit_us_max: u64,
+    /// Or until this many bytes are waiting.
+    pub commit_bytes_max: usize,
+    /// Bytes of segments that are kept; settled ones go first, unsettled ones never.
+    pub bytes_max: u64,
+    /// Batches that are under way to settlement at once.
+    pub batches_in_flight_max: usize,
+}
+
+/// The agent process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The program to start.
+    pub program: PathBuf,
+    /// Its own configuration file.
+    pub config: PathBuf,
+    /// Unix socket on which the node waits for it. At most 107 bytes.
+    pub socket: PathBuf,
+    /// Time for a verdict before it counts as yes, ms.
+    #[serde(default = "vet_ms_max")]
+    pub vet_ms_max: u32,
+    /// Time for a newcomer to prove itself, ms.
+    #[serde(default = "prove_ms_max")]
+    pub prove_ms_max: u32,
+    /// Time for a replaced agent to drain before it is ended, ms.
+    #[serde(default = "leave_ms_max")]
+    pub leave_ms_max: u32,
+}
+
+/// The operators' HTTP port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Loopback address; port 0 takes a free one. There is no login: other addresses are refused.
+    pub listen: SocketAddr,
+}
+
+/// How the node is drained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainConfig {
+    /// Clients asked to leave each second.
+    pub per_second: u32,
+    /// After this long the rest is cut, seconds.
+    pub deadline_seconds: u32,
+    /// Clients wait at least this long before they come back, ms.
+    pub return_ms_min: u32,
+    /// And up to this much longer, ms.
+    pub return_ms_jitter: u32,
+}
+
+const fn connections_max() -> u32 {
+    1_000_000
+}
+
+fn audience() -> String {
+    "yao".to_owned()
+}
+
+const fn crypto_threads() -> u16 {
+    1
+}
+
+const fn vet_ms_max() -> u32 {
+    20
+}
+
+const fn prove_ms_max() -> u32 {
+    3_000
+}
+
+const fn leave_ms_max() -> u32 {
+    5_000
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            shake_interval_ms: 1_000,
+            heartbeat_ms_min: 15_000,
+            heartbeat_ms_max: 300_000,
+            greeting_ms_max: 3_000,
+            frame_ms_max: 5_000,
+        }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            commit_us_max: 2_000,
+            commit_bytes_max: 256 * 1024,
+            bytes_max: 2 * 1024 * 1024 * 1024,
+            batches_in_flight_max: 4,
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_638)) }
+    }
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self {
+            per_second: 1_000,
+            deadline_seconds: 60,
+            return_ms_min: 1_000,
+            return_ms_jitter: 10_000,
+        }
+    }
+}

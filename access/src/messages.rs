@@ -1,0 +1,129 @@
+//! What the threads of the access process say to one another. Plain data, no logic.
+
+use yao_engine::ConnectionId;
+use yao_protocol::{
+    ShakeId, UserId, client::Refusal, receipt::RECEIPT_BYTES, tally::TALLY_BYTES,
+    ticket::{TICKET_BYTES, Ticket}, token::Identity,
+};
+
+/// To a shard thread.
+#[derive(Clone, Debug)]
+pub enum ToShard {
+    /// A session token was checked; `None` when it is not to be believed.
+    TokenChecked {
+        /// Whose HELLO it was.
+        connection: ConnectionId,
+        /// Who the token proves.
+        identity: Option<Identity>,
+    },
+    /// The issuer decided a candidate, or found a recorded win.
+    Won {
+        /// Who asked.
+        connection: ConnectionId,
+        /// His request; 0 when the ticket is sent again unasked.
+        request_id: u32,
+        /// The signed ticket and the tally that counts it.
+        win: Box<([u8; TICKET_BYTES], [u8; TALLY_BYTES])>,
+    },
+    /// The issuer had no packet for a candidate.
+    Lost {
+        /// Who asked.
+        connection: ConnectionId,
+        /// His request.
+        request_id: u32,
+        /// His draw.
+        shake: ShakeId,
+    },
+    /// An open was decided.
+    OpenDecided {
+        /// Who asked.
+        connection: ConnectionId,
+        /// His request.
+        request_id: u32,
+        /// The receipt, or why not.
+        reply: OpenReply,
+    },
+    /// The same user connected elsewhere: say so and close.
+    Replaced {
+        /// The older connection.
+        connection: ConnectionId,
+    },
+    /// Ask clients to leave at this rate.
+    Drain {
+        /// Connections this thread releases a second.
+        per_second: u32,
+    },
+    /// Close everything and end the thread.
+    Stop,
+}
+
+/// What becomes of an open.
+#[derive(Clone, Debug)]
+pub enum OpenReply {
+    /// It is on disk.
+    Receipt(Box<[u8; RECEIPT_BYTES]>),
+    /// It was refused.
+    Refused(Refusal),
+}
+
+/// To the spool thread.
+#[derive(Clone, Debug)]
+pub enum ToSpool {
+    /// A ticket whose signature is good, presented by its own user.
+    Open {
+        /// Who asked.
+        connection: ConnectionId,
+        /// His request.
+        request_id: u32,
+        /// The ticket.
+        ticket: Box<Ticket>,
+    },
+    /// The agent's verdict on an open.
+    Verdict {
+        /// Which call.
+        call: u64,
+        /// Yes or no.
+        allowed: bool,
+    },
+    /// Settlement's signed answer, as the agent brought it; not yet verified.
+    Delivered {
+        /// The id under which the batch was handed to the agent link.
+        request_id: u32,
+        /// The bytes.
+        answer: Vec<u8>,
+    },
+    /// A batch did not reach settlement.
+    Undelivered {
+        /// The id under which the batch was handed to the agent link.
+        request_id: u32,
+        /// Ask again after this long.
+        retry_after_ms: u32,
+    },
+    /// Whether an agent serves at the moment.
+    AgentAvailable(bool),
+    /// Flush, sync, and end the thread.
+    Stop,
+}
+
+/// To a crypto thread.
+#[derive(Clone, Debug)]
+pub enum ToCrypto {
+    /// Check a session token.
+    Token {
+        /// Whose HELLO.
+        connection: ConnectionId,
+        /// The JWT, compact form.
+        token: Vec<u8>,
+    },
+    /// Check a ticket; a good one goes on to the spool.
+    Ticket {
+        /// Who presents it.
+        connection: ConnectionId,
+        /// His request.
+        request_id: u32,
+        /// The user of the session: the ticket must be his.
+        user: UserId,
+        /// The 136 bytes.
+        ticket: Box<[u8; TICKET_BYTES]>,
+    },
+}
