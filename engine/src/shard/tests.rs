@@ -1,0 +1,1 @@
+//! Sessions told as bytes in and bytes out.

@@ -1,0 +1,78 @@
+//! What happens when a connection's timer fires.
+
+use super::{Effect, ShardEngine, State, connection::NONE, wheel, wheel::Wheel};
+use crate::time::Timestamp;
+use yao_protocol::client::{ErrorCode, Refusal, RetryClass};
+
+/// The peer was too slow.
+const TIMEOUT: Refusal = Refusal {
+    code: ErrorCode::Timeout,
+    class: RetryClass::After,
+    closes: true,
+    delay_ms: 0,
+    jitter_ms: 1_000,
+};
+
+impl ShardEngine {
+    /// Fires what is due; drain [`ShardEngine::poll_effect`] afterwards.
+    pub fn handle_time(&mut self, now: Timestamp) {
+        while let Some(slot) = self.wheel.fire(&mut self.table, now) {
+            self.on_timer(now, slot);
+        }
+        self.drain_step(now);
+    }
+
+    /// When [`ShardEngine::handle_time`] wants to be called next; `NEVER` without connections.
+    #[must_use]
+    pub fn deadline(&self, now: Timestamp) -> Timestamp {
+        let wheel = if self.table.used() == 0 { Timestamp::NEVER } else { Wheel::deadline(now) };
+        wheel.min(self.drain.as_ref().map_or(Timestamp::NEVER, |drain| drain.next_at()))
+    }
+
+    fn on_timer(&mut self, now: Timestamp, slot: u32) {
+        let due = self.next_due(slot);
+        let passed = wheel::tick_of(now).wrapping_sub(due) <= u32::MAX / 2;
+        if !passed {
+            self.wheel.link(&mut self.table, slot, due);
+            return;
+        }
+        // Linked again in any case: the slot leaves the wheel only when the socket is closed.
+        let again = wheel::tick_after(now, self.settings.frame_ms_max);
+        self.wheel.link(&mut self.table, slot, again);
+        match self.table.slot(slot).state() {
+            State::Greeting | State::Checking | State::Open => {
+                self.counters.timed_out += 1;
+                let mut bytes = Vec::new();
+                TIMEOUT.put(&mut bytes, 0);
+                let connection = self.id(slot);
+                self.effects.push_back(Effect::Send { connection, bytes });
+                self.begin_close(slot);
+            }
+            State::Leaving => self.begin_close(slot),
+            State::Closing | State::Free => {}
+        }
+    }
+
+    /// The tick at which the connection in `slot` has been silent, or its frame cut, for too long.
+    fn next_due(&self, slot: u32) -> u32 {
+        let connection = self.table.slot(slot);
+        let after = |tick: u32, ms: u32| {
+            let ticks = (u64::from(ms) * 1_000_000).div_ceil(wheel::TICK_NS) + 1;
+            tick.wrapping_add(u32::try_from(ticks).unwrap_or(u32::MAX / 4))
+        };
+        let silence = match connection.state() {
+            // HELLO has one deadline, however many bytes trickle in before it.
+            State::Greeting | State::Leaving | State::Closing | State::Free => {
+                return connection.timer_tick;
+            }
+            State::Checking => after(connection.heard_tick, self.settings.frame_ms_max),
+            State::Open => after(connection.heard_tick, self.settings.heartbeat_ms_max),
+        };
+        if connection.partial == NONE {
+            return silence;
+        }
+        let since = self.partials.look(connection.partial).map(|partial| partial.since_tick);
+        let frame = after(since.unwrap_or(connection.heard_tick), self.settings.frame_ms_max);
+        if frame.wrapping_sub(silence) > u32::MAX / 2 { frame } else { silence }
+    }
+}

@@ -1,0 +1,123 @@
+//! The timer wheel: one deadline per connection, linked through the connections themselves.
+//!
+//! Time is cut into ticks; a slot of the wheel is the list of connections whose timer fires in that
+//! tick. Hearing from a peer does not touch the wheel: a timer that fires too early is put back.
+
+use super::{connection::NONE, table::Table};
+use crate::time::Timestamp;
+
+/// Nanoseconds of a tick. Chosen because no deadline of a session is shorter than a second.
+pub(super) const TICK_NS: u64 = 128 * 1_000_000;
+/// Slots of the wheel; 4,096 ticks are almost nine minutes, longer deadlines are put back.
+const WHEEL_SLOTS: u32 = 4_096;
+
+/// Deadlines of the connections in a [`Table`].
+#[derive(Debug)]
+pub(super) struct Wheel {
+    heads: Box<[u32]>,
+    /// Every tick before this one has fired.
+    next_tick: u32,
+}
+
+/// The tick in which `now` lies. Wraps after 17 years of uptime.
+pub(super) const fn tick_of(now: Timestamp) -> u32 {
+    (now.as_ns() / TICK_NS) as u32
+}
+
+/// The first tick that lies wholly `ms` after `now`.
+pub(super) const fn tick_after(now: Timestamp, ms: u32) -> u32 {
+    tick_of(now.plus_ms(ms as u64)).wrapping_add(1)
+}
+
+impl Wheel {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { heads: vec![NONE; WHEEL_SLOTS as usize].into(), next_tick: tick_of(now) }
+    }
+
+    /// Links `slot` to fire at `tick`, or as late as the wheel reaches.
+    pub(super) fn link(&mut self, table: &mut Table, slot: u32, tick: u32) {
+        let ahead = tick.wrapping_sub(self.next_tick);
+        // A tick in the past (the difference wraps) fires next.
+        let ahead = if ahead > u32::MAX / 2 { 0 } else { ahead.min(WHEEL_SLOTS - 1) };
+        let tick = self.next_tick.wrapping_add(ahead);
+        let head = &mut self.heads[(tick % WHEEL_SLOTS) as usize];
+        let old = std::mem::replace(head, slot);
+        if old != NONE {
+            table.slot_mut(old).timer_previous = slot;
+        }
+        let connection = table.slot_mut(slot);
+        connection.timer_tick = tick;
+        connection.timer_next = old;
+        connection.timer_previous = NONE;
+    }
+
+    /// Takes `slot` out; it must be linked.
+    pub(super) fn unlink(&mut self, table: &mut Table, slot: u32) {
+        let connection = table.slot(slot);
+        let (previous, next) = (connection.timer_previous, connection.timer_next);
+        let head = (connection.timer_tick % WHEEL_SLOTS) as usize;
+        if previous == NONE {
+            assert!(self.heads[head] == slot, "slot {slot} is linked where its tick says");
+            self.heads[head] = next;
+        } else {
+            table.slot_mut(previous).timer_next = next;
+        }
+        if next != NONE {
+            table.slot_mut(next).timer_previous = previous;
+        }
+    }
+
+    /// Takes out the next connection whose tick has passed at `now`.
+    pub(super) fn fire(&mut self, table: &mut Table, now: Timestamp) -> Option<u32> {
+        let current = tick_of(now);
+        while self.next_tick != current {
+            let slot = self.heads[(self.next_tick % WHEEL_SLOTS) as usize];
+            if slot != NONE {
+                self.unlink(table, slot);
+                return Some(slot);
+            }
+            self.next_tick = self.next_tick.wrapping_add(1);
+        }
+        None
+    }
+
+    /// When the wheel next wants to be looked at: the start of the next tick.
+    pub(super) const fn deadline(now: Timestamp) -> Timestamp {
+        Timestamp::from_ns((now.as_ns() / TICK_NS + 1) * TICK_NS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::connection::State;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_ns(ms * 1_000_000)
+    }
+
+    #[test]
+    fn timers_fire_in_their_tick_and_not_before() {
+        let mut table = Table::new(100);
+        let mut wheel = Wheel::new(at(1_000));
+        let slots: Vec<u32> = (0..5).map(|_| table.take().expect("room")).collect();
+        for (slot, ms) in slots.iter().zip([3_000, 1_000, 2_000, 900_000, 2_000]) {
+            table.slot_mut(*slot).become_state(State::Greeting);
+            wheel.link(&mut table, *slot, tick_after(at(1_000), ms));
+        }
+        wheel.unlink(&mut table, slots[4]);
+        let mut fired = Vec::new();
+        for ms in (1_000..520_000).step_by(50) {
+            while let Some(slot) = wheel.fire(&mut table, at(ms)) {
+                fired.push((slot, ms));
+            }
+        }
+        let order: Vec<u32> = fired.iter().map(|(slot, _)| *slot).collect();
+        assert_eq!(order, [slots[1], slots[2], slots[0]]);
+        for ((_, ms), due) in fired.iter().zip([2_000, 3_000, 4_000]) {
+            assert!((due..due + 400).contains(ms), "fired at {ms}, due {due}");
+        }
+        let late = wheel.fire(&mut table, at(530_000));
+        assert_eq!(late, Some(slots[3]), "beyond the horizon it fires early, to be put back");
+    }
+}
