@@ -10,4 +10,6 @@ pub mod config;
 pub mod inbox;
 pub mod messages;
 pub mod node;
+pub mod segments;
+pub mod slot_file;
 pub mod spool;

@@ -1,0 +1,272 @@
+//! What a start finds in the segments of a log: every valid record, a torn tail, damage.
+//!
+//! A torn tail is the write that a crash interrupted: nothing valid behind it and nothing in it
+//! that was ever acknowledged. It is cut off. Everything else that is no record is damage: the
+//! segment is copied aside, its valid records stay, and somebody must look. Never removes a record.
+
+use super::{LogKind, Segment, SegmentError, io_error};
+use crate::slot_file::sync_directory;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Read,
+    path::{Path, PathBuf},
+};
+use yao_protocol::{
+    WireError,
+    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
+};
+
+/// What recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Valid records.
+    pub records: u64,
+    /// Sequence that the next record gets: above everything that was ever acknowledged.
+    pub next_sequence: u64,
+    /// Bytes of a torn tail that were cut off; 0 for a clean end.
+    pub torn_bytes: u64,
+    /// Damage, oldest first. Money may be missing: say so loudly.
+    pub damage: Vec<Damage>,
+}
+
+/// One place of a log where records are missing or bytes are bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Bytes of a segment are no record although records follow them or they were committed.
+    BadBytes {
+        /// The segment; its copy has `.corrupt` added to the name.
+        path: PathBuf,
+        /// Where the bad bytes begin.
+        offset: u64,
+        /// What is wrong there; `None` when the file ends although more was committed.
+        error: Option<WireError>,
+        /// The first sequence that cannot be read.
+        sequence: u64,
+        /// Valid records behind the bad bytes.
+        salvaged: u64,
+    },
+    /// Sequences between two segments, or behind the last one, that were acknowledged and are not
+    /// in any file.
+    Missing {
+        /// First missing sequence.
+        first: u64,
+        /// Last missing sequence.
+        last: u64,
+    },
+}
+
+/// Scans all segments in `directory`, trims a torn tail, copies damaged ones aside.
+pub(super) fn recover(
+    directory: &Path,
+    kind: LogKind,
+    template: &SegmentHeader,
+    mut visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
+) -> Result<(Vec<Segment>, Recovered), SegmentError> {
+    let files = list(directory, kind)?;
+    let mut recovery = Recovery {
+        kind,
+        template,
+        expected: None,
+        committed: 0,
+        segments: Vec::with_capacity(files.len()),
+        found: Recovered { records: 0, next_sequence: 1, torn_bytes: 0, damage: Vec::new() },
+    };
+    let mut bytes = Vec::new();
+    for (index, (first_sequence, path)) in files.iter().enumerate() {
+        bytes.clear();
+        let last = index + 1 == files.len();
+        let mut file = File::open(path).map_err(io_error("open", path))?;
+        if last {
+            settle_pages(path, &file)?;
+        }
+        file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
+        recovery.segment(*first_sequence, path, &bytes, last, &mut visit)?;
+    }
+    if recovery.committed >= recovery.found.next_sequence {
+        let (first, last) = (recovery.found.next_sequence, recovery.committed);
+        recovery.found.damage.push(Damage::Missing { first, last });
+        recovery.found.next_sequence = last + 1;
+    }
+    Ok((recovery.segments, recovery.found))
+}
+
+struct Recovery<'a> {
+    kind: LogKind,
+    template: &'a SegmentHeader,
+    /// The sequence with which the next segment should begin; `None` before the first one, which
+    /// may begin anywhere because settled segments are removed from the front.
+    expected: Option<u64>,
+    /// The highest sequence that any record says was on disk.
+    committed: u64,
+    segments: Vec<Segment>,
+    found: Recovered,
+}
+
+impl Recovery<'_> {
+    fn segment(
+        &mut self,
+        first_sequence: u64,
+        path: &Path,
+        bytes: &[u8],
+        last: bool,
+        visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
+    ) -> Result<(), SegmentError> {
+        let header = SegmentHeader::decode(self.kind.magic, bytes)
+            .ok()
+            .filter(|header| header.first_sequence == first_sequence);
+        if bytes.len() <= SEGMENT_HEADER_BYTES {
+            // The header is synced before the first record is written: no record was ever here.
+            return remove(path);
+        }
+        // A damaged header takes none of its records with it: the name holds what they need.
+        let readable = header.unwrap_or(SegmentHeader { first_sequence, ..*self.template });
+        self.check_owner(path, &readable)?;
+        if let Some(expected) = self.expected.filter(|expected| first_sequence > *expected) {
+            let (first, last) = (expected, first_sequence - 1);
+            self.found.damage.push(Damage::Missing { first, last });
+        }
+        let mut scan = Scan::new(&bytes[SEGMENT_HEADER_BYTES..], first_sequence);
+        for record in scan.by_ref() {
+            self.record(path, &readable, record, visit)?;
+        }
+        let salvaged = match scan.end() {
+            Some(ScanEnd::TornTail { .. }) => scan.salvage(),
+            _ => Vec::new(),
+        };
+        for record in &salvaged {
+            self.record(path, &readable, *record, visit)?;
+        }
+        let next_sequence =
+            salvaged.last().map_or(scan.next_sequence(), |record| record.sequence + 1);
+        let valid_bytes = SEGMENT_HEADER_BYTES as u64 + scan.valid_bytes() as u64;
+        let mut segment = Segment {
+            path: path.to_owned(),
+            first_sequence,
+            next_sequence,
+            bytes: bytes.len() as u64,
+            damaged: header.is_none() || !salvaged.is_empty(),
+        };
+        if let Some(ScanEnd::TornTail { error }) = scan.end() {
+            // Only the last segment can end in an interrupted write, and only behind everything
+            // that a record says was committed.
+            let torn = last && !segment.damaged && scan.next_sequence() > self.committed;
+            if torn {
+                truncate(path, valid_bytes)?;
+                self.found.torn_bytes = segment.bytes - valid_bytes;
+                segment.bytes = valid_bytes;
+            } else {
+                segment.damaged = true;
+                self.found.damage.push(Damage::BadBytes {
+                    path: path.to_owned(),
+                    offset: valid_bytes,
+                    error: Some(error),
+                    sequence: scan.next_sequence(),
+                    salvaged: salvaged.len() as u64,
+                });
+            }
+        } else if header.is_none() {
+            self.found.damage.push(Damage::BadBytes {
+                path: path.to_owned(),
+                offset: 0,
+                error: SegmentHeader::decode(self.kind.magic, bytes).err(),
+                sequence: first_sequence,
+                salvaged: scan.next_sequence() - first_sequence,
+            });
+        }
+        if segment.damaged {
+            copy_aside(path)?;
+        }
+        self.found.next_sequence = self.found.next_sequence.max(next_sequence);
+        self.expected = Some(self.found.next_sequence);
+        if segment.next_sequence == first_sequence && !segment.damaged {
+            // A torn first record was trimmed: nothing is left, and the name is needed again.
+            return remove(path);
+        }
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        path: &Path,
+        header: &SegmentHeader,
+        record: Record<'_>,
+        visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
+    ) -> Result<(), SegmentError> {
+        self.committed = self.committed.max(record.committed);
+        self.found.records += 1;
+        visit(header, record).map_err(|error| SegmentError::Content {
+            path: path.to_owned(),
+            sequence: record.sequence,
+            error,
+        })
+    }
+
+    fn check_owner(&self, path: &Path, header: &SegmentHeader) -> Result<(), SegmentError> {
+        let ours = (self.template.campaign, self.template.shard);
+        if (header.campaign, header.shard) == ours {
+            return Ok(());
+        }
+        Err(SegmentError::Foreign {
+            path: path.to_owned(),
+            found_campaign: header.campaign.0,
+            found_shard: header.shard.0,
+            campaign: ours.0.0,
+            shard: ours.1.0,
+        })
+    }
+}
+
+/// The segments in `directory` by first sequence.
+///
+/// # Errors
+/// Those of reading the directory.
+pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io_error("read", directory))? {
+        let entry = entry.map_err(io_error("read", directory))?;
+        if let Some(first) = entry.file_name().to_str().and_then(|name| kind.first_sequence(name)) {
+            files.push((first, entry.path()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Makes what we are about to read and believe be what the disk holds.
+///
+/// A killed process leaves pages that were written and not synced; whoever trusts them before they
+/// are on disk acknowledges what a power cut takes away. After a failed sync the kernel keeps
+/// pages that it believes clean: they are dropped, so that the disk itself is read.
+fn settle_pages(path: &Path, file: &File) -> Result<(), SegmentError> {
+    file.sync_all().map_err(io_error("sync", path))?;
+    let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    dropped.map_err(|error| io_error("drop the cached pages of", path)(error.into()))
+}
+
+fn truncate(path: &Path, bytes: u64) -> Result<(), SegmentError> {
+    let file = OpenOptions::new().write(true).open(path).map_err(io_error("open", path))?;
+    file.set_len(bytes).map_err(io_error("truncate", path))?;
+    file.sync_all().map_err(io_error("sync", path))
+}
+
+fn remove(path: &Path) -> Result<(), SegmentError> {
+    fs::remove_file(path).map_err(io_error("remove", path))?;
+    let directory = crate::slot_file::directory_of(path);
+    sync_directory(directory).map_err(io_error("sync", directory))
+}
+
+/// Keeps the damaged bytes for people, once.
+fn copy_aside(path: &Path) -> Result<(), SegmentError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".corrupt");
+    let copy = path.with_file_name(name);
+    if copy.exists() {
+        return Ok(());
+    }
+    fs::copy(path, &copy).map_err(io_error("copy", path))?;
+    let file = File::open(&copy).map_err(io_error("open", &copy))?;
+    file.sync_all().map_err(io_error("sync", &copy))?;
+    let directory = crate::slot_file::directory_of(path);
+    sync_directory(directory).map_err(io_error("sync", directory))
+}

@@ -1,0 +1,214 @@
+//! Recovery on real files: cut at every byte, flipped bits, lost segments, failed writes.
+
+use super::*;
+use std::fs;
+use yao_protocol::{
+    CampaignId, Epoch, Incarnation, ShardId, limits::LOG_PAYLOAD_BYTES_MAX,
+    log::RECORD_OVERHEAD_BYTES,
+};
+
+const KIND: LogKind = LogKind { prefix: "test", suffix: "yaotest", magic: *b"YAOTEST\0" };
+const PAYLOAD: [u8; 40] = [7; 40];
+const RECORD_BYTES: u64 = (RECORD_OVERHEAD_BYTES + PAYLOAD.len()) as u64;
+
+fn template() -> SegmentHeader {
+    SegmentHeader {
+        campaign: CampaignId(2015),
+        shard: ShardId(17),
+        epoch: Epoch(1),
+        incarnation: Incarnation([3; 16]),
+        first_sequence: 0,
+    }
+}
+
+fn open(directory: &Path) -> Result<(SegmentLog, Recovered, Vec<u64>), SegmentError> {
+    let mut sequences = Vec::new();
+    let (log, recovered) = SegmentLog::open(directory, KIND, template(), |_, record| {
+        assert_eq!(record.payload, PAYLOAD);
+        sequences.push(record.sequence);
+        Ok(())
+    })?;
+    Ok((log, recovered, sequences))
+}
+
+/// A log in which each commit holds the given number of records.
+fn written(directory: &Path, commits: &[u64], segment_bytes_max: u64) -> SegmentLog {
+    let (log, ..) = open(directory).expect("open");
+    let mut log = log.with_segment_bytes_max(segment_bytes_max);
+    for count in commits {
+        for _ in 0..*count {
+            log.append(1, &PAYLOAD);
+        }
+        log.commit().expect("commit");
+    }
+    log
+}
+
+fn only_segment(directory: &Path) -> PathBuf {
+    let files = recovery::list(directory, KIND).expect("list");
+    assert_eq!(files.len(), 1);
+    files[0].1.clone()
+}
+
+#[test]
+fn records_survive_restarts_and_rotation_in_order() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut expected = 0;
+    for _ in 0..3 {
+        let log = written(directory.path(), &[3, 1, 4, 2], 4 * RECORD_BYTES);
+        expected += 10;
+        assert_eq!((log.committed(), log.next_sequence()), (expected, expected + 1));
+        let (_, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!(sequences, (1..=expected).collect::<Vec<_>>());
+        assert_eq!((recovered.torn_bytes, recovered.damage), (0, vec![]));
+    }
+    let names: Vec<u64> =
+        recovery::list(directory.path(), KIND).expect("list").iter().map(|file| file.0).collect();
+    assert_eq!(
+        names,
+        [1, 5, 9, 11, 15, 19, 21, 25, 29],
+        "a segment closes behind the commit that fills it"
+    );
+}
+
+#[test]
+fn a_tail_cut_at_any_byte_of_the_last_record_is_trimmed_and_the_log_goes_on() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[2, 1], u64::MAX);
+    let path = only_segment(directory.path());
+    let whole = fs::read(&path).expect("read");
+    let before_last = whole.len() - usize::try_from(RECORD_BYTES).expect("small");
+    for cut in before_last..whole.len() {
+        for file in fs::read_dir(directory.path()).expect("read") {
+            fs::remove_file(file.expect("entry").path()).expect("remove");
+        }
+        fs::write(&path, &whole[..cut]).expect("write");
+        let (mut log, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, recovered.next_sequence), (vec![1, 2], 3), "cut at {cut}");
+        assert_eq!(recovered.torn_bytes, (cut - before_last) as u64);
+        assert_eq!(recovered.damage, []);
+        assert_eq!(log.append(1, &PAYLOAD), 3);
+        log.commit().expect("commit");
+        let (_, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, recovered.torn_bytes), (vec![1, 2, 3], 0), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_torn_first_record_leaves_no_empty_segment_behind() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[1], u64::MAX);
+    let path = only_segment(directory.path());
+    for bytes in 0..SEGMENT_HEADER_BYTES as u64 + RECORD_BYTES {
+        OpenOptions::new().write(true).open(&path).expect("open").set_len(bytes).expect("cut");
+        let (mut log, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, recovered.next_sequence, log.segments().len()), (vec![], 1, 0));
+        log.append(1, &PAYLOAD);
+        log.commit().expect("the name is free again");
+    }
+}
+
+/// Flips every byte of the middle record, one at a time.
+#[test]
+fn bad_bytes_with_records_behind_are_damage_and_the_rest_is_kept() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[1, 1, 2], u64::MAX);
+    let path = only_segment(directory.path());
+    let whole = fs::read(&path).expect("read");
+    let second = SEGMENT_HEADER_BYTES + usize::try_from(RECORD_BYTES).expect("small");
+    for at in second..second + usize::try_from(RECORD_BYTES).expect("small") {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).expect("write");
+        let (_, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, recovered.next_sequence), (vec![1, 3, 4], 5), "byte {at}");
+        let [Damage::BadBytes { offset, sequence: 2, salvaged: 2, error: Some(_), .. }] =
+            &recovered.damage[..]
+        else {
+            panic!("byte {at}: {:?}", recovered.damage);
+        };
+        assert_eq!((*offset, recovered.torn_bytes), (second as u64, 0));
+        assert_eq!(fs::read(&path).expect("read"), bytes, "the segment itself is left alone");
+    }
+    let aside = path.with_file_name("test-00000000000000000001.yaotest.corrupt");
+    assert_eq!(fs::read(aside).expect("the first damage is kept").len(), whole.len());
+}
+
+#[test]
+fn a_bad_end_that_was_committed_is_damage_not_a_torn_tail() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // The fourth record says that the third was on disk; it stands in the next segment.
+    written(directory.path(), &[3, 1], 3 * RECORD_BYTES);
+    let files = recovery::list(directory.path(), KIND).expect("list");
+    let (first, second) = (&files[0].1, &files[1].1);
+    let mut bytes = fs::read(first).expect("read");
+    let end = bytes.len() - 1;
+    bytes[end] ^= 1;
+    fs::write(first, &bytes).expect("write");
+    let (_, recovered, sequences) = open(directory.path()).expect("open");
+    assert_eq!(sequences, [1, 2, 4]);
+    assert!(matches!(recovered.damage[0], Damage::BadBytes { sequence: 3, salvaged: 0, .. }));
+    // Without the later segment nothing contradicts that the write was interrupted.
+    fs::remove_file(second).expect("remove");
+    let (_, recovered, sequences) = open(directory.path()).expect("open");
+    assert_eq!((sequences, recovered.damage), (vec![1, 2], vec![]));
+    assert_eq!(recovered.torn_bytes, RECORD_BYTES);
+}
+
+#[test]
+fn a_lost_segment_and_a_lost_header_are_damage() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[2, 2, 2, 2], RECORD_BYTES);
+    let files = recovery::list(directory.path(), KIND).expect("list");
+    // The oldest may be gone: it was settled and removed.
+    fs::remove_file(&files[0].1).expect("remove");
+    let (_, recovered, sequences) = open(directory.path()).expect("open");
+    assert_eq!((sequences, recovered.damage), (vec![3, 4, 5, 6, 7, 8], vec![]));
+    fs::remove_file(&files[2].1).expect("remove");
+    let mut bytes = fs::read(&files[3].1).expect("read");
+    bytes[3] ^= 1;
+    fs::write(&files[3].1, bytes).expect("write");
+    let (log, recovered, sequences) = open(directory.path()).expect("open");
+    assert_eq!((sequences, log.next_sequence()), (vec![3, 4, 7, 8], 9));
+    assert_eq!(recovered.damage[0], Damage::Missing { first: 5, last: 6 });
+    assert!(matches!(recovered.damage[1], Damage::BadBytes { offset: 0, salvaged: 2, .. }));
+    assert_eq!(recovered.damage.len(), 2);
+}
+
+#[test]
+fn a_segment_of_another_shard_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[1], u64::MAX);
+    let other = SegmentHeader { shard: ShardId(18), ..template() };
+    let error =
+        SegmentLog::open(directory.path(), KIND, other, |_, _| Ok(())).expect_err("foreign");
+    assert!(error.to_string().contains("this node serves campaign 2015 shard 18"), "{error}");
+}
+
+#[test]
+fn m3_a_failed_write_fences_the_log_for_good() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = written(directory.path(), &[1], u64::MAX);
+    let read_only = File::open(only_segment(directory.path())).expect("open");
+    let writable = log.file.replace(read_only);
+    log.append(1, &PAYLOAD);
+    assert!(matches!(log.commit(), Err(SegmentError::Io { doing: "write", .. })));
+    log.file = writable;
+    assert!(matches!(log.commit(), Err(SegmentError::Fenced(_))));
+    assert!(matches!(log.sync(), Err(SegmentError::Fenced(_))));
+    assert_eq!(log.committed(), 1);
+}
+
+#[test]
+fn oldest_segments_go_and_a_gap_is_left_on_request() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = written(directory.path(), &[1, 1, 1], RECORD_BYTES);
+    log.remove_oldest(9).expect("remove");
+    assert_eq!(log.segments().len(), 1, "the segment being written stays");
+    log.skip_to(100);
+    log.append(1, &[7; 40]);
+    log.commit().expect("commit");
+    let (_, _, sequences) = open(directory.path()).expect("open");
+    assert_eq!(sequences, [3, 100]);
+    assert!(PAYLOAD.len() < LOG_PAYLOAD_BYTES_MAX);
+}
