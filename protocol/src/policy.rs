@@ -5,7 +5,7 @@ use crate::{UserId, WireError};
 use serde::{Deserialize, Serialize};
 
 /// What the access process obeys until the next snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Grows with each change; for people.
@@ -18,12 +18,6 @@ pub struct Policy {
     pub banned: Vec<UserId>,
     /// Amounts from which a win is vetted, minor units; below it the agent is not asked.
     pub vet_amount_min: u64,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { version: 0, cue: 0, shake_interval_ms: None, banned: Vec::new(), vet_amount_min: 0 }
-    }
 }
 
 impl Policy {
