@@ -1,1 +1,28 @@
-//! stub
+//! Seed shards: from a campaign file to sealed files that add up to the fen, and back again as a
+//! check. Offline: never talks to a node.
+//!
+//! The rules here do no IO: bytes in, bytes out. Files, threads and progress bars live in the
+//! binary beside this library. In reading order: [`campaign`] (what is asked for), [`parse`] and
+//! [`check`] (from TOML, with one line per mistake), [`apportion`] (whole numbers shared exactly),
+//! [`plan`] (what each shard gets, computable alone), [`derive`](mod@derive) (every key and every random draw from
+//! one secret), [`moments`] and [`amounts`] (the draws), [`shard`] (the sealed file), and
+//! [`reckon`] with [`verify`], the second path from campaign to totals that shares none of the
+//! plan's arithmetic.
+#![forbid(unsafe_code)]
+
+pub mod amounts;
+pub mod apportion;
+pub mod campaign;
+pub mod check;
+pub mod derive;
+mod fields;
+pub mod moments;
+pub mod parse;
+pub mod plan;
+pub mod reckon;
+pub mod shard;
+pub mod verify;
+
+pub use campaign::{Campaign, CampaignError};
+pub use derive::{CampaignKeys, Secret};
+pub use plan::Plan;
