@@ -45,6 +45,13 @@ pub const BATCH_BYTES_MAX: usize =
 /// Bytes of a full answer.
 pub const ANSWER_BYTES_MAX: usize = ANSWER_HEADER_BYTES + BATCH_RECORDS_MAX + SIGNATURE_BYTES;
 
+/// What stands for the bytes of a batch in its answer, and for those of an answer in the
+/// watermark: their BLAKE3.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
 /// Opens on their way to settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -213,7 +220,7 @@ impl Answer {
             incarnation: batch.incarnation,
             first_sequence: sequence(batch.records.first()),
             last_sequence: sequence(batch.records.last()),
-            batch_digest: *blake3::hash(batch_bytes).as_bytes(),
+            batch_digest: digest(batch_bytes),
             settled_at,
             key_id,
             results,
