@@ -1,1 +1,29 @@
-//! stub
+//! The Yao client SDK: hold a connection, shake, win, open, and never lose a win.
+//!
+//! [`Client::connect`] is all that an app needs; `examples/shake.rs` is a program to copy. Below
+//! it, in reading order: the rules without any IO in [`session`] (one user's conversation with the
+//! server), [`wallet`] (what the user holds) and [`reconnect`] (when and where to connect again);
+//! then what does IO: [`store`] (the disk), [`link`] (the network) and [`client`] (the task that
+//! drives them all). The rules take `now` and a seed as arguments, so a simulator can run them.
+#![forbid(unsafe_code)]
+
+pub mod client;
+mod driver;
+pub mod error;
+pub mod event;
+pub mod limits;
+pub mod link;
+mod mailbox;
+pub mod random;
+pub mod reconnect;
+pub mod session;
+pub mod store;
+pub mod time;
+pub mod wallet;
+
+pub use client::{Client, Config, TokenSource};
+pub use error::{Blame, Error};
+pub use event::{Event, Opened};
+pub use mailbox::Events;
+pub use store::{FileStore, MemoryStore, Store};
+pub use time::Timestamp;

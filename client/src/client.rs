@@ -1,0 +1,196 @@
+//! The app's handle on a client: configuration, and a few calls that never block. All state lives
+//! in one task (`driver.rs`), so any of these futures may be dropped at any time.
+
+use crate::{
+    driver::{self, Command, Driver, Shakes},
+    error::Error,
+    limits::COMMANDS_MAX,
+    mailbox::{Events, mailbox},
+    reconnect::{BackOff, Reconnect},
+    session::{Session, SessionConfig},
+    store::{MemoryStore, Store},
+    wallet::Wallet,
+};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc};
+use tokio::sync::{mpsc, oneshot};
+use yao_protocol::{CampaignId, limits::ENDPOINT_BYTES_MAX, ticket::Ticket};
+
+/// A session token to come, or in words why there is none.
+pub type TokenFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// Where session tokens come from: the app's own backend, in the end.
+pub enum TokenSource {
+    /// This one. When the server refuses it, the client stops.
+    Fixed(String),
+    /// Asked before the first connection and whenever the server wants a new one.
+    Provider(Box<dyn FnMut() -> TokenFuture + Send>),
+}
+
+impl TokenSource {
+    /// A provider from an async function.
+    pub fn provider<Answer>(mut ask: impl FnMut() -> Answer + Send + 'static) -> Self
+    where
+        Answer: Future<Output = Result<String, String>> + Send + 'static,
+    {
+        Self::Provider(Box::new(move || Box::pin(ask())))
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed(_) => "TokenSource::Fixed",
+            Self::Provider(_) => "TokenSource::Provider",
+        })
+    }
+}
+
+/// What a client needs to know.
+pub struct Config {
+    /// Nodes to connect to, "host:port"; tried in turn, starting at a random one.
+    pub endpoints: Vec<String>,
+    /// The campaign to take part in.
+    pub campaign: CampaignId,
+    /// Where session tokens come from.
+    pub token: TokenSource,
+    /// Where tickets and receipts are kept. One store per user and campaign.
+    pub store: Box<dyn Store>,
+    /// Whether every win is opened at once, without [`Client::open`]. Default: no.
+    pub open_automatically: bool,
+    /// Version of the app, told to the server: major << 16 | minor.
+    pub software: u32,
+    /// How long to wait between attempts when the server says nothing about it.
+    pub back_off: BackOff,
+    /// The local address to connect from; load tests spread themselves over many.
+    pub local_address: Option<IpAddr>,
+    /// Events that wait for the app; when it does not read them, passing states are dropped.
+    pub events_max: usize,
+}
+
+impl Config {
+    /// A configuration with a store in memory and everything else at its default.
+    #[must_use]
+    pub fn new(endpoints: Vec<String>, campaign: CampaignId, token: TokenSource) -> Self {
+        Self {
+            endpoints,
+            campaign,
+            token,
+            store: Box::<MemoryStore>::default(),
+            open_automatically: false,
+            software: 0,
+            back_off: BackOff::default(),
+            local_address: None,
+            events_max: 32,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let usable = |endpoint: &String| {
+            endpoint.len() <= ENDPOINT_BYTES_MAX
+                && endpoint.rsplit_once(':').is_some_and(|(host, port)| {
+                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+                })
+        };
+        if self.endpoints.is_empty() || !self.endpoints.iter().all(usable) {
+            return Err(Error::Config("endpoints must be a list of at least one \"host:port\""));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("endpoints", &self.endpoints)
+            .field("campaign", &self.campaign)
+            .field("token", &self.token)
+            .field("open_automatically", &self.open_automatically)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running client. Clones speak to the same one; it ends when the last is dropped.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    shakes: Arc<Shakes>,
+}
+
+impl Client {
+    /// Starts a client as one task of the current tokio runtime. It connects, reconnects and keeps
+    /// what is won by itself; [`Events`] tells what happens.
+    ///
+    /// # Errors
+    /// A configuration that cannot work, a store that cannot be read.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn connect(mut config: Config) -> Result<(Self, Events), Error> {
+        config.check()?;
+        let wallet = config.store.load()?;
+        let session = SessionConfig {
+            campaign: config.campaign,
+            software: config.software,
+            open_automatically: config.open_automatically,
+            seed: seed()?,
+        };
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let shakes = Arc::<Shakes>::default();
+        let (mailbox, events) = mailbox(config.events_max);
+        let driver = Driver::new(driver::Parts {
+            session: Session::new(session, wallet),
+            reconnect: Reconnect::new(config.endpoints, config.back_off, seed()?),
+            token: config.token,
+            store: config.store,
+            local_address: config.local_address,
+            commands,
+            shakes: Arc::clone(&shakes),
+            mailbox,
+        });
+        drop(tokio::spawn(driver.run()));
+        Ok((Self { commands: sender, shakes }, events))
+    }
+
+    /// The user shook. Any number of calls in an interval become one request.
+    pub fn shake(&self) {
+        self.shakes.add();
+    }
+
+    /// Opens a ticket. Returns when the client has taken charge of it: from then on it is sent
+    /// until the server answers, over all reconnections; [`crate::Event::Opened`] tells the end.
+    ///
+    /// # Errors
+    /// A ticket of another campaign; a client that has ended.
+    pub async fn open(&self, ticket: Ticket) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Command::Open(Box::new(ticket), answer)).await?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// What the user holds: tickets, receipts, tally.
+    ///
+    /// # Errors
+    /// A client that has ended.
+    pub async fn wallet(&self) -> Result<Wallet, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Command::Wallet(answer)).await?;
+        answered.await.map_err(|_| Error::Closed)
+    }
+
+    /// Leaves: says goodbye to the server and waits until the client has ended.
+    pub async fn close(&self) {
+        // An error means that it has ended already.
+        if self.ask(Command::Close).await.is_ok() {
+            self.commands.closed().await;
+        }
+    }
+
+    async fn ask(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| Error::Closed)
+    }
+}
+
+/// 64 bits from the operating system.
+fn seed() -> Result<u64, Error> {
+    getrandom::u64().map_err(|_| Error::Config("the operating system gives no random numbers"))
+}

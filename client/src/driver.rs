@@ -1,0 +1,337 @@
+//! The task behind a [`crate::Client`]: gives the session bytes, time and commands, and works off
+//! what it answers, in order. Decides nothing itself. The only file that reads a clock.
+
+use crate::{
+    client::TokenSource,
+    error::{Error, LinkError, StoreError},
+    event::Event,
+    limits::{FAREWELL_MS_MAX, TOKEN_MS_MAX},
+    link::tcp::TcpLink,
+    mailbox::Mailbox,
+    reconnect::{Reconnect, Retry},
+    session::{Departure, Output, Session},
+    store::Store,
+    time::Timestamp,
+    wallet::{Record, Wallet},
+};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use yao_protocol::ticket::Ticket;
+
+/// What the app asks.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Open(Box<Ticket>, oneshot::Sender<Result<(), Error>>),
+    Wallet(oneshot::Sender<Wallet>),
+    Close,
+}
+
+/// Shakes that the task has not seen yet. A counter, not a queue: it cannot be full.
+#[derive(Debug, Default)]
+pub(crate) struct Shakes {
+    count: AtomicU32,
+    wake: Notify,
+}
+
+impl Shakes {
+    pub(crate) fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> u32 {
+        self.count.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// What a driver is made of.
+pub(crate) struct Parts {
+    pub(crate) session: Session,
+    pub(crate) reconnect: Reconnect,
+    pub(crate) token: TokenSource,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) local_address: Option<IpAddr>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) shakes: Arc<Shakes>,
+    pub(crate) mailbox: Mailbox,
+}
+
+/// See the module.
+pub(crate) struct Driver {
+    session: Session,
+    reconnect: Reconnect,
+    token: TokenSource,
+    /// The token in use; `None` until the provider was asked, and when it must be asked again.
+    token_current: Option<String>,
+    /// `None` only while a durable record is being flushed on another thread.
+    store: Option<Box<dyn Store>>,
+    local_address: Option<IpAddr>,
+    commands: mpsc::Receiver<Command>,
+    shakes: Arc<Shakes>,
+    mailbox: Mailbox,
+    link: Option<TcpLink>,
+    started: Instant,
+}
+
+/// What is left after the session's outputs were worked off.
+enum Settled {
+    Sleep(Option<Timestamp>),
+    Departed(Departure),
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            session: parts.session,
+            reconnect: parts.reconnect,
+            token: parts.token,
+            token_current: None,
+            store: Some(parts.store),
+            local_address: parts.local_address,
+            commands: parts.commands,
+            shakes: parts.shakes,
+            mailbox: parts.mailbox,
+            link: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// Lives until the app, the server or an error ends it, and says which.
+    pub(crate) async fn run(mut self) {
+        let error = match self.live().await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        };
+        let Self { mailbox, commands, link, .. } = self;
+        drop(link);
+        // `Client::close` waits for this.
+        drop(commands);
+        mailbox.finish(Event::Stopped(error)).await;
+    }
+
+    async fn live(&mut self) -> Result<Infallible, Error> {
+        let mut attempt = self.reconnect.start(self.now());
+        loop {
+            self.meanwhile(sleep_until(self.instant(attempt.at))).await?;
+            if attempt.token_must_be_new {
+                self.token_current = None;
+            }
+            let departure = match self.connect(attempt.token_must_be_new).await? {
+                Ok(token) => self.serve(&token).await?,
+                Err(departure) => departure,
+            };
+            let now = self.now();
+            let Departure { error, retry, endpoints } = departure;
+            match self.reconnect.handle_end(now, retry, &endpoints) {
+                None => return Err(error),
+                Some(next) => attempt = next,
+            }
+            let retry_ms = attempt.at.ms_since(now);
+            self.mailbox.push(Event::Disconnected { error, retry_ms });
+        }
+    }
+
+    /// Gets a token and a link. The inner error is worth another attempt.
+    async fn connect(&mut self, renew: bool) -> Result<Result<String, Departure>, Error> {
+        let token = match (&self.token_current, &mut self.token) {
+            (Some(token), _) => token.clone(),
+            (None, TokenSource::Fixed(_)) if renew => return Err(Error::TokenRefused),
+            (None, TokenSource::Fixed(token)) => token.clone(),
+            (None, TokenSource::Provider(ask)) => {
+                let answer = timeout(Duration::from_millis(TOKEN_MS_MAX), ask());
+                match self.meanwhile(answer).await? {
+                    Ok(Ok(token)) => token,
+                    Ok(Err(reason)) => return Ok(Err(token_failure(reason))),
+                    Err(_) => return Ok(Err(token_failure("it took too long".to_owned()))),
+                }
+            }
+        };
+        self.token_current = Some(token.clone());
+        let endpoint = self.reconnect.endpoint().to_owned();
+        let local_address = self.local_address;
+        let connecting = async { TcpLink::connect(&endpoint, local_address).await };
+        match self.meanwhile(connecting).await? {
+            Ok(link) => {
+                self.link = Some(link);
+                Ok(Ok(token))
+            }
+            Err(reason) => {
+                let error = Error::Link { endpoint, reason };
+                Ok(Err(Departure { error, retry: Retry::BackOff, endpoints: Vec::new() }))
+            }
+        }
+    }
+
+    /// One connection, from HELLO to its end.
+    async fn serve(&mut self, token: &str) -> Result<Departure, Error> {
+        self.session.handle_connected(self.now(), token)?;
+        loop {
+            let sleep_to = match self.settle().await? {
+                Settled::Sleep(at) => at,
+                Settled::Departed(departure) => {
+                    self.part().await;
+                    return Ok(departure);
+                }
+            };
+            let wake_at = sleep_to.map(|at| self.instant(at));
+            let link = self.link.as_mut().expect("the session has a connection until it departs");
+            let flushed = link.flush();
+            if let Err(reason) = flushed {
+                self.handle_broken(reason);
+                continue;
+            }
+            tokio::select! {
+                progress = link.progress() => self.handle_progress(progress),
+                () = self.shakes.wake.notified() => {
+                    let now = self.now();
+                    self.session.handle_shake(now, self.shakes.take());
+                }
+                () = sleep_or_forever(wake_at) => self.session.handle_timeout(self.now()),
+                command = self.commands.recv() => self.handle_command(command)?,
+                () = self.mailbox.deliver() => {}
+            }
+        }
+    }
+
+    /// Waits for `future` while there is no connection, and goes on serving the app.
+    async fn meanwhile<Answer>(
+        &mut self,
+        future: impl Future<Output = Answer>,
+    ) -> Result<Answer, Error> {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                answer = &mut future => return Ok(answer),
+                command = self.commands.recv() => self.handle_command(command)?,
+                () = self.mailbox.deliver() => {}
+            }
+            match self.settle().await? {
+                Settled::Sleep(None) => {}
+                Settled::Sleep(Some(_)) | Settled::Departed(_) => {
+                    unreachable!("a session without a connection waits for nothing")
+                }
+            }
+        }
+    }
+
+    /// Works off what the session wants done, in its order.
+    async fn settle(&mut self) -> Result<Settled, Error> {
+        loop {
+            match self.session.poll() {
+                Output::Persist(record) => self.persist(record).await?,
+                Output::Event(event) => self.mailbox.push(event),
+                Output::Welcome(endpoints) => self.reconnect.handle_welcome(&endpoints),
+                Output::Transmit(bytes) => {
+                    let link = self.link.as_mut().expect("the session has a connection");
+                    if let Err(reason) = link.queue(&bytes) {
+                        self.handle_broken(reason);
+                    }
+                }
+                Output::Disconnect(departure) => return Ok(Settled::Departed(departure)),
+                Output::SleepUntil { at } => return Ok(Settled::Sleep(at)),
+            }
+        }
+    }
+
+    async fn persist(&mut self, record: Record) -> Result<(), Error> {
+        let mut store = self.store.take().expect("the store is here between records");
+        let result;
+        if store.waits_for_disk() && record.must_be_durable() {
+            let flushing = tokio::task::spawn_blocking(move || {
+                let result = store.append(&record);
+                (store, result)
+            });
+            (store, result) = flushing.await.map_err(|error| StoreError::Io {
+                action: "appending to",
+                path: "the store".to_owned(),
+                message: error.to_string(),
+            })?;
+        } else {
+            result = store.append(&record);
+        }
+        self.store = Some(store);
+        Ok(result?)
+    }
+
+    fn handle_progress(&mut self, progress: Result<(), LinkError>) {
+        let now = self.now();
+        let link = self.link.as_mut().expect("the session has a connection");
+        loop {
+            match link.next_frame() {
+                Ok(Some(frame)) => self.session.handle_frame(now, frame),
+                Ok(None) => break,
+                Err(error) => return self.session.handle_malformed(error),
+            }
+        }
+        if let Err(reason) = progress {
+            self.handle_broken(reason);
+        }
+    }
+
+    fn handle_broken(&mut self, reason: LinkError) {
+        let endpoint = self.reconnect.endpoint().to_owned();
+        self.session.handle_disconnected(Error::Link { endpoint, reason });
+    }
+
+    /// `None` is the last handle being dropped.
+    fn handle_command(&mut self, command: Option<Command>) -> Result<(), Error> {
+        match command {
+            Some(Command::Open(ticket, answer)) => {
+                let taken = self.session.handle_open(self.now(), *ticket);
+                // An app that no longer waits for the answer has still opened the ticket.
+                drop(answer.send(taken));
+                Ok(())
+            }
+            Some(Command::Wallet(answer)) => {
+                drop(answer.send(self.session.wallet().clone()));
+                Ok(())
+            }
+            Some(Command::Close) | None if self.link.is_none() => Err(Error::Closed),
+            Some(Command::Close) | None => {
+                self.session.handle_close();
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends what is queued, BYE among it, and closes.
+    async fn part(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            let limit = Duration::from_millis(FAREWELL_MS_MAX);
+            // The connection may be broken already; it ends either way.
+            drop(timeout(limit, link.finish()).await);
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        let ms = self.started.elapsed().as_millis();
+        Timestamp::from_ms(u64::try_from(ms).expect("no client lives 500 million years"))
+    }
+
+    fn instant(&self, at: Timestamp) -> Instant {
+        self.started + Duration::from_millis(at.ms())
+    }
+}
+
+async fn sleep_or_forever(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn token_failure(reason: String) -> Departure {
+    Departure { error: Error::Token(reason), retry: Retry::BackOff, endpoints: Vec::new() }
+}

@@ -1,0 +1,284 @@
+//! When and where to connect next. No socket, no clock: `now` and a seed come in.
+//!
+//! A hundred thousand clients that lose a node together must not come back together. So the very
+//! first attempt already waits a random time ("full jitter"), each failure doubles the range up to
+//! a cap, and what the server asks for is obeyed to the millisecond.
+
+use crate::{limits::DELAY_MS_MAX, random::Random, time::Timestamp};
+use yao_protocol::{client::RetryClass, limits::ENDPOINTS_MAX};
+
+/// What the end of a connection means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Nobody said anything: jitter, doubling with each failure.
+    BackOff,
+    /// The server said: at once.
+    Now,
+    /// The server said: not before `delay_ms`, and not after `delay_ms + jitter_ms`.
+    After {
+        /// Wait at least this long, ms.
+        delay_ms: u32,
+        /// And up to this much longer, ms.
+        jitter_ms: u32,
+    },
+    /// The server wants a new session token.
+    Reauthenticate,
+    /// The server said never, or the app asked to end.
+    Never,
+}
+
+impl Retry {
+    /// What a refusal of this class asks for.
+    #[must_use]
+    pub const fn from_class(class: RetryClass, delay_ms: u32, jitter_ms: u32) -> Self {
+        match class {
+            RetryClass::Now => Self::Now,
+            RetryClass::After => Self::After { delay_ms, jitter_ms },
+            RetryClass::Reauthenticate => Self::Reauthenticate,
+            RetryClass::Never => Self::Never,
+        }
+    }
+}
+
+/// Ranges of the waits that the client chooses itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackOff {
+    /// The first attempt waits 0 to this long, ms.
+    pub first_ms_max: u64,
+    /// No attempt waits longer, ms, unless the server asks.
+    pub last_ms_max: u64,
+}
+
+impl Default for BackOff {
+    /// One second spreads a node's 550,000 clients (DESIGN.md 1) over as many microseconds; half a
+    /// minute is what a user at a broken network forgives.
+    fn default() -> Self {
+        Self { first_ms_max: 1_000, last_ms_max: 30_000 }
+    }
+}
+
+/// The next attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When to start it.
+    pub at: Timestamp,
+    /// Whether the app must give a new session token first.
+    pub token_must_be_new: bool,
+}
+
+/// Plans the attempts of one client.
+#[derive(Clone, Debug)]
+pub struct Reconnect {
+    back_off: BackOff,
+    random: Random,
+    /// Connections that ended since the last WELCOME.
+    failure_count: u32,
+    /// Whether the current connection was welcomed.
+    welcome: bool,
+    endpoints: Vec<String>,
+    /// What the last WELCOME or GOAWAY named besides those; tried after them.
+    learned: Vec<String>,
+    current_index: usize,
+}
+
+impl Reconnect {
+    /// A plan over the app's `endpoints` ("host:port"), at least one. It starts at a random one.
+    ///
+    /// # Panics
+    /// When `endpoints` is empty; the configuration is checked before.
+    #[must_use]
+    pub fn new(endpoints: Vec<String>, back_off: BackOff, seed: u64) -> Self {
+        assert!(!endpoints.is_empty(), "the configuration names at least one endpoint");
+        let mut random = Random::new(seed);
+        let most = endpoints.len() as u64 - 1;
+        let current_index = usize::try_from(random.up_to(most)).expect("an index of the list");
+        let learned = Vec::new();
+        Self {
+            back_off,
+            random,
+            failure_count: 0,
+            welcome: false,
+            endpoints,
+            learned,
+            current_index,
+        }
+    }
+
+    /// The endpoint of the next attempt.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        self.endpoints.iter().chain(&self.learned).nth(self.current_index).map_or_else(
+            || self.endpoints.first().expect("at least one endpoint").as_str(),
+            String::as_str,
+        )
+    }
+
+    /// The first attempt of all.
+    pub fn start(&mut self, now: Timestamp) -> Attempt {
+        let wait_ms = self.jittered_ms();
+        Attempt { at: now.plus_ms(wait_ms), token_must_be_new: false }
+    }
+
+    /// A session opened and named these other nodes.
+    pub fn handle_welcome(&mut self, endpoints: &[String]) {
+        self.failure_count = 0;
+        self.welcome = true;
+        let current = self.endpoint().to_owned();
+        self.learn(endpoints);
+        // The list changed under the index: stay where we are.
+        self.current_index = self.position(&current).unwrap_or(0);
+    }
+
+    /// A connection ended or failed; `endpoints` is where a GOAWAY sent us. `None` is the end.
+    pub fn handle_end(
+        &mut self,
+        now: Timestamp,
+        retry: Retry,
+        endpoints: &[String],
+    ) -> Option<Attempt> {
+        let first_failure = self.failure_count == 0;
+        let wait_ms = match retry {
+            Retry::Never => return None,
+            // A server that says "now" to every attempt must not make a busy loop.
+            Retry::Now if first_failure => 0,
+            Retry::After { delay_ms, jitter_ms } if delay_ms > 0 || jitter_ms > 0 => {
+                u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms))
+            }
+            Retry::Reauthenticate if first_failure => 0,
+            _ => self.jittered_ms(),
+        };
+        self.failure_count = self.failure_count.saturating_add(1);
+        let was_welcome = std::mem::take(&mut self.welcome);
+        // A win whose answer was lost is recorded on its node (M6): look there once more, unless
+        // the node itself wants us gone.
+        let stay = was_welcome && endpoints.is_empty() && !matches!(retry, Retry::After { .. });
+        if !stay {
+            self.move_on(endpoints);
+        }
+        let at = now.plus_ms(wait_ms.min(DELAY_MS_MAX));
+        Some(Attempt { at, token_must_be_new: retry == Retry::Reauthenticate })
+    }
+
+    /// 0 to `first_ms_max * 2^failures`, at most `last_ms_max`.
+    fn jittered_ms(&mut self) -> u64 {
+        let doubled = 1_u64.checked_shl(self.failure_count).unwrap_or(u64::MAX);
+        let range_ms = self.back_off.first_ms_max.saturating_mul(doubled);
+        self.random.up_to(range_ms.min(self.back_off.last_ms_max))
+    }
+
+    /// Goes to where the server sent us, else to the next endpoint of the list.
+    fn move_on(&mut self, endpoints: &[String]) {
+        if endpoints.is_empty() {
+            let count = self.endpoints.len() + self.learned.len();
+            self.current_index = (self.current_index + 1) % count;
+            return;
+        }
+        self.learn(endpoints);
+        let most = endpoints.len().min(ENDPOINTS_MAX) as u64 - 1;
+        let chosen = usize::try_from(self.random.up_to(most)).expect("an index of the list");
+        self.current_index = self.position(&endpoints[chosen]).unwrap_or(0);
+    }
+
+    /// Keeps the endpoints that the app did not name itself.
+    fn learn(&mut self, endpoints: &[String]) {
+        self.learned.clear();
+        for endpoint in endpoints.iter().take(ENDPOINTS_MAX) {
+            if self.position(endpoint).is_none() {
+                self.learned.push(endpoint.clone());
+            }
+        }
+    }
+
+    fn position(&self, endpoint: &str) -> Option<usize> {
+        self.endpoints.iter().chain(&self.learned).position(|known| known == endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn plan(names: &[&str], seed: u64) -> Reconnect {
+        let endpoints = names.iter().map(|name| (*name).to_owned()).collect();
+        Reconnect::new(endpoints, BackOff::default(), seed)
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_is_inside_its_range(
+            seed: u64, failures in 0_u32..80, delay_ms: u32, jitter_ms: u32, start in 0_u64..1_000_000,
+        ) {
+            let now = Timestamp::from_ms(start);
+            let back_off = BackOff::default();
+            let mut plan = plan(&["a:1", "b:1"], seed);
+            let first = plan.start(now);
+            prop_assert!(first.at.ms_since(now) <= back_off.first_ms_max);
+            for failure in 0..failures {
+                let attempt = plan.handle_end(now, Retry::BackOff, &[]).expect("goes on");
+                let range = back_off.first_ms_max << failure.min(20);
+                prop_assert!(attempt.at.ms_since(now) <= range.min(back_off.last_ms_max));
+            }
+            let asked = plan
+                .handle_end(now, Retry::After { delay_ms, jitter_ms }, &[])
+                .expect("goes on")
+                .at
+                .ms_since(now);
+            let (least, most) = (u64::from(delay_ms), u64::from(delay_ms) + u64::from(jitter_ms));
+            if most > 0 {
+                prop_assert!(asked >= least.min(DELAY_MS_MAX) && asked <= most.min(DELAY_MS_MAX));
+            }
+            prop_assert_eq!(plan.handle_end(now, Retry::Never, &[]), None);
+        }
+    }
+
+    #[test]
+    fn jitter_fills_its_range_from_the_first_attempt_on() {
+        let waits: Vec<u64> =
+            (0..1_000).map(|seed| plan(&["a:1"], seed).start(Timestamp::ZERO).at.ms()).collect();
+        for quarter in 0..4 {
+            let inside = waits.iter().filter(|wait| **wait / 251 == quarter).count();
+            assert!((180..320).contains(&inside), "quarter {quarter} has {inside} of 1,000");
+        }
+    }
+
+    #[test]
+    fn now_and_reauthenticate_are_immediate_once_and_then_back_off() {
+        let check = |retry, token_must_be_new| {
+            let mut waits = Vec::new();
+            for seed in 0..100 {
+                let mut plan = plan(&["a:1"], seed);
+                let first = plan.handle_end(Timestamp::ZERO, retry, &[]).expect("goes on");
+                assert_eq!(
+                    (first.at, first.token_must_be_new),
+                    (Timestamp::ZERO, token_must_be_new)
+                );
+                waits.push(plan.handle_end(Timestamp::ZERO, retry, &[]).expect("goes on").at.ms());
+            }
+            assert!(waits.iter().any(|wait| *wait > 500), "{retry:?} repeated is not spread");
+        };
+        check(Retry::Now, false);
+        check(Retry::Reauthenticate, true);
+    }
+
+    #[test]
+    fn endpoints_rotate_stay_or_follow_the_server() {
+        let mut plan = plan(&["a:1", "b:1"], 3);
+        let first = plan.endpoint().to_owned();
+        plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+        let second = plan.endpoint().to_owned();
+        assert_ne!(first, second, "a node that never answered is left");
+        plan.handle_welcome(&["c:1".to_owned(), second.clone()]);
+        assert_eq!(plan.endpoint(), second, "learning endpoints moves nobody");
+        plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+        assert_eq!(plan.endpoint(), second, "a lost win is looked for where it is recorded");
+        plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+        plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+        plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+        assert_eq!(plan.endpoint(), second, "three endpoints, the learned one among them");
+        plan.handle_welcome(&[]);
+        let drained = Retry::After { delay_ms: 5, jitter_ms: 0 };
+        plan.handle_end(Timestamp::ZERO, drained, &["d:1".to_owned()]);
+        assert_eq!(plan.endpoint(), "d:1", "GOAWAY names where to go");
+    }
+}

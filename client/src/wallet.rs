@@ -1,0 +1,206 @@
+//! What a user holds in one campaign: the tally, the tickets, what became of each, and the shake
+//! that waits for its answer. Pure data with one mutation, [`Wallet::apply`]; stores replay it.
+
+use yao_protocol::{
+    PacketId, ShakeId, WallTime, WireError,
+    receipt::{RECEIPT_BYTES, Receipt},
+    tally::{TALLY_BYTES, Tally},
+    ticket::Ticket,
+};
+
+/// One change of a wallet: what a store keeps, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The server's latest count of this user's wins.
+    Tally([u8; TALLY_BYTES]),
+    /// A packet was won.
+    Ticket(Ticket),
+    /// An open was accepted.
+    Receipt([u8; RECEIPT_BYTES]),
+    /// An open was refused for good.
+    Refused {
+        /// The packet.
+        packet: PacketId,
+        /// The server's error code as it travels (wire.md 6).
+        code: u16,
+    },
+    /// A shake waits for its answer, or (`None`) no longer does.
+    Pending(Option<ShakeId>),
+}
+
+impl Record {
+    /// Whether the record must be on disk before the client goes on. A pending shake need not be:
+    /// the server sends an unanswered win again after the next WELCOME in any case (M6). Nor a
+    /// tally: the server has counted already, and it is followed by its ticket, whose flush covers
+    /// both.
+    #[must_use]
+    pub const fn must_be_durable(&self) -> bool {
+        !matches!(self, Self::Pending(_) | Self::Tally(_))
+    }
+}
+
+/// What became of a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not opened yet, or the receipt has not come.
+    Unopened,
+    /// The open was accepted.
+    Opened([u8; RECEIPT_BYTES]),
+    /// The open was refused for good, with this error code.
+    Refused(u16),
+}
+
+/// A ticket and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Everything one user holds in one campaign.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wallet {
+    tally: Option<([u8; TALLY_BYTES], WallTime)>,
+    holdings: Vec<Holding>,
+    pending: Option<ShakeId>,
+}
+
+impl Wallet {
+    /// Applies one record; applying it again changes nothing. Says whether anything changed.
+    ///
+    /// # Errors
+    /// A tally or receipt whose bytes are none.
+    pub fn apply(&mut self, record: &Record) -> Result<bool, WireError> {
+        match record {
+            Record::Tally(bytes) => {
+                let counted_at = Tally::peek(bytes)?.counted_at;
+                // Answers can overtake one another around a reconnect: only a later count wins.
+                let newer = self.tally.is_none_or(|(_, held)| counted_at > held);
+                if newer {
+                    self.tally = Some((*bytes, counted_at));
+                }
+                Ok(newer)
+            }
+            Record::Ticket(ticket) => {
+                let new = self.holding(ticket.body.packet).is_none();
+                if new {
+                    self.holdings.push(Holding { ticket: *ticket, outcome: Outcome::Unopened });
+                }
+                Ok(new)
+            }
+            Record::Receipt(bytes) => {
+                let packet = Receipt::peek(bytes)?.packet;
+                Ok(self.decide(packet, Outcome::Opened(*bytes)))
+            }
+            Record::Refused { packet, code } => Ok(self.decide(*packet, Outcome::Refused(*code))),
+            Record::Pending(pending) => {
+                let changed = self.pending != *pending;
+                self.pending = *pending;
+                Ok(changed)
+            }
+        }
+    }
+
+    /// The records that make this wallet again, fewest possible.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        records.extend(self.tally.map(|(bytes, _)| Record::Tally(bytes)));
+        for holding in &self.holdings {
+            let packet = holding.ticket.body.packet;
+            records.push(Record::Ticket(holding.ticket));
+            match holding.outcome {
+                Outcome::Unopened => {}
+                Outcome::Opened(bytes) => records.push(Record::Receipt(bytes)),
+                Outcome::Refused(code) => records.push(Record::Refused { packet, code }),
+            }
+        }
+        records.extend(self.pending.map(|shake| Record::Pending(Some(shake))));
+        records
+    }
+
+    /// The tally to show to the server, if there is one.
+    #[must_use]
+    pub const fn tally(&self) -> Option<&[u8; TALLY_BYTES]> {
+        match &self.tally {
+            Some((bytes, _)) => Some(bytes),
+            None => None,
+        }
+    }
+
+    /// The tickets, in the order in which they came.
+    #[must_use]
+    pub fn holdings(&self) -> &[Holding] {
+        &self.holdings
+    }
+
+    /// The ticket of `packet`, if it is here.
+    #[must_use]
+    pub fn holding(&self, packet: PacketId) -> Option<&Holding> {
+        self.holdings.iter().find(|holding| holding.ticket.body.packet == packet)
+    }
+
+    /// The shake that waits for its answer.
+    #[must_use]
+    pub const fn pending(&self) -> Option<ShakeId> {
+        self.pending
+    }
+
+    /// A receipt is final; a refusal yields to a receipt, because a receipt proves acceptance.
+    fn decide(&mut self, packet: PacketId, outcome: Outcome) -> bool {
+        let found = self.holdings.iter_mut().find(|held| held.ticket.body.packet == packet);
+        match found {
+            Some(held) if !matches!(held.outcome, Outcome::Opened(_)) => {
+                let changed = held.outcome != outcome;
+                held.outcome = outcome;
+                changed
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::testing::{receipt, tally, ticket};
+
+    #[test]
+    fn a_wallet_is_rebuilt_from_its_records_and_applying_twice_changes_nothing() {
+        let mut wallet = Wallet::default();
+        let changes = [
+            Record::Tally(tally(1, 10)),
+            Record::Ticket(ticket(1, 100)),
+            Record::Ticket(ticket(2, 101)),
+            Record::Receipt(receipt(1)),
+            Record::Refused { packet: PacketId(2), code: 8 },
+            Record::Pending(Some(ShakeId(5))),
+        ];
+        for change in &changes {
+            assert_eq!(wallet.apply(change), Ok(true), "{change:?}");
+            assert_eq!(wallet.apply(change), Ok(false), "again {change:?}");
+        }
+        let mut again = Wallet::default();
+        for record in wallet.records() {
+            again.apply(&record).expect("its own records");
+        }
+        assert_eq!(again, wallet);
+    }
+
+    #[test]
+    fn the_latest_tally_and_the_strongest_outcome_stay() {
+        let mut wallet = Wallet::default();
+        let mut apply = |record| wallet.apply(&record).expect("valid");
+        assert!(apply(Record::Tally(tally(2, 20))));
+        assert!(!apply(Record::Tally(tally(1, 10))), "an older count came late");
+        assert!(apply(Record::Ticket(ticket(1, 100))));
+        assert!(apply(Record::Refused { packet: PacketId(1), code: 10 }));
+        assert!(apply(Record::Receipt(receipt(1))), "a receipt proves acceptance");
+        assert!(!apply(Record::Refused { packet: PacketId(1), code: 8 }));
+        assert_eq!(wallet.tally(), Some(&tally(2, 20)));
+        let held = wallet.holding(PacketId(1)).expect("held");
+        assert_eq!(held.outcome, Outcome::Opened(receipt(1)));
+    }
+}
