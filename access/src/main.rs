@@ -1,2 +1,111 @@
-//! stub
-fn main() {}
+//! `yao-access`: runs a node, or checks and prepares one. Reads like the sequence it is.
+#![expect(clippy::print_stdout, reason = "the commands answer on standard output")]
+
+use clap::{Parser, Subcommand};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+use yao_access::{
+    config::{Config, load},
+    doctor, server,
+};
+
+/// The Yao access node.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Configuration file, TOML. Without a command: run the node.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the state of a shard, once: cursors at zero and the ticket key.
+    Init {
+        /// Configuration file, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Read everything a start would read, and change nothing.
+    CheckConfig {
+        /// Configuration file, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Look at limits, sysctls, ports, clock and disk: what binds first, and how many connections
+    /// that allows.
+    Doctor {
+        /// Configuration file, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// EX_CONFIG of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_standard_error();
+    let (path, act): (PathBuf, fn(Config) -> anyhow::Result<Outcome>) =
+        match (arguments.command, arguments.config) {
+            (Some(Command::Init { config }), _) => {
+                (config, |config| server::init(&config).map(Outcome::Said))
+            }
+            (Some(Command::CheckConfig { config }), _) => {
+                (config, |config| server::check(&config).map(Outcome::Said))
+            }
+            (Some(Command::Doctor { config }), _) => {
+                (config, |config| Ok(Outcome::Said(doctor::examine(&config))))
+            }
+            (None, Some(config)) => (config, |config| server::run(config).map(Outcome::Ran)),
+            (None, None) => {
+                eprintln!("error: name the configuration with --config FILE (see --help)");
+                return ExitCode::from(2);
+            }
+        };
+    let config = match load::load(&path, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match act(config) {
+        Ok(Outcome::Said(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::Ran(true)) => ExitCode::SUCCESS,
+        Ok(Outcome::Ran(false)) => {
+            eprintln!("error: the drain ended before every client had left; the rest was cut");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command came to.
+enum Outcome {
+    /// It has something to say.
+    Said(String),
+    /// The node ran; whether every client left in time.
+    Ran(bool),
+}
+
+/// JSON lines for machines, plain lines for people; `RUST_LOG` chooses the level.
+fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+}

@@ -1,9 +1,17 @@
 //! What the threads of the access process say to one another. Plain data, no logic.
 
-use yao_engine::ConnectionId;
+use std::sync::Arc;
+use yao_engine::{ConnectionId, shard::CandidateShake};
 use yao_protocol::{
-    ShakeId, UserId, client::Refusal, receipt::RECEIPT_BYTES, tally::TALLY_BYTES,
-    ticket::{TICKET_BYTES, Ticket}, token::Identity,
+    ShakeId, UserId, WaveIndex,
+    client::Refusal,
+    policy::Policy,
+    receipt::RECEIPT_BYTES,
+    schedule::Schedule,
+    seed_file::SeedRecord,
+    tally::TALLY_BYTES,
+    ticket::{TICKET_BYTES, Ticket},
+    token::Identity,
 };
 
 /// To a shard thread.
@@ -102,6 +110,53 @@ pub enum ToSpool {
     /// Whether an agent serves at the moment.
     AgentAvailable(bool),
     /// Flush, sync, and end the thread.
+    Stop,
+}
+
+/// To the issuer thread.
+#[derive(Clone, Debug)]
+pub enum ToIssuer {
+    /// A shake that may win; it has taken a slot of the gate.
+    Candidate(CandidateShake),
+    /// A shake sent again (M6); it has taken no slot.
+    Resend(CandidateShake),
+    /// A session was opened: its user's tickets follow.
+    Welcomed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Whose.
+        user: UserId,
+    },
+    /// The agent's verdict on a winner.
+    Verdict {
+        /// Which call.
+        call: u64,
+        /// Yes or no.
+        allowed: bool,
+    },
+    /// Whether an agent serves at the moment.
+    AgentAvailable(bool),
+    /// The policy changed.
+    Policy(Arc<Policy>),
+    /// The schedule changed.
+    Schedule(Arc<Schedule>),
+    /// A cursor was raised and is on disk; here are the packets.
+    Reserved {
+        /// The wave.
+        wave: WaveIndex,
+        /// Position in the section of the first record.
+        first: u32,
+        /// The new H.
+        high: u32,
+        /// The packets from `first` to `high`.
+        records: Vec<SeedRecord>,
+    },
+    /// Persisting, or reading the seed file, failed: nothing is issued any more (M3).
+    Fenced {
+        /// What failed, for the operator.
+        reason: String,
+    },
+    /// Finish, and end the thread.
     Stop,
 }
 

@@ -50,6 +50,9 @@ const FLAG_PENDING: u8 = 1;
 /// HELLO carried a tally.
 const FLAG_TALLY: u8 = 2;
 
+/// The session was open once, so the registry knows it.
+const FLAG_REGISTERED: u8 = 4;
+
 /// One connection. Kept at 64 bytes so that a million of them are 64 MB (checked below).
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
@@ -127,6 +130,14 @@ impl Connection {
 
     pub(super) const fn pending_set(&mut self, pending: bool) {
         self.flags = if pending { self.flags | FLAG_PENDING } else { self.flags & !FLAG_PENDING };
+    }
+
+    pub(super) const fn is_registered(&self) -> bool {
+        self.flags & FLAG_REGISTERED != 0
+    }
+
+    pub(super) const fn registered_set(&mut self) {
+        self.flags |= FLAG_REGISTERED;
     }
 
     pub(super) const fn has_tally(&self) -> bool {

@@ -46,6 +46,9 @@ pub struct Settings {
     pub thread: u16,
     /// Connections it holds at most.
     pub connections_max: u32,
+    /// Generation of every slot's first connection: another one after each restart of the thread,
+    /// so that an answer to a connection of its former life finds nobody.
+    pub generation_first: u32,
     /// The campaign that is served.
     pub campaign: CampaignId,
     /// Packets a user may win in it.
@@ -162,7 +165,7 @@ impl ShardEngine {
     #[must_use]
     pub fn new(settings: Settings, now: Timestamp) -> Self {
         Self {
-            table: Table::new(settings.connections_max),
+            table: Table::new(settings.connections_max, settings.generation_first),
             wheel: Wheel::new(now),
             partials: Partials::default(),
             effects: VecDeque::new(),
@@ -210,18 +213,28 @@ impl ShardEngine {
         Some(self.id(slot))
     }
 
-    /// The socket is closed, by either side. The slot is free afterwards.
+    /// The socket in `slot` is closed, by either side; the slot is free afterwards.
     ///
-    /// Returns whose open session ended, for the registry.
-    pub fn handle_closed(&mut self, id: ConnectionId) -> Option<UserId> {
-        let connection = self.table.live_mut(id.slot, id.generation)?;
-        let user = connection.user;
+    /// Returns which connection it was and, if its session was open, whose: for the registry.
+    pub fn handle_closed(&mut self, slot: u32) -> Option<(ConnectionId, Option<UserId>)> {
+        if slot >= self.table.slots() || self.table.slot(slot).state() == State::Free {
+            return None;
+        }
+        let id = self.id(slot);
+        let connection = self.table.slot_mut(slot);
+        let user = connection.is_registered().then_some(connection.user);
         let partial = std::mem::replace(&mut connection.partial, NONE);
         self.partials.take(partial);
-        self.wheel.unlink(&mut self.table, id.slot);
-        self.table.give_back(id.slot);
+        self.wheel.unlink(&mut self.table, slot);
+        self.table.give_back(slot);
         self.counters.closed += 1;
-        Some(user)
+        Some((id, user))
+    }
+
+    /// Whether `id` is still the connection in its slot.
+    #[must_use]
+    pub fn is_live(&mut self, id: ConnectionId) -> bool {
+        self.table.live_mut(id.slot, id.generation).is_some()
     }
 
     /// Bytes arrived on the connection in `slot`; answers are appended to `out`.

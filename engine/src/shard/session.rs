@@ -125,6 +125,7 @@ impl ShardEngine {
             return;
         };
         connection.become_state(State::Open);
+        connection.registered_set();
         connection.user = identity.user;
         self.counters.welcomed += 1;
         self.effects.push_back(Effect::Opened { connection: id, user: identity.user });
@@ -352,13 +353,6 @@ impl ShardEngine {
         };
         go_away.put(out);
         self.begin_close(id.slot);
-    }
-
-    /// The user of an open session, as the registry knows him.
-    #[must_use]
-    pub fn user(&self, slot: u32) -> Option<UserId> {
-        let connection = self.table.slot(slot);
-        matches!(connection.state(), State::Open | State::Leaving).then_some(connection.user)
     }
 }
 

@@ -14,12 +14,14 @@ pub(super) struct Table {
     free: u32,
     used: u32,
     slots_max: u32,
+    generation_first: u32,
 }
 
 impl Table {
-    /// An empty table for at most `slots_max` connections.
-    pub(super) const fn new(slots_max: u32) -> Self {
-        Self { pages: Vec::new(), free: NONE, used: 0, slots_max }
+    /// An empty table for at most `slots_max` connections, whose generations begin with
+    /// `generation_first`.
+    pub(super) const fn new(slots_max: u32, generation_first: u32) -> Self {
+        Self { pages: Vec::new(), free: NONE, used: 0, slots_max, generation_first }
     }
 
     /// Connections there are.
@@ -62,10 +64,10 @@ impl Table {
     }
 
     fn grow(&mut self) {
-        let first = self.slots();
+        let (first, generation) = (self.slots(), self.generation_first);
         let page: Vec<Connection> = (0..PAGE_SLOTS)
             .map(|offset| if offset + 1 == PAGE_SLOTS { NONE } else { first + offset + 1 })
-            .map(|next| Connection::free(0, next))
+            .map(|next| Connection::free(generation, next))
             .collect();
         self.pages.push(page.into_boxed_slice());
         self.free = first;

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn timers_fire_in_their_tick_and_not_before() {
-        let mut table = Table::new(100);
+        let mut table = Table::new(100, 0);
         let mut wheel = Wheel::new(at(1_000));
         let slots: Vec<u32> = (0..5).map(|_| table.take().expect("room")).collect();
         for (slot, ms) in slots.iter().zip([3_000, 1_000, 2_000, 900_000, 2_000]) {

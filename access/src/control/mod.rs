@@ -1,0 +1,291 @@
+//! The control thread: admin HTTP, signals, reloads, and the drain that ends the process. A tokio
+//! current-thread runtime; nothing here is on the path of a shake.
+
+mod admin;
+mod metrics;
+mod status;
+
+use crate::{
+    agent_link::AgentHandle,
+    clock::Clock,
+    config::Config,
+    crypto::TokenKeys,
+    files,
+    issuer_thread::IssuerStatus,
+    messages::{ToIssuer, ToShard},
+    node::{Node, Shards},
+    registry::Registry,
+    spool::SpoolCounters,
+    telemetry::{CryptoCounters, DiskCounters, ShardCounters},
+};
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::SyncSender,
+    },
+    time::Duration,
+};
+pub use metrics::Exporter;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
+use yao_engine::Timestamp;
+use yao_protocol::schedule::Schedule;
+
+/// The wall clock may differ from the node's anchor by this much before the node says so, us.
+const CLOCK_STEP_US_MAX: i64 = 500_000;
+/// While draining, this often it is looked whether everybody has left.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// Everything the control thread reads and commands.
+#[derive(Debug)]
+pub struct Control {
+    /// The configuration in force.
+    pub config: Config,
+    /// Who we are.
+    pub node: Arc<Node>,
+    /// The shard threads' inboxes.
+    pub shards: Shards,
+    /// Users and connections.
+    pub registry: Arc<Registry>,
+    /// The issuer's queue.
+    pub issuer: SyncSender<ToIssuer>,
+    /// What the issuer last said about itself.
+    pub issuer_status: Arc<ArcSwap<IssuerStatus>>,
+    /// Shard threads' numbers.
+    pub shard_counters: Vec<Arc<ShardCounters>>,
+    /// Crypto threads' numbers.
+    pub crypto: Vec<Arc<CryptoCounters>>,
+    /// The money-disk thread's numbers.
+    pub disk: Arc<DiskCounters>,
+    /// The spool thread's numbers.
+    pub spool: Arc<SpoolCounters>,
+    /// The agent link, when one is configured.
+    pub agent: Option<AgentHandle>,
+    /// Keys of session tokens, replaced by a reload.
+    pub tokens: Arc<ArcSwap<TokenKeys>>,
+    /// Set while new connections are refused.
+    pub refusing: Arc<AtomicBool>,
+    /// The schedule in force.
+    pub schedule: ArcSwap<Schedule>,
+    /// When the process began.
+    pub started: Timestamp,
+    /// Notified when the node shall drain and end.
+    pub stop: Notify,
+    /// Prometheus' view.
+    pub exporter: Exporter,
+    /// Reloads that were refused.
+    pub reloads_refused: AtomicU64,
+}
+
+impl Control {
+    fn schedule_version(&self) -> u64 {
+        self.schedule.load().version
+    }
+
+    /// Why new clients should not be sent here; empty when they should.
+    #[must_use]
+    pub fn unready_reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.refusing.load(Ordering::Relaxed) {
+            reasons.push("draining: no new connections are taken".to_owned());
+        }
+        if let Some(reason) = &self.issuer_status.load().fenced {
+            reasons.push(format!("fenced: {reason}"));
+        }
+        if self.spool.is_fenced() {
+            reasons.push("spool: opens cannot be stored; see the log and restart".to_owned());
+        }
+        let clock: &Clock = &self.node.clock;
+        let step_us = clock.wall_step_us();
+        if step_us.abs() > CLOCK_STEP_US_MAX {
+            reasons.push(format!(
+                "clock: the system's clock was stepped by {step_us} us since start; armed waves \
+                 keep their time"
+            ));
+        }
+        reasons
+    }
+
+    /// Reads key set, JWKS and schedule anew. Nothing changes unless all of them are good.
+    ///
+    /// # Errors
+    /// One line that names the file and what is wrong with it.
+    pub fn reload(&self) -> Result<String, String> {
+        self.try_reload().inspect_err(|reason| {
+            self.reloads_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(event = "reload_refused", %reason, "the old configuration stays");
+        })
+    }
+
+    fn try_reload(&self) -> Result<String, String> {
+        let text = |error: &dyn ToString| error.to_string();
+        let identity = &self.config.identity;
+        let tokens = TokenKeys::load(&identity.jwks, &identity.audience).map_err(|e| text(&e))?;
+        let keys = files::key_set(&self.config.node.keys).map_err(|e| text(&e))?;
+        let path = &self.config.shard.schedule;
+        let schedule = files::schedule(path, self.node.campaign).map_err(|e| text(&e))?;
+        let old = self.schedule.load();
+        let same = **old == schedule;
+        if !same && schedule.version <= old.version {
+            return Err(format!(
+                "{}: version {} is not above {}, which is in force; raise `version`",
+                path.display(),
+                schedule.version,
+                old.version
+            ));
+        }
+        self.tokens.store(Arc::new(tokens));
+        self.node.keys.store(Arc::new(keys));
+        let version = schedule.version;
+        if !same {
+            let schedule = Arc::new(schedule);
+            let sent = self.issuer.try_send(ToIssuer::Schedule(Arc::clone(&schedule)));
+            sent.map_err(|_| "the issuer's queue is full; ask again".to_owned())?;
+            self.schedule.store(schedule);
+        }
+        tracing::info!(event = "reloaded", schedule_version = version);
+        Ok(format!("reloaded; schedule version {version}"))
+    }
+
+    /// Replaces the agent.
+    ///
+    /// # Errors
+    /// Why the newcomer was refused; the old one keeps serving.
+    pub async fn swap_agent(&self) -> Result<String, String> {
+        let Some(agent) = &self.agent else {
+            return Err("no [agent] is configured".to_owned());
+        };
+        let report = agent.swap_async().await?;
+        Ok(format!("generation {} took over", report.generation))
+    }
+
+    fn connections(&self) -> u64 {
+        self.shard_counters.iter().map(|counters| counters.sum("connections")).sum()
+    }
+
+    /// Asks everybody to leave and waits; `true` when all left before the deadline.
+    async fn drain(&self) -> bool {
+        self.refusing.store(true, Ordering::Relaxed);
+        let drain = &self.config.drain;
+        let threads = u32::try_from(self.shards.count()).expect("at most 256 threads");
+        let per_second = drain.per_second.div_ceil(threads.max(1));
+        tracing::info!(event = "draining", connections = self.connections(), per_second);
+        for thread in 0..self.shards.count() {
+            let thread = u16::try_from(thread).expect("at most 256 threads");
+            self.shards.send(thread, ToShard::Drain { per_second });
+        }
+        let deadline = self.node.clock.now().plus_ms(u64::from(drain.deadline_seconds) * 1_000);
+        // The threads publish their numbers once a second; the registry knows at once, but only
+        // of open sessions. Both must be empty.
+        let mut empty_since: Option<Timestamp> = None;
+        loop {
+            let now = self.node.clock.now();
+            if self.registry.is_empty() && self.connections() == 0 {
+                let since = *empty_since.get_or_insert(now);
+                if now.ns_since(since) > 1_100_000_000 {
+                    return true;
+                }
+            } else {
+                empty_since = None;
+            }
+            if now >= deadline {
+                tracing::warn!(event = "drain_deadline", cut = self.connections());
+                return false;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+}
+
+/// The agent's part of `/status`.
+fn agent_json(agent: &AgentHandle) -> Value {
+    let status = agent.status();
+    json!({
+        "generation": status.generation,
+        "pid": status.pid,
+        "state": status.state,
+        "restarts": status.restarts,
+        "swaps": status.swaps,
+        "in_flight_vets": status.in_flight_vets,
+        "in_flight_batches": status.in_flight_batches,
+        "last_error": status.last_error,
+        "software": status.software,
+    })
+}
+
+/// The signals the node obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+/// Serves until a signal or `/drain` ends the node; `true` when every client left in time.
+///
+/// `ready` is called once everything listens.
+///
+/// # Errors
+/// When the admin port or the signal handlers cannot be had.
+pub fn run(
+    control: &Arc<Control>,
+    listener: std::net::TcpListener,
+    ready: impl FnOnce(),
+) -> io::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let listener = TcpListener::from_std(listener)?;
+        let router = admin::router(Arc::clone(control));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        ready();
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                () = control.stop.notified() => break,
+                _ = signals.hang_up.recv() => {
+                    // The reason of a refusal is in the log.
+                    control.reload().ok();
+                }
+                _ = signals.user2.recv() => spawn_swap(control),
+            }
+        }
+        let all_left = tokio::select! {
+            all_left = control.drain() => all_left,
+            _ = signals.terminate.recv() => false,
+            _ = signals.interrupt.recv() => false,
+        };
+        server.abort();
+        Ok(all_left)
+    })
+}
+
+/// A swap takes seconds: the signal loop goes on meanwhile.
+fn spawn_swap(control: &Arc<Control>) {
+    let control = Arc::clone(control);
+    tokio::spawn(async move {
+        match control.swap_agent().await {
+            Ok(report) => tracing::info!(event = "agent_swapped", %report),
+            Err(reason) => tracing::error!(event = "agent_swap_refused", %reason),
+        }
+    });
+}

@@ -1,0 +1,46 @@
+//! `/status`: what an operator wants to see at a glance, as JSON. No user, no secret.
+
+use super::Control;
+use serde_json::{Map, Value, json};
+
+/// The document.
+#[must_use]
+pub fn status(control: &Control) -> Value {
+    let node = &control.node;
+    let issuer = control.issuer_status.load();
+    let sum = |name| control.shard_counters.iter().map(|c| c.sum(name)).sum::<u64>();
+    let waves: Vec<Value> = issuer
+        .waves
+        .iter()
+        .map(|wave| {
+            let mut entry: Map<String, Value> =
+                wave.numbers().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            entry.insert("wave".into(), wave.wave.0.into());
+            entry.insert("state".into(), wave.state.into());
+            Value::Object(entry)
+        })
+        .collect();
+    let spool: Map<String, Value> =
+        control.spool.numbers().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    json!({
+        "name": node.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol_version": yao_protocol::client::VERSION,
+        "uptime_seconds": node.clock.now().since(control.started).as_secs(),
+        "campaign": node.campaign.0,
+        "campaign_name": node.manifest.name,
+        "shard": node.shard.0,
+        "epoch": node.epoch.0,
+        "incarnation": node.incarnation.to_string(),
+        "schedule_version": control.schedule_version(),
+        "connections": sum("connections"),
+        "users": control.registry.len(),
+        "shakes": sum("shakes_total"),
+        "unready": control.unready_reasons(),
+        "fenced": issuer.fenced,
+        "waves": waves,
+        "issuer": issuer.numbers().map(|(n, v)| (n.to_owned(), v.into())).collect::<Map<_, _>>(),
+        "spool": spool,
+        "agent": control.agent.as_ref().map(super::agent_json),
+    })
+}

@@ -1,0 +1,205 @@
+//! Crypto threads: they check session tokens and, in batches, tickets, so that a storm of HELLOs or
+//! opens never stalls a connection loop.
+
+use crate::{
+    messages::{OpenReply, ToCrypto, ToShard, ToSpool},
+    node::{Node, Shards},
+    telemetry::CryptoCounters,
+};
+use arc_swap::ArcSwap;
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation, decode, decode_header,
+    jwk::{AlgorithmParameters, EllipticCurve, JwkSet, KeyAlgorithm},
+};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError},
+    },
+};
+use yao_engine::ConnectionId;
+use yao_protocol::{
+    UserId,
+    client::{ErrorCode, Refusal, RetryClass},
+    ticket::{Ticket, verify_tickets},
+    token::{Identity, TokenClaims},
+};
+
+/// Tickets verified together. Larger batches gain nothing more and delay the first answer.
+const TICKETS_MAX: usize = 128;
+
+/// Why the JWKS file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum JwksError {
+    /// It cannot be read.
+    #[error("cannot read {0}: {1}; point identity.jwks at the app's public keys")]
+    Read(String, std::io::Error),
+    /// It is no JWKS, or a key in it is unusable.
+    #[error("{0}: {1}")]
+    Content(String, String),
+}
+
+/// Public keys of the app's backend, each with the algorithm it is pinned to.
+pub struct TokenKeys {
+    keys: BTreeMap<String, DecodingKey>,
+    audience: String,
+}
+
+impl TokenKeys {
+    /// Reads a JWKS file. Every key must be Ed25519 (EdDSA) and have a key id.
+    ///
+    /// # Errors
+    /// See [`JwksError`]; a key of another kind is refused rather than ignored.
+    pub fn load(path: &Path, audience: &str) -> Result<Self, JwksError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| JwksError::Read(name.clone(), error))?;
+        let refuse = |message: String| JwksError::Content(name.clone(), message);
+        let set: JwkSet =
+            serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        let mut keys = BTreeMap::new();
+        for jwk in &set.keys {
+            let key_id = jwk.common.key_id.clone();
+            let key_id = key_id.ok_or_else(|| refuse("a key has no `kid`".into()))?;
+            let pinned = jwk.common.key_algorithm;
+            let ed25519 = matches!(&jwk.algorithm, AlgorithmParameters::OctetKeyPair(parameters)
+                if parameters.curve == EllipticCurve::Ed25519);
+            if !ed25519 || pinned.is_some_and(|algorithm| algorithm != KeyAlgorithm::EdDSA) {
+                return Err(refuse(format!(
+                    "key `{key_id}` is not Ed25519 with alg EdDSA, the only kind taken so far"
+                )));
+            }
+            let key = DecodingKey::from_jwk(jwk)
+                .map_err(|error| refuse(format!("key `{key_id}`: {error}")))?;
+            if keys.insert(key_id.clone(), key).is_some() {
+                return Err(refuse(format!("key id `{key_id}` stands twice")));
+            }
+        }
+        if keys.is_empty() {
+            return Err(refuse("holds no key: nobody could log in".into()));
+        }
+        Ok(Self { keys, audience: audience.to_owned() })
+    }
+
+    /// Who `token` proves, or `None`: the reason is nobody's business outside.
+    #[must_use]
+    pub fn identity(&self, token: &[u8], now: yao_protocol::WallTime) -> Option<Identity> {
+        let token = std::str::from_utf8(token).ok()?;
+        let header = decode_header(token).ok()?;
+        // An unknown key id ends here, before any signature is looked at.
+        let key = self.keys.get(header.kid.as_deref()?)?;
+        // The algorithm is the key's, whatever the header says.
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        // Times and audience are judged by `TokenClaims::identity`, on the node's own clock.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let claims = decode::<TokenClaims>(token, key, &validation).ok()?.claims;
+        claims.identity(now, &self.audience).ok()
+    }
+}
+
+/// What a crypto thread needs.
+pub struct CryptoContext {
+    /// Who we are.
+    pub node: Arc<Node>,
+    /// Keys of session tokens; replaced by a reload.
+    pub tokens: Arc<ArcSwap<TokenKeys>>,
+    /// For the answers.
+    pub shards: Shards,
+    /// Good tickets go here.
+    pub spool: SyncSender<ToSpool>,
+    /// Read by the control thread.
+    pub counters: Arc<CryptoCounters>,
+}
+
+/// An open whose ticket waits to be checked.
+struct Waiting {
+    connection: ConnectionId,
+    request_id: u32,
+    ticket: Ticket,
+}
+
+/// Runs a crypto thread until its queue's senders are gone.
+pub fn run(context: &CryptoContext, queue: &Receiver<ToCrypto>) {
+    let mut waiting = Vec::with_capacity(TICKETS_MAX);
+    while let Ok(message) = queue.recv() {
+        take(context, message, &mut waiting);
+        while waiting.len() < TICKETS_MAX {
+            match queue.try_recv() {
+                Ok(message) => take(context, message, &mut waiting),
+                Err(_) => break,
+            }
+        }
+        check_tickets(context, &mut waiting);
+    }
+}
+
+fn take(context: &CryptoContext, message: ToCrypto, waiting: &mut Vec<Waiting>) {
+    match message {
+        ToCrypto::Token { connection, token } => {
+            let identity = context.tokens.load().identity(&token, context.node.clock.wall());
+            let counter =
+                if identity.is_some() { &context.counters.tokens } else { &context.counters.tokens_bad };
+            counter.add(1);
+            context.shards.send(connection.thread, ToShard::TokenChecked { connection, identity });
+        }
+        ToCrypto::Ticket { connection, request_id, user, ticket } => {
+            match plausible(context, user, &*ticket) {
+                Some(ticket) => waiting.push(Waiting { connection, request_id, ticket }),
+                None => refuse(context, connection, request_id),
+            }
+        }
+    }
+}
+
+/// A ticket that says what the session says; its signature comes next.
+fn plausible(context: &CryptoContext, user: UserId, bytes: &[u8]) -> Option<Ticket> {
+    let ticket = Ticket::decode(bytes).ok()?;
+    let body = &ticket.body;
+    (body.user == user && body.campaign == context.node.campaign).then_some(ticket)
+}
+
+fn check_tickets(context: &CryptoContext, waiting: &mut Vec<Waiting>) {
+    if waiting.is_empty() {
+        return;
+    }
+    let tickets: Vec<Ticket> = waiting.iter().map(|open| open.ticket).collect();
+    let good = verify_tickets(&tickets, &context.node.keys.load());
+    for (open, good) in waiting.drain(..).zip(good) {
+        let Waiting { connection, request_id, ticket } = open;
+        if !good {
+            refuse(context, connection, request_id);
+            continue;
+        }
+        context.counters.tickets.add(1);
+        let message = ToSpool::Open { connection, request_id, ticket: Box::new(ticket) };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            context.spool.try_send(message)
+        {
+            let busy = Refusal {
+                code: ErrorCode::Busy,
+                class: RetryClass::After,
+                closes: false,
+                delay_ms: 500,
+                jitter_ms: 1_000,
+            };
+            context.shards.open_decided(connection, request_id, OpenReply::Refused(busy));
+        }
+    }
+}
+
+/// One answer for every way a ticket can be wrong.
+fn refuse(context: &CryptoContext, connection: ConnectionId, request_id: u32) {
+    context.counters.tickets_bad.add(1);
+    let refusal = Refusal {
+        code: ErrorCode::TicketInvalid,
+        class: RetryClass::Never,
+        closes: false,
+        delay_ms: 0,
+        jitter_ms: 0,
+    };
+    context.shards.open_decided(connection, request_id, OpenReply::Refused(refusal));
+}

@@ -1,0 +1,80 @@
+//! The gate in atomics: written by the issuer alone, read by every shard on every shake.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use yao_engine::GateView;
+use yao_protocol::SponsorSet;
+
+/// Bit of `state` that says a wave is running; the lower bits count candidates.
+const RUNNING: u32 = 1 << 31;
+
+/// The word pair. On a cache line of its own, so that its rare writes disturb nothing else.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gate {
+    state: AtomicU32,
+    sponsors: AtomicU64,
+}
+
+impl Gate {
+    /// What the shards see now. Closed or losing, this is one relaxed load.
+    #[inline]
+    #[must_use]
+    pub fn view(&self) -> GateView {
+        let state = self.state.load(Ordering::Relaxed);
+        let count = state & !RUNNING;
+        let sponsors = if count == 0 { 0 } else { self.sponsors.load(Ordering::Relaxed) };
+        GateView { sponsors: SponsorSet(sponsors), count, running: state & RUNNING != 0 }
+    }
+
+    /// Takes one slot. The candidate that took it must reach the issuer, or [`Self::give_back`].
+    #[must_use]
+    pub fn take(&self) -> bool {
+        let taken = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
+            (state & !RUNNING > 0).then(|| state - 1)
+        });
+        taken.is_ok()
+    }
+
+    /// Undoes [`Self::take`] when the issuer's queue was full. A publish in between may already
+    /// have healed the slot; one candidate too many is harmless, the issuer decides by its books.
+    pub fn give_back(&self) {
+        self.state.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Publishes the issuer's books. Only the issuer thread calls this.
+    pub fn publish(&self, view: GateView) {
+        let count = view.count.min(RUNNING / 2);
+        self.sponsors.store(view.sponsors.0, Ordering::Relaxed);
+        let running = if view.running { RUNNING } else { 0 };
+        self.state.store(count | running, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_taken_once_and_the_running_bit_stays() {
+        let gate = Gate::default();
+        assert!(!gate.take());
+        gate.publish(GateView { sponsors: SponsorSet(5), count: 2, running: true });
+        assert!(gate.take() && gate.take() && !gate.take());
+        assert_eq!(gate.view(), GateView { sponsors: SponsorSet(0), count: 0, running: true });
+        gate.give_back();
+        assert_eq!(gate.view(), GateView { sponsors: SponsorSet(5), count: 1, running: true });
+    }
+
+    #[test]
+    fn threads_take_each_slot_once() {
+        let gate = Gate::default();
+        gate.publish(GateView { sponsors: SponsorSet(1), count: 10_000, running: true });
+        let taken: usize = std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..5_000).filter(|_| gate.take()).count()))
+                .collect();
+            takers.into_iter().map(|taker| taker.join().expect("no panic")).sum()
+        });
+        assert_eq!(taken, 10_000);
+    }
+}

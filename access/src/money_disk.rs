@@ -1,0 +1,188 @@
+//! The money-disk thread: the only writer of cursors and journal, and the reader of the seed file.
+//!
+//! A reservation is durable before its packets are handed to the issuer (M1); the journal is synced
+//! within [`SYNC_MS_MAX`] of an issue (M8). The first failure ends all persisting (M3).
+
+use crate::{
+    messages::ToIssuer,
+    node::Node,
+    seed_shard::SeedShard,
+    segments::SegmentLog,
+    slot_file::SlotFile,
+    telemetry::DiskCounters,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::Duration,
+};
+use yao_engine::{Timestamp, cursor::CursorWriter};
+use yao_protocol::{WaveIndex, journal::Event};
+
+/// From a journal record to its fdatasync at most, ms (M8 allows 10).
+const SYNC_MS_MAX: u64 = 4;
+/// The seed file's path and descriptor are compared this often.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// To the money-disk thread.
+#[derive(Clone, Debug)]
+pub enum ToMoneyDisk {
+    /// Append this to the journal.
+    Journal(Event),
+    /// Raise the wave's cursor to `high` and read the packets from `first` on.
+    Reserve {
+        /// The wave.
+        wave: WaveIndex,
+        /// Position in the section of the first packet to read.
+        first: u32,
+        /// The new H.
+        high: u32,
+    },
+    /// Sync what there is, and end the thread.
+    Stop,
+}
+
+/// The cursor of one wave, open.
+#[derive(Debug)]
+pub struct OpenCursor {
+    /// Its file.
+    pub file: SlotFile,
+    /// What its next slot will say.
+    pub writer: CursorWriter,
+}
+
+/// What the thread owns.
+#[derive(Debug)]
+pub struct MoneyDisk {
+    /// Who we are.
+    pub node: Arc<Node>,
+    /// The packets.
+    pub seed: SeedShard,
+    /// The journal.
+    pub journal: SegmentLog,
+    /// The cursors by wave.
+    pub cursors: BTreeMap<WaveIndex, OpenCursor>,
+    /// For reserved packets and for bad news.
+    pub issuer: SyncSender<ToIssuer>,
+    /// Read by the control thread.
+    pub counters: Arc<DiskCounters>,
+}
+
+impl MoneyDisk {
+    /// Runs until told to stop.
+    pub fn run(mut self, queue: &Receiver<ToMoneyDisk>) {
+        let mut check_at = self.now().plus(CHECK);
+        let mut unsynced_since: Option<Timestamp> = None;
+        let mut late_ns_max = 0;
+        loop {
+            let now = self.now();
+            let sync_at = unsynced_since.map(|since| since.plus_ms(SYNC_MS_MAX));
+            let deadline = sync_at.unwrap_or(Timestamp::NEVER).min(check_at);
+            let message = match queue.recv_timeout(deadline.since(now)) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(ToMoneyDisk::Stop),
+            };
+            let stop = matches!(message, Some(ToMoneyDisk::Stop));
+            match message {
+                Some(ToMoneyDisk::Journal(event)) => {
+                    unsynced_since = unsynced_since.or(Some(self.now()));
+                    self.append(&event);
+                }
+                Some(ToMoneyDisk::Reserve { wave, first, high }) => {
+                    if let Err(reason) = self.reserve(wave, first, high) {
+                        self.fence(reason);
+                    }
+                }
+                Some(ToMoneyDisk::Stop) | None => {}
+            }
+            let now = self.now();
+            if let Some(since) = unsynced_since
+                && (stop || now >= since.plus_ms(SYNC_MS_MAX))
+            {
+                self.sync();
+                unsynced_since = None;
+                late_ns_max = self.now().ns_since(since).max(late_ns_max);
+            }
+            if stop {
+                return;
+            }
+            if now >= check_at {
+                check_at = now.plus(CHECK);
+                self.counters.journal_late_us.set(std::mem::take(&mut late_ns_max) / 1_000);
+                if let Err(error) = self.seed.check_unchanged() {
+                    self.fence(error.to_string());
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.node.clock.now()
+    }
+
+    fn append(&mut self, event: &Event) {
+        if !self.journal.is_fenced() {
+            let (kind, payload) = event.encode();
+            self.journal.append(kind, &payload);
+            self.counters.journal_records.add(1);
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.journal.is_fenced() || self.journal.pending_bytes() == 0 {
+            return;
+        }
+        self.counters.journal_syncs.add(1);
+        if let Err(error) = self.journal.commit() {
+            self.fence(error.to_string());
+        }
+    }
+
+    /// Raises H on disk, then reads what lies below it: never the other way round.
+    fn reserve(&mut self, wave: WaveIndex, first: u32, high: u32) -> Result<(), String> {
+        if self.is_fenced() {
+            return Ok(());
+        }
+        let cursor = self.cursors.get_mut(&wave).ok_or("no cursor of this wave is open")?;
+        let slot = cursor.writer.raise(high);
+        cursor.file.write(&slot.encode()).map_err(|error| error.to_string())?;
+        self.counters.cursor_raises.add(1);
+        let section = self.seed.header().section(wave).ok_or("the seed file has no such wave")?;
+        let start = section.first.0;
+        let records =
+            self.seed.read(start + first, start + high).map_err(|error| error.to_string())?;
+        self.append(&Event::Reserve { wave, high, at: self.node.clock.wall() });
+        // The issuer's queue has room for every reservation: it asks for one at a time per wave.
+        let message = ToIssuer::Reserved { wave, first, high, records };
+        self.issuer.send(message).map_err(|_| "the issuer has ended".to_owned())
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.counters.fenced.value() != 0
+    }
+
+    /// Says once that nothing is issued any more. Nothing is retried (M3).
+    fn fence(&mut self, reason: String) {
+        if self.is_fenced() {
+            return;
+        }
+        self.counters.fenced.set(1);
+        tracing::error!(
+            event = "shard_fenced",
+            %reason,
+            "nothing is issued until the cause is removed and the node restarted; shakes go on"
+        );
+        let place = if self.journal.is_fenced() { 0 } else { 1 };
+        if place != 0 {
+            self.append(&Event::Fence { place, at: self.node.clock.wall() });
+            self.sync();
+        }
+        if self.issuer.send(ToIssuer::Fenced { reason }).is_err() {
+            tracing::error!(event = "issuer_gone");
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The start-up order of a node, its threads, and their end. Reads like the sequence it is.
+
+use crate::{
+    agent_link::{self, AgentHandle, AgentSinks},
+    clock::Clock,
+    config::Config,
+    control::{self, Control},
+    crypto::{self, CryptoContext, TokenKeys},
+    files,
+    gate::Gate,
+    inbox::{Inbox, inbox},
+    issuer_thread::{self, IssuerContext},
+    messages::{ToCrypto, ToIssuer, ToShard, ToSpool},
+    money_disk::{MoneyDisk, ToMoneyDisk},
+    node::{Node, Shards},
+    recovery::{self, Recovered},
+    registry::Registry,
+    seed_shard::SeedShard,
+    shard::{self, Ports, Shard, ShardContext},
+    spool::{self, AgentOut, SpoolHandle},
+    state_dir::{EPOCH_LOCAL, StateDir},
+    telemetry::{CryptoCounters, DiskCounters, ShardCounters},
+};
+use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwap;
+use mio::{Poll, Waker, net::TcpListener};
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, OnceLock,
+        atomic::AtomicBool,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+use yao_engine::shard::Settings;
+use yao_protocol::{
+    Incarnation,
+    keys::{MacKey, SignKey},
+    manifest::Manifest,
+    policy::Policy,
+    seed_file::ShardKey,
+};
+
+/// Messages that may wait for a shard thread.
+const SHARD_QUEUE: usize = 65_536;
+/// Candidates that may wait for the issuer; beyond it shakes are answered "busy".
+const ISSUER_QUEUE: usize = 65_536;
+/// Journal records that may wait for the disk; beyond it issuing rests.
+const DISK_QUEUE: usize = 65_536;
+/// Tokens and tickets that may wait for one crypto thread.
+const CRYPTO_QUEUE: usize = 32_768;
+
+/// What is checked before anything starts.
+struct Checked {
+    tokens: TokenKeys,
+    manifest: Manifest,
+    shard_key: ShardKey,
+    seed: SeedShard,
+    keys: yao_protocol::keys::KeySet,
+    schedule: yao_protocol::schedule::Schedule,
+}
+
+/// Reads and verifies every file the configuration names.
+fn check_files(config: &Config) -> Result<Checked> {
+    let tokens = TokenKeys::load(&config.identity.jwks, &config.identity.audience)?;
+    let keys = files::key_set(&config.node.keys)?;
+    let shard_key = files::shard_key(&config.shard.key)?;
+    let campaign = shard_key.campaign;
+    let manifest = files::manifest(&config.shard.manifest, campaign, &keys)?;
+    let campaign_key = keys.campaign(campaign).context("the manifest was checked by it")?;
+    let seed =
+        SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
+    let schedule = files::schedule(&config.shard.schedule, campaign)?;
+    Ok(Checked { tokens, manifest, shard_key, seed, keys, schedule })
+}
+
+/// `yao-access check-config`: everything a start would read, and nothing that it would change.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config) -> Result<String> {
+    let checked = check_files(config)?;
+    let header = checked.seed.header();
+    Ok(format!(
+        "configuration is good: campaign {} ({}), shard {}, {} packets, {} {}; schedule version {}",
+        header.campaign,
+        checked.manifest.name,
+        header.shard,
+        header.record_count,
+        header.sum.to_decimal(checked.manifest.exponent),
+        checked.manifest.currency,
+        checked.schedule.version,
+    ))
+}
+
+/// `yao-access init`: the explicit first start of a shard.
+///
+/// # Errors
+/// When it was initialised before, or anything cannot be written.
+pub fn init(config: &Config) -> Result<String> {
+    let checked = check_files(config)?;
+    let state = StateDir::new(&config.node.state);
+    let public = state.init(checked.seed.header(), &config.node.keys)?;
+    Ok(format!(
+        "initialised {} for shard {}; give {} to every node and to settlement",
+        state.root().display(),
+        checked.seed.header().shard,
+        public.display()
+    ))
+}
+
+/// Runs a node until it is told to end; `true` when every client left in time.
+///
+/// # Errors
+/// Whatever keeps it from starting: nothing has been issued then.
+pub fn run(config: Config) -> Result<bool> {
+    let clock = Clock::start();
+    let checked = check_files(&config)?;
+    let state = StateDir::new(&config.node.state);
+    let header = checked.seed.header();
+    let lock = state.lock(header.campaign, header.shard)?;
+    let ticket_key = files::private_key(&state.ticket_key(EPOCH_LOCAL))?;
+    let mut incarnation = [0; 16];
+    getrandom::fill(&mut incarnation).map_err(|error| anyhow!("no randomness: {error}"))?;
+    let node = Arc::new(Node {
+        name: config.node.name.clone(),
+        campaign: header.campaign,
+        shard: header.shard,
+        epoch: EPOCH_LOCAL,
+        incarnation: Incarnation(incarnation),
+        boot_id: recovery::boot_id()?,
+        ticket_key: SignKey::from_seed(&ticket_key.seed),
+        mac_key: MacKey::new(checked.shard_key.mac_key_id, checked.shard_key.mac_key),
+        keys: ArcSwap::from_pointee(checked.keys),
+        manifest: checked.manifest,
+        clock,
+    });
+    let recovered = recovery::recover(&node, &state, header)?;
+    let parts = Parts::start(config, node, &state, checked.seed, checked.tokens, recovered)?;
+    let all_left = parts.serve(checked.schedule)?;
+    drop(lock);
+    Ok(all_left)
+}
+
+/// Everything that runs.
+struct Parts {
+    config: Config,
+    node: Arc<Node>,
+    shards: Shards,
+    addresses: Vec<SocketAddr>,
+    registry: Arc<Registry>,
+    issuer: SyncSender<ToIssuer>,
+    issuer_status: Arc<ArcSwap<issuer_thread::IssuerStatus>>,
+    disk: SyncSender<ToMoneyDisk>,
+    disk_counters: Arc<DiskCounters>,
+    spool: SpoolHandle,
+    agent: Option<AgentHandle>,
+    tokens: Arc<ArcSwap<TokenKeys>>,
+    crypto_counters: Vec<Arc<CryptoCounters>>,
+    shard_counters: Vec<Arc<ShardCounters>>,
+    refusing: Arc<AtomicBool>,
+    shard_threads: Vec<JoinHandle<()>>,
+    money_threads: Vec<JoinHandle<()>>,
+    admin: std::net::TcpListener,
+}
+
+impl Parts {
+    fn start(
+        config: Config,
+        node: Arc<Node>,
+        state: &StateDir,
+        seed: SeedShard,
+        tokens: TokenKeys,
+        recovered: Recovered,
+    ) -> Result<Self> {
+        let admin = admin_listener(config.admin.listen)?;
+        let thread_count = shard_thread_count(&config);
+        let (ports, addresses, shards) = open_ports(&config, thread_count)?;
+        let (issuer, issuer_queue) = sync_channel(ISSUER_QUEUE);
+        let (disk, disk_queue) = sync_channel(DISK_QUEUE);
+        let policy: Arc<ArcSwap<Policy>> = Arc::default();
+        let gate = Arc::new(Gate::default());
+        let agent_slot: Arc<OnceLock<AgentHandle>> = Arc::default();
+
+        let spool = spool::start(
+            Arc::clone(&node),
+            shards.clone(),
+            &config.spool,
+            &state.spool(),
+            agent_out(&agent_slot),
+        )?;
+        let agent = match &config.agent {
+            Some(agent) => {
+                let sinks = agent_sinks(&issuer, &spool.sender, &policy);
+                let handle = agent_link::start(agent.clone(), Arc::clone(&node), sinks)?;
+                // The slot is empty: this is the only place that fills it.
+                agent_slot.set(handle.clone()).ok();
+                Some(handle)
+            }
+            None => None,
+        };
+        let issuer_status = Arc::default();
+        let issuer_context = IssuerContext {
+            node: Arc::clone(&node),
+            shards: shards.clone(),
+            gate: Arc::clone(&gate),
+            disk: disk.clone(),
+            agent: agent.clone(),
+            vet_ms_max: config.agent.as_ref().map_or(20, |agent| agent.vet_ms_max),
+            status: Arc::clone(&issuer_status),
+        };
+        let disk_counters = Arc::<DiskCounters>::default();
+        let header = seed.header().clone();
+        let money_disk = MoneyDisk {
+            node: Arc::clone(&node),
+            seed,
+            journal: recovered.journal,
+            cursors: recovered.cursors,
+            issuer: issuer.clone(),
+            counters: Arc::clone(&disk_counters),
+        };
+        let (sections, issued) = (recovered.highs, recovered.issued);
+        let money_threads = vec![
+            money_thread("yao-money-disk", move || money_disk.run(&disk_queue))?,
+            money_thread("yao-issuer", move || {
+                issuer_thread::run(&issuer_context, &header, &sections, &issued, &issuer_queue);
+            })?,
+        ];
+
+        let tokens = Arc::new(ArcSwap::from_pointee(tokens));
+        let mut parts = Self {
+            registry: Arc::default(),
+            crypto_counters: Vec::new(),
+            shard_counters: Vec::new(),
+            refusing: Arc::default(),
+            shard_threads: Vec::new(),
+            config,
+            node,
+            shards,
+            addresses,
+            issuer,
+            issuer_status,
+            disk,
+            disk_counters,
+            spool,
+            agent,
+            tokens,
+            money_threads,
+            admin,
+        };
+        let crypto = parts.start_crypto()?;
+        parts.start_shards(ports, &gate, &crypto, &policy)?;
+        Ok(parts)
+    }
+
+    fn start_crypto(&mut self) -> Result<Vec<SyncSender<ToCrypto>>> {
+        let mut queues = Vec::new();
+        for number in 0..self.config.identity.threads {
+            let (sender, queue) = sync_channel(CRYPTO_QUEUE);
+            let counters = Arc::<CryptoCounters>::default();
+            self.crypto_counters.push(Arc::clone(&counters));
+            let context = CryptoContext {
+                node: Arc::clone(&self.node),
+                tokens: Arc::clone(&self.tokens),
+                shards: self.shards.clone(),
+                spool: self.spool.sender.clone(),
+                counters,
+            };
+            // Ends by itself when the shard threads have dropped its queue.
+            thread::Builder::new().name(format!("yao-crypto-{number}")).spawn(move || {
+                while catch_unwind(AssertUnwindSafe(|| crypto::run(&context, &queue))).is_err() {
+                    tracing::error!(event = "crypto_thread_restarted");
+                }
+            })?;
+            queues.push(sender);
+        }
+        Ok(queues)
+    }
+
+    fn start_shards(
+        &mut self,
+        ports: Vec<Ports>,
+        gate: &Arc<Gate>,
+        crypto: &[SyncSender<ToCrypto>],
+        policy: &Arc<ArcSwap<Policy>>,
+    ) -> Result<()> {
+        let thread_count = u32::try_from(ports.len()).expect("at most 256 threads");
+        for (number, ports) in ports.into_iter().enumerate() {
+            let number = u16::try_from(number).expect("at most 256 threads");
+            let counters = Arc::<ShardCounters>::default();
+            self.shard_counters.push(Arc::clone(&counters));
+            let context = ShardContext {
+                node: Arc::clone(&self.node),
+                gate: Arc::clone(gate),
+                registry: Arc::clone(&self.registry),
+                shards: self.shards.clone(),
+                issuer: self.issuer.clone(),
+                crypto: crypto.to_vec(),
+                policy: Arc::clone(policy),
+                shake_interval_ms: self.config.session.shake_interval_ms,
+                counters,
+                refusing: Arc::clone(&self.refusing),
+            };
+            let settings = shard_settings(&self.config, &self.node, number, thread_count);
+            let name = format!("yao-shard-{number}");
+            let body = move || shard_thread(&context, settings, ports);
+            self.shard_threads.push(thread::Builder::new().name(name).spawn(body)?);
+        }
+        Ok(())
+    }
+
+    /// Serves until told to end, then ends every thread in order.
+    fn serve(self, schedule: yao_protocol::schedule::Schedule) -> Result<bool> {
+        let schedule = Arc::new(schedule);
+        self.issuer.send(ToIssuer::Schedule(Arc::clone(&schedule)))?;
+        let admin_address = self.admin.local_addr()?;
+        let control = Arc::new(Control {
+            node: Arc::clone(&self.node),
+            shards: self.shards.clone(),
+            registry: self.registry,
+            issuer: self.issuer.clone(),
+            issuer_status: self.issuer_status,
+            shard_counters: self.shard_counters,
+            crypto: self.crypto_counters,
+            disk: self.disk_counters,
+            spool: Arc::clone(&self.spool.counters),
+            agent: self.agent.clone(),
+            tokens: self.tokens,
+            refusing: self.refusing,
+            schedule: ArcSwap::new(schedule),
+            started: self.node.clock.now(),
+            stop: tokio::sync::Notify::new(),
+            exporter: control::Exporter::default(),
+            reloads_refused: Default::default(),
+            config: self.config,
+        });
+        let tcp: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let ready = serde_json::json!({ "tcp": tcp, "admin": admin_address.to_string() });
+        let all_left = control::run(&control, self.admin, || announce(&ready))?;
+
+        for number in 0..self.shards.count() {
+            let number = u16::try_from(number).expect("at most 256 threads");
+            self.shards.send(number, ToShard::Stop);
+        }
+        for thread in self.shard_threads {
+            // A panic was logged where it happened; the end of the thread is what counts.
+            thread.join().ok();
+        }
+        self.spool.stop();
+        if let Some(agent) = &self.agent {
+            agent.stop();
+        }
+        self.issuer.send(ToIssuer::Stop).ok();
+        self.disk.send(ToMoneyDisk::Stop).ok();
+        for thread in self.money_threads {
+            thread.join().map_err(|_| anyhow!("a money thread ended in a panic"))?;
+        }
+        tracing::info!(event = "stopped", all_left);
+        Ok(all_left)
+    }
+}
+
+/// The one line on standard output, for whoever started the node.
+#[expect(clippy::print_stdout, reason = "the ready line is the process's contract with its parent")]
+fn announce(ready: &serde_json::Value) {
+    println!("ready {ready}");
+}
+
+fn shard_thread_count(config: &Config) -> u16 {
+    if config.listen.threads > 0 {
+        return config.listen.threads;
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores.min(256)).expect("bounded just now")
+}
+
+/// Runs a shard thread; a panic closes its connections and starts it again.
+fn shard_thread(context: &ShardContext, mut settings: Settings, mut ports: Ports) {
+    loop {
+        let body = || Shard::new(context, settings.clone(), &mut ports).run();
+        match catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!(event = "shard_poller_failed", %error),
+            Err(_) => tracing::error!(event = "shard_thread_restarted", thread = settings.thread),
+        }
+        // A slot of the new life must not be taken for one of the old.
+        settings.generation_first = settings.generation_first.wrapping_add(1 << 20);
+    }
+}
+
+/// Runs a thread that decides about money: its panic ends the process. Restart is safe, limping is
+/// not.
+fn money_thread(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let label = name.to_owned();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            tracing::error!(event = "money_thread_panicked", thread = label);
+            std::process::abort();
+        }
+    })
+}
+
+fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) -> Settings {
+    let session = &config.session;
+    Settings {
+        thread,
+        connections_max: config.listen.connections_max.div_ceil(thread_count),
+        generation_first: 0,
+        campaign: node.campaign,
+        wins_per_user: node.manifest.wins_per_user,
+        mac_key: node.mac_key.clone(),
+        heartbeat_ms_min: session.heartbeat_ms_min,
+        heartbeat_ms_max: session.heartbeat_ms_max,
+        greeting_ms_max: session.greeting_ms_max,
+        frame_ms_max: session.frame_ms_max,
+        return_ms: (config.drain.return_ms_min, config.drain.return_ms_jitter),
+        endpoints: config.listen.endpoints.clone(),
+    }
+}
+
+fn admin_listener(address: SocketAddr) -> Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address} for admin.listen; is another process there?")
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A poller, an inbox and the listeners for every shard thread.
+fn open_ports(config: &Config, threads: u16) -> Result<(Vec<Ports>, Vec<SocketAddr>, Shards)> {
+    // Port 0 is settled by the first thread; the others share what it got.
+    let mut addresses = config.listen.tcp.clone();
+    let mut parts: Vec<(Poll, Inbox<ToShard>, Vec<TcpListener>)> = Vec::new();
+    let mut outlets = Vec::new();
+    for thread in 0..threads {
+        let mut listeners = Vec::new();
+        for address in &mut addresses {
+            if thread == 0 && address.port() != 0 {
+                refuse_busy_port(*address)?;
+            }
+            let listener = shard::listen(*address).with_context(|| {
+                format!("cannot listen on {address} for listen.tcp; is another process there?")
+            })?;
+            *address = listener.local_addr()?;
+            listeners.push(listener);
+        }
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), shard::WAKE)?;
+        let (outlet, queue) = inbox(SHARD_QUEUE, waker);
+        outlets.push(outlet);
+        parts.push((poll, queue, listeners));
+    }
+    let ports: std::io::Result<Vec<Ports>> =
+        parts.into_iter().map(|(poll, queue, own)| Ports::new(poll, queue, own)).collect();
+    Ok((ports?, addresses, Shards::new(outlets)))
+}
+
+/// SO_REUSEPORT would let two nodes share a port, each getting half of the clients: a plain bind
+/// notices the other one first.
+fn refuse_busy_port(address: SocketAddr) -> Result<()> {
+    std::net::TcpListener::bind(address)
+        .map(drop)
+        .with_context(|| format!("cannot listen on {address} for listen.tcp"))
+}
+
+fn agent_out(slot: &Arc<OnceLock<AgentHandle>>) -> AgentOut {
+    let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
+    AgentOut {
+        vet: Box::new(move |vet| for_vets.get().is_some_and(|agent| agent.vet(vet))),
+        deliver: Box::new(move |request_id, batch| {
+            for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))
+        }),
+    }
+}
+
+/// Where the agent's words go. A full queue drops a verdict: its call times out and counts as yes.
+fn agent_sinks(
+    issuer: &SyncSender<ToIssuer>,
+    spool: &SyncSender<ToSpool>,
+    policy: &Arc<ArcSwap<Policy>>,
+) -> AgentSinks {
+    let (wins, available_issuer, changed) = (issuer.clone(), issuer.clone(), issuer.clone());
+    let (opens, available_spool) = (spool.clone(), spool.clone());
+    let (delivered, undelivered) = (spool.clone(), spool.clone());
+    let current = Arc::clone(policy);
+    AgentSinks {
+        win_verdict: Box::new(move |call, allowed| {
+            wins.try_send(ToIssuer::Verdict { call, allowed }).ok();
+        }),
+        open_verdict: Box::new(move |call, allowed| {
+            opens.try_send(ToSpool::Verdict { call, allowed }).ok();
+        }),
+        delivered: Box::new(move |request_id, answer| {
+            delivered.send(ToSpool::Delivered { request_id, answer }).ok();
+        }),
+        undelivered: Box::new(move |request_id, retry_after_ms| {
+            undelivered.send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
+        }),
+        available: Box::new(move |available| {
+            available_issuer.send(ToIssuer::AgentAvailable(available)).ok();
+            available_spool.send(ToSpool::AgentAvailable(available)).ok();
+        }),
+        policy: Arc::clone(policy),
+        policy_changed: Box::new(move || {
+            changed.send(ToIssuer::Policy(current.load_full())).ok();
+        }),
+    }
+}

@@ -1,0 +1,211 @@
+//! The state directory of a node: its layout, the exclusive right to it (M4, local mode), and its
+//! explicit creation.
+
+use crate::{
+    files::{FileError, content},
+    segments::LogKind,
+    slot_file::{SlotFile, create_directory, sync_directory},
+};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with},
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+use yao_engine::cursor;
+use yao_protocol::{
+    CampaignId, Epoch, Incarnation, ShardId, WaveIndex,
+    keys::{KeyOwner, PrivateKeyFile, PublicKeyFile, SignKey},
+    seed_file::SeedHeader,
+};
+
+/// The only epoch of local mode: a new one needs an authority outside this disk.
+pub const EPOCH_LOCAL: Epoch = Epoch(1);
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+/// The exclusive right to a shard on this host, held until it is dropped.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+    _name: OwnedFd,
+}
+
+impl StateDir {
+    /// The state directory at `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cursor file of a wave.
+    #[must_use]
+    pub fn cursor(&self, wave: WaveIndex) -> PathBuf {
+        self.root.join("cursor").join(format!("wave-{:03}.yaocursor", wave.0))
+    }
+
+    /// The journal's directory.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.root.join(LogKind::JOURNAL.prefix)
+    }
+
+    /// The spool's directory.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.root.join(LogKind::SPOOL.prefix)
+    }
+
+    /// The ticket key of an epoch.
+    #[must_use]
+    pub fn ticket_key(&self, epoch: Epoch) -> PathBuf {
+        self.root.join(format!("ticket-{:03}.key.json", epoch.0))
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// Takes the right to run (`campaign`, `shard`) from this directory.
+    ///
+    /// flock keeps a second process off this very directory; the abstract socket name keeps one
+    /// with a copy of it off this host (both end with the process, however it ends).
+    ///
+    /// # Errors
+    /// When somebody else holds either, or the directory was never initialised.
+    pub fn lock(&self, campaign: CampaignId, shard: ShardId) -> Result<StateLock, FileError> {
+        let path = self.lock_file();
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|source| {
+            FileError::Read {
+                path: path.clone(),
+                source,
+                advice: "run `yao-access init` once to make the state of a shard",
+            }
+        })?;
+        let links = file.metadata().map(|metadata| metadata.nlink());
+        if !matches!(links, Ok(1)) {
+            return Err(content(&path, "has a second hard link; remove it and find out who made it"));
+        }
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            let owner = fs::read_to_string(&path).unwrap_or_default();
+            let owner = owner.trim();
+            content(&path, format!("is held by another process ({owner}); stop that one first"))
+        })?;
+        let name = claim_name(campaign, shard).map_err(|error| {
+            let message = format!(
+                "another process on this host runs shard {shard} of campaign {campaign} from \
+                 another directory ({error}); stop that one first"
+            );
+            content(&path, message)
+        })?;
+        let mut writer = &file;
+        let note = format!("process {}\n", std::process::id());
+        // For people only: a failure to write it loses nothing.
+        if file.set_len(0).and_then(|()| writer.write_all(note.as_bytes())).is_err() {
+            tracing::warn!(event = "lock_note_failed", path = %path.display());
+        }
+        Ok(StateLock { _file: file, _name: name })
+    }
+
+    /// The explicit first start of a shard (M2): cursors with both slots at 0, the ticket key, and
+    /// its public half in `keys`.
+    ///
+    /// # Errors
+    /// When any of it exists already, and those of the operating system.
+    pub fn init(&self, header: &SeedHeader, keys: &Path) -> Result<PathBuf, FileError> {
+        let create = |error| content(&self.root, format!("cannot create it: {error}"));
+        create_directory(&self.root).map_err(create)?;
+        let cursors = self.root.join("cursor");
+        create_directory(&cursors).map_err(create)?;
+        create_directory(keys).map_err(create)?;
+        let taken = fs::read_dir(&cursors).map_err(create)?.next().is_some();
+        if taken || self.ticket_key(EPOCH_LOCAL).exists() {
+            let message = "was initialised before; packets may have been issued from it, so it is \
+                           left as it is (to start over in a rehearsal, remove the directory)";
+            return Err(content(&self.root, message));
+        }
+        let public = self.create_ticket_key(header, keys)?;
+        for section in &header.sections {
+            let path = self.cursor(section.wave);
+            let expected = |inode, born_ns| cursor::Expected {
+                campaign: header.campaign,
+                shard: header.shard,
+                generation: header.generation,
+                wave: section.wave,
+                epoch: EPOCH_LOCAL,
+                merkle_root: header.merkle_root,
+                count: section.count,
+                inode,
+                born_ns,
+            };
+            SlotFile::create(&path, yao_protocol::cursor::MAGIC, |identity| {
+                let expected = expected(identity.inode, identity.born_ns);
+                cursor::initial(&expected, Incarnation([0; 16]), [0; 16]).encode()
+            })
+            .map_err(|error| content(&path, error))?;
+        }
+        create_synced(&self.lock_file(), b"", 0o600)?;
+        sync_directory(&self.root).map_err(create)?;
+        Ok(public)
+    }
+
+    fn create_ticket_key(&self, header: &SeedHeader, keys: &Path) -> Result<PathBuf, FileError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)
+            .map_err(|error| content(&self.root, format!("no randomness for a key: {error}")))?;
+        let (campaign, shard) = (header.campaign, header.shard);
+        let owner = KeyOwner::Ticket { campaign, shard, epoch: EPOCH_LOCAL };
+        let private = PrivateKeyFile { owner, seed };
+        let public =
+            PublicKeyFile { owner, key: SignKey::from_seed(&private.seed).public().to_bytes() };
+        let public_path =
+            keys.join(format!("ticket-{:05}-{:03}.pub.json", shard.0, EPOCH_LOCAL.0));
+        // The public half first: a key that nobody can check must never sign.
+        create_synced(&public_path, json(&public).as_bytes(), 0o644)?;
+        create_synced(&self.ticket_key(EPOCH_LOCAL), json(&private).as_bytes(), 0o600)?;
+        Ok(public_path)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("plain data always serialises")
+}
+
+/// Creates `path` with `bytes`, on disk with its name when this returns. Never overwrites.
+fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        sync_directory(crate::slot_file::directory_of(path))
+    };
+    write().map_err(|error| content(path, format!("cannot create it: {error}")))
+}
+
+/// Binds the abstract unix socket name of the shard; it is released with the process.
+fn claim_name(campaign: CampaignId, shard: ShardId) -> Result<OwnedFd, Errno> {
+    let name = format!("yao-shard-{campaign}-{shard}");
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &address)?;
+    Ok(socket)
+}

@@ -1,0 +1,184 @@
+//! Numbers that threads keep and the control thread reads: each is written by one thread with plain
+//! relaxed stores, never shared between writers, never labelled by user.
+
+use crate::shard::SocketCounters;
+use std::sync::atomic::{AtomicU64, Ordering};
+use yao_engine::shard::{Counters, ShardEngine};
+
+/// One number with one writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `amount`. Only the owning thread calls this, so no atomic addition is needed.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Sets the number.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads it, from any thread.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A shard thread's numbers, as of its last flush. On cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardCounters {
+    values: [Count; SHARD_COUNTERS.len()],
+}
+
+/// What a shard thread reports: metric name (without `yao_`), label pair, and how to read it.
+pub struct ShardCounter {
+    /// Metric name without its prefix; `_total` names a counter, anything else a gauge.
+    pub name: &'static str,
+    /// One label, or none.
+    pub label: Option<(&'static str, &'static str)>,
+    /// What it says, for people.
+    pub help: &'static str,
+    read: fn(&Sources<'_>) -> u64,
+}
+
+struct Sources<'a> {
+    engine: &'a Counters,
+    sockets: &'a SocketCounters,
+    connections: u64,
+    partial_bytes: u64,
+    late_us: u64,
+}
+
+macro_rules! counter {
+    ($name:literal, $help:literal, $read:expr) => {
+        ShardCounter { name: $name, label: None, help: $help, read: $read }
+    };
+    ($name:literal, $key:literal = $value:literal, $help:literal, $read:expr) => {
+        ShardCounter { name: $name, label: Some(($key, $value)), help: $help, read: $read }
+    };
+}
+
+/// Every number of a shard thread, once. docs/metrics.md lists the same names.
+pub const SHARD_COUNTERS: [ShardCounter; 31] = [
+    counter!("connections", "Connections open now", |s| s.connections),
+    counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
+    counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
+        s.engine.refused_full
+    }),
+    counter!("accepts_refused_total", "reason" = "system", "Connections refused", |s| {
+        s.sockets.accept_errors
+    }),
+    counter!("closes_total", "Connections ended", |s| s.engine.closed),
+    counter!("frames_total", "Whole frames read", |s| s.engine.frames),
+    counter!("frames_malformed_total", "Frames that broke the protocol", |s| s.engine.malformed),
+    counter!("refusals_total", "ERROR frames sent", |s| s.engine.refusals),
+    counter!("sessions_opened_total", "Sessions opened", |s| s.engine.welcomed),
+    counter!("sessions_refused_total", "Tokens or tallies not accepted", |s| {
+        s.engine.unauthenticated
+    }),
+    counter!("sessions_ended_total", "reason" = "timeout", "Sessions ended by the node", |s| {
+        s.engine.timed_out
+    }),
+    counter!("sessions_ended_total", "reason" = "replaced", "Sessions ended by the node", |s| {
+        s.engine.replaced
+    }),
+    counter!("sessions_ended_total", "reason" = "drained", "Sessions ended by the node", |s| {
+        s.engine.drained
+    }),
+    counter!("sessions_ended_total", "reason" = "slow", "Sessions ended by the node", |s| {
+        s.sockets.slow_readers
+    }),
+    counter!("shakes_total", "SHAKE frames", |s| s.engine.shakes),
+    counter!("shakes_merged_total", "Shakes that clients merged into them", |s| {
+        s.engine.shakes_merged
+    }),
+    counter!("shakes_lost_total", "reason" = "none_due", "Shakes that won nothing", |s| {
+        s.engine.lost_none_due
+    }),
+    counter!("shakes_lost_total", "reason" = "limit", "Shakes that won nothing", |s| {
+        s.engine.lost_limit
+    }),
+    counter!("shakes_lost_total", "reason" = "not_running", "Shakes that won nothing", |s| {
+        s.engine.lost_not_running
+    }),
+    counter!("shakes_lost_total", "reason" = "too_soon", "Shakes that won nothing", |s| {
+        s.engine.lost_too_soon
+    }),
+    counter!("shakes_lost_total", "reason" = "pending", "Shakes that won nothing", |s| {
+        s.engine.lost_pending
+    }),
+    counter!("candidates_total", "Shakes handed to the issuer", |s| s.engine.candidates),
+    counter!("resends_total", "Shakes sent again", |s| s.engine.resends),
+    counter!("tickets_sent_total", "Tickets sent to clients", |s| s.engine.won),
+    counter!("opens_total", "OPEN frames", |s| s.engine.opens),
+    counter!("receipts_sent_total", "Receipts sent to clients", |s| s.engine.receipts),
+    counter!("received_bytes_total", "Bytes received from clients", |s| s.sockets.bytes_in),
+    counter!("sent_bytes_total", "Bytes sent to clients", |s| s.sockets.bytes_out),
+    counter!("partial_frame_bytes", "Bytes of incomplete frames held", |s| s.partial_bytes),
+    counter!("loop_late_us", "How late the last timer of the loop was, us", |s| s.late_us),
+    counter!("loop_late_us_total", "Sum of how late the loop's timers were, us", |s| s.late_us),
+];
+
+impl ShardCounters {
+    /// Hands over what was counted; called once a second by the owning thread.
+    pub fn flush(&self, engine: &ShardEngine, sockets: &SocketCounters, late_ns: u64) {
+        let sources = Sources {
+            engine: engine.counters(),
+            sockets,
+            connections: u64::from(engine.connections()),
+            partial_bytes: engine.partial_bytes() as u64,
+            late_us: late_ns / 1_000,
+        };
+        for (counter, value) in SHARD_COUNTERS.iter().zip(&self.values) {
+            let read = (counter.read)(&sources);
+            if counter.name == "loop_late_us_total" {
+                value.add(read);
+            } else {
+                value.set(read);
+            }
+        }
+    }
+
+    /// Every number with what it is.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static ShardCounter, u64)> + '_ {
+        SHARD_COUNTERS.iter().zip(self.values.iter().map(Count::value))
+    }
+
+    /// The number called `name`, over all its labels.
+    #[must_use]
+    pub fn sum(&self, name: &str) -> u64 {
+        self.iter().filter(|(counter, _)| counter.name == name).map(|(_, value)| value).sum()
+    }
+}
+
+/// A crypto thread's numbers.
+#[derive(Debug, Default)]
+pub struct CryptoCounters {
+    /// Session tokens believed.
+    pub tokens: Count,
+    /// Session tokens not believed.
+    pub tokens_bad: Count,
+    /// Tickets found genuine.
+    pub tickets: Count,
+    /// Tickets that were not, or not this user's.
+    pub tickets_bad: Count,
+}
+
+/// The money-disk thread's numbers.
+#[derive(Debug, Default)]
+pub struct DiskCounters {
+    /// Journal records on disk.
+    pub journal_records: Count,
+    /// fdatasyncs of the journal.
+    pub journal_syncs: Count,
+    /// Longest time from a journal record to its fdatasync in the last second, us.
+    pub journal_late_us: Count,
+    /// Cursor raises on disk.
+    pub cursor_raises: Count,
+    /// 1 once persisting failed.
+    pub fenced: Count,
+}
