@@ -31,7 +31,8 @@ pub fn draw_lot(random: &mut Random, lot: &Lot, prizes: &mut Vec<Prize>) {
         Prizes::Drawn(sum) => {
             if let Some(packets) = NonZeroU32::new(lot.packets) {
                 let limit = draw_limit(sum.0, packets);
-                let draws = (0..lot.packets).map(|_| Prize { amount: 1 + random.below(limit), sponsor });
+                let draws =
+                    (0..lot.packets).map(|_| Prize { amount: 1 + random.below(limit), sponsor });
                 prizes.extend(draws);
                 settle(&mut prizes[start..], sum.0, limit);
             }
@@ -65,8 +66,7 @@ fn settle(prizes: &mut [Prize], sum: u64, limit: NonZeroU32) {
         for prize in prizes.iter_mut() {
             let room = prize.amount.abs_diff(bound);
             let step = u32::try_from(share.min(rest)).unwrap_or(u32::MAX).min(room);
-            prize.amount =
-                if drawn <= sum { prize.amount + step } else { prize.amount - step };
+            prize.amount = if drawn <= sum { prize.amount + step } else { prize.amount - step };
             rest -= u64::from(step);
         }
     }
@@ -100,7 +100,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_drawn_lot_keeps_sum_and_bounds(secret: u8, packets in 1_u32..300, extra in 0_u64..100_000) {
+        fn a_drawn_lot_keeps_sum_and_bounds(
+            secret: u8, packets in 1_u32..300, extra in 0_u64..100_000,
+        ) {
             let sum = u64::from(packets) + extra;
             for prize in drawn(secret, packets, sum) {
                 prop_assert!(prize.amount >= 1);

@@ -129,13 +129,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_scatter_is_counted_as_it_is_walked(
-            size in 1_u64..600, from in 0_u64..600, to in 0_u64..600, low in 0_u64..600, high in 0_u64..600,
+            size in 1_u64..600,
+            from in 0_u64..600, to in 0_u64..600,
+            low in 0_u64..600, high in 0_u64..600,
         ) {
             let scatter = Scatter::new(size);
             let fit = |a: u64, b: u64| a.min(b).min(size)..a.max(b).min(size);
             let (positions, bucket) = (fit(from, to), fit(low, high));
-            let walked = positions.clone().filter(|v| bucket.contains(&(v * scatter.stride % size)));
-            prop_assert_eq!(scatter.count(positions.clone(), bucket.clone()), walked.count() as u64);
+            let images = positions.clone().map(|position| position * scatter.stride % size);
+            let walked = images.filter(|image| bucket.contains(image)).count();
+            prop_assert_eq!(scatter.count(positions, bucket), walked as u64);
         }
 
         #[test]
@@ -147,7 +150,9 @@ mod tests {
         }
 
         #[test]
-        fn congruent_numbers_are_counted_as_they_are_walked(limit in 0_u64..500, modulus in 1_u32..50) {
+        fn congruent_numbers_are_counted_as_they_are_walked(
+            limit in 0_u64..500, modulus in 1_u32..50,
+        ) {
             for remainder in 0..modulus {
                 let walked = (0..limit).filter(|n| n % u64::from(modulus) == u64::from(remainder));
                 prop_assert_eq!(congruent_below(limit, modulus, remainder), walked.count() as u64);

@@ -75,7 +75,11 @@ impl Campaign {
         for (position, sponsor) in self.sponsors.iter().enumerate() {
             if !(1..=SHARE_WHOLE).contains(&sponsor.share) {
                 let remedy = "give the sponsor a share above 0%, or take it out";
-                return Err(wrong(format!("sponsor[{position}].share"), percent(sponsor.share), remedy));
+                return Err(wrong(
+                    format!("sponsor[{position}].share"),
+                    percent(sponsor.share),
+                    remedy,
+                ));
             }
         }
         let total: u32 = self.sponsors.iter().map(|sponsor| sponsor.share).sum();
@@ -94,7 +98,8 @@ impl Campaign {
         if wave.budget.0 < wave.packets {
             let (least, packets) = (self.money(Fen(wave.packets)), wave.packets);
             let remedy = format!(
-                "{packets} packets of at least one minor unit each need {least}; raise the budget or write fewer packets"
+                "{packets} packets of at least one minor unit each need {least}; raise the \
+                 budget or write fewer packets"
             );
             return Err(wrong(format!("{path}.budget"), self.money(wave.budget), remedy));
         }
@@ -150,7 +155,8 @@ impl Campaign {
             let reached = u64::try_from(sum)
                 .map_or_else(|_| "far more".to_owned(), |sum| self.money(Fen(sum)));
             let remedy = format!(
-                "this sum cannot be reached: the amounts make {reached}; correct the budget or the amounts"
+                "this sum cannot be reached: the amounts make {reached}; correct the budget \
+                 or the amounts"
             );
             return Err(wrong(format!("{path}.budget"), self.money(wave.budget), remedy));
         }
@@ -162,15 +168,18 @@ impl Campaign {
         let shards = u64::from(self.shards);
         let largest = self.waves.iter().map(|wave| wave.packets).max().unwrap_or(0);
         if largest < shards {
-            let remedy =
-                format!("no wave has more than {largest} packets, so a shard would be empty; write fewer shards");
+            let remedy = format!(
+                "no wave has more than {largest} packets, so a shard would be empty; write \
+                 fewer shards"
+            );
             return Err(wrong("shards", shards, remedy));
         }
         let fullest: u128 =
             self.waves.iter().map(|wave| u128::from(wave.packets.div_ceil(shards))).sum();
         if fullest > u128::from(SHARD_PACKETS_MAX) {
             let remedy = format!(
-                "a shard would hold {fullest} packets, at most {SHARD_PACKETS_MAX} are allowed; write more shards"
+                "a shard would hold {fullest} packets, at most {SHARD_PACKETS_MAX} are \
+                 allowed; write more shards"
             );
             return Err(wrong("shards", shards, remedy));
         }

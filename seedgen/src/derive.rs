@@ -24,7 +24,7 @@ pub const SECRET_BYTES: usize = 32;
 /// Names the MAC key that seedgen derives.
 pub const MAC_KEY_ID: KeyId = KeyId(1);
 
-/// A label of one use; all have the same length, so that no label with its numbers reads as another.
+/// A label of one use; all have the same length, so that none with its numbers reads as another.
 type Label = &'static [u8; 16];
 
 const SIGN: Label = b"yao seedgen sign";

@@ -4,10 +4,10 @@
 //! The rules here do no IO: bytes in, bytes out. Files, threads and progress bars live in the
 //! binary beside this library. In reading order: [`campaign`] (what is asked for), [`parse`] and
 //! [`check`] (from TOML, with one line per mistake), [`apportion`] (whole numbers shared exactly),
-//! [`plan`] (what each shard gets, computable alone), [`derive`](mod@derive) (every key and every random draw from
-//! one secret), [`moments`] and [`amounts`] (the draws), [`shard`] (the sealed file), and
-//! [`reckon`] with [`verify`], the second path from campaign to totals that shares none of the
-//! plan's arithmetic.
+//! [`plan`] (what each shard gets, computable alone), [`derive`](mod@derive) (every key and every
+//! random draw from one secret), [`moments`] and [`amounts`] (the draws), [`shard`] (the sealed
+//! file), and [`reckon`] with [`verify`], the second path from campaign to totals that shares none
+//! of the plan's arithmetic.
 #![forbid(unsafe_code)]
 
 pub mod amounts;

@@ -53,7 +53,8 @@ const CURVE_KEYS: &[&str] = &["seconds", "per_second"];
 const AMOUNTS_KEYS: &[&str] = &["fixed", "table"];
 const ROW_KEYS: &[&str] = &["amount", "count"];
 
-const AMOUNTS_REMEDY: &str = "write \"uniform\", { fixed = \"1.00\" } or { table = [{ amount = \"1.00\", count = 10 }, ...] }";
+const AMOUNTS_REMEDY: &str = "write \"uniform\", { fixed = \"1.00\" } or { table = [{ \
+ amount = \"1.00\", count = 10 }, ...] }";
 /// The largest whole number TOML holds.
 const INTEGER_MAX: u64 = i64::MAX as u64;
 
@@ -151,8 +152,9 @@ fn read_wave(fields: &Fields<'_>, exponent: u8) -> Result<Wave, CampaignError> {
 
 fn read_money(fields: &Fields<'_>, name: &str, exponent: u8) -> Result<Fen, CampaignError> {
     let example = Fen(500).to_decimal(exponent);
-    let remedy =
-        format!("write major units with exactly {exponent} decimals in quotes, such as \"{example}\"");
+    let remedy = format!(
+        "write major units with exactly {exponent} decimals in quotes, such as \"{example}\""
+    );
     let text = fields.text(name, &remedy)?;
     Fen::from_decimal(text, exponent).ok_or_else(|| fields.wrong(name, &remedy))
 }
@@ -164,13 +166,15 @@ fn read_t0(fields: &Fields<'_>) -> Result<Option<WallTime>, CampaignError> {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
-    let remedy = "write \"armed later\" or a time with offset, such as \"2015-02-18T22:30:00+08:00\"";
+    let remedy =
+        "write \"armed later\" or a time with offset, such as \"2015-02-18T22:30:00+08:00\"";
     parse_rfc3339(&text).map(Some).ok_or_else(|| fields.wrong("t0", remedy))
 }
 
 /// Either `duration` alone (even release) or `curve`; with both, they must agree.
 fn read_curve(fields: &Fields<'_>, packets: u64) -> Result<Vec<CurveSegment>, CampaignError> {
-    let remedy = "write [{ seconds = 2400, per_second = 50000 }, ...], or \"flat\" with a `duration`";
+    let remedy =
+        "write [{ seconds = 2400, per_second = 50000 }, ...], or \"flat\" with a `duration`";
     let flat = match fields.value("curve") {
         None => true,
         Some(value) => value.as_str() == Some("flat"),
@@ -183,8 +187,7 @@ fn read_curve(fields: &Fields<'_>, packets: u64) -> Result<Vec<CurveSegment>, Ca
     let rows = fields.tables("curve", CURVE_KEYS, remedy)?;
     let curve = rows.iter().map(read_segment).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = curve.iter().map(|segment| u64::from(segment.seconds)).sum();
-    if fields.value("duration").is_some()
-        && fields.seconds("duration", WAVE_SECONDS_MAX)? != total
+    if fields.value("duration").is_some() && fields.seconds("duration", WAVE_SECONDS_MAX)? != total
     {
         let remedy = format!("its curve lasts {total} s; correct one of them, or drop `duration`");
         return Err(fields.wrong("duration", &remedy));
@@ -202,7 +205,10 @@ fn read_segment(fields: &Fields<'_>) -> Result<CurveSegment, CampaignError> {
     let remedy = "write how many packets all shards together release each second";
     let per_second = fields.integer("per_second", 0..=INTEGER_MAX, remedy)?;
     let packets = per_second.checked_mul(u64::from(seconds));
-    Ok(CurveSegment { seconds, packets: packets.ok_or_else(|| fields.wrong("per_second", remedy))? })
+    Ok(CurveSegment {
+        seconds,
+        packets: packets.ok_or_else(|| fields.wrong("per_second", remedy))?,
+    })
 }
 
 fn read_amounts(fields: &Fields<'_>, exponent: u8) -> Result<Amounts, CampaignError> {
@@ -239,7 +245,8 @@ fn parse_share(text: &str) -> Option<u32> {
     if !digits(whole) || !digits(part) || part.len() > 2 {
         return None;
     }
-    let hundredths = if part.len() == 1 { part.parse::<u32>().ok()? * 10 } else { part.parse().ok()? };
+    let hundredths =
+        if part.len() == 1 { part.parse::<u32>().ok()? * 10 } else { part.parse().ok()? };
     let share = whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(hundredths)?;
     (share <= SHARE_WHOLE).then_some(share)
 }

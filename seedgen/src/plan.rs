@@ -4,8 +4,9 @@
 //!
 //! * **Time.** The packets of a wave are numbered in the order of release; number g belongs to
 //!   shard g mod shards. So every second of the curve is exact over all shards.
-//! * **Sponsors.** Each shard owns a stretch of positions 0..packets; a [`Scatter`] sends a position
-//!   into one sponsor's bucket. So sponsors are exact over all shards and nearly so in each.
+//! * **Sponsors.** Each shard owns a stretch of positions 0..packets; a [`Scatter`] sends a
+//!   position into one sponsor's bucket. So sponsors are exact over all shards and nearly so in
+//!   each.
 //! * **Money.** A sponsor's budget is laid along its packets in order of shard, so that a shard
 //!   gets the difference of two rounded-down proportions.
 
@@ -222,7 +223,8 @@ impl WaveLayout {
             let (name, share) = (&sponsor.name, percent(sponsor.share));
             if layout.packets() == 0 {
                 let remedy = format!(
-                    "the share of sponsor \"{name}\" ({share}) rounds to 0 packets; write more packets or fewer sponsors"
+                    "the share of sponsor \"{name}\" ({share}) rounds to 0 packets; write \
+                     more packets or fewer sponsors"
                 );
                 return Err(wrong(format!("{path}.packets"), self.packets, remedy));
             }
@@ -233,9 +235,14 @@ impl WaveLayout {
             if sum.0 < packets {
                 let money = campaign.money(sum);
                 let remedy = format!(
-                    "sponsor \"{name}\" ({share}) would pay {money} for {packets} packets, less than one minor unit each; raise the budget"
+                    "sponsor \"{name}\" ({share}) would pay {money} for {packets} packets, \
+                     less than one minor unit each; raise the budget"
                 );
-                return Err(wrong(format!("{path}.budget"), campaign.money(campaign.waves[position].budget), remedy));
+                return Err(wrong(
+                    format!("{path}.budget"),
+                    campaign.money(campaign.waves[position].budget),
+                    remedy,
+                ));
             }
             // A shard's mean exceeds the sponsor's by less than one minor unit, the draw's bound
             // by less than two.
@@ -243,9 +250,14 @@ impl WaveLayout {
             if draw_max > u128::from(u32::MAX) {
                 let most = campaign.money(Fen(u64::from(u32::MAX)));
                 let remedy = format!(
-                    "one packet could hold more than {most}, the most there is; lower the budget or write more packets"
+                    "one packet could hold more than {most}, the most there is; lower the \
+                     budget or write more packets"
                 );
-                return Err(wrong(format!("{path}.budget"), campaign.money(campaign.waves[position].budget), remedy));
+                return Err(wrong(
+                    format!("{path}.budget"),
+                    campaign.money(campaign.waves[position].budget),
+                    remedy,
+                ));
             }
         }
         Ok(())

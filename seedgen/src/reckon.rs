@@ -123,8 +123,7 @@ impl WaveReckoning {
     /// drawn amounts.
     #[must_use]
     pub fn drawn_sum(&self, sponsor: usize, ranks: Range<u64>) -> Fen {
-        let (budget, count) =
-            (u128::from(self.budgets[sponsor]), u128::from(self.counts[sponsor]));
+        let (budget, count) = (u128::from(self.budgets[sponsor]), u128::from(self.counts[sponsor]));
         let until = |rank: u64| budget * u128::from(rank) / count;
         Fen(u64::try_from(until(ranks.end) - until(ranks.start)).expect("a part of the budget"))
     }
@@ -229,8 +228,7 @@ impl Iterator for Release<'_> {
             self.segment += 1;
             segment = self.wave.curve[self.segment];
         }
-        let (place, seconds) =
-            (self.number - self.number_start + 1, u64::from(segment.seconds));
+        let (place, seconds) = (self.number - self.number_start + 1, u64::from(segment.seconds));
         let second = match place.checked_mul(seconds) {
             Some(product) => (product - 1) / segment.packets,
             None => {

@@ -47,8 +47,7 @@ pub fn key_file_name(shard: ShardId) -> String {
 #[must_use]
 pub fn build(plan: &Plan, keys: &CampaignKeys, shard: ShardId) -> SealedShard {
     let key = keys.shard_key(shard);
-    let packets: u64 =
-        plan.waves().iter().map(|wave| u64::from(wave.shard_packets(shard))).sum();
+    let packets: u64 = plan.waves().iter().map(|wave| u64::from(wave.shard_packets(shard))).sum();
     let mut body = Body::new(plan, &key, usize::try_from(packets).expect("fits in memory"));
     let mut sections = Vec::new();
     for wave in plan.waves().iter().filter(|wave| wave.shard_packets(shard) > 0) {
@@ -103,7 +102,7 @@ fn fill_section(
     }
     random(Draw::Order).shuffle(&mut prizes);
 
-    let first = body.next;
+    let first = body.end();
     let mut moments_random = random(Draw::Moments);
     let mut moments = Vec::new();
     let mut left = prizes.as_slice();
@@ -136,7 +135,7 @@ struct Body<'a> {
     sealed: Vec<u8>,
     merkle: Merkle,
     chunk: u32,
-    /// Index of the next record.
+    /// Index of the open chunk's first record.
     next: PacketIndex,
 }
 
@@ -156,6 +155,12 @@ impl<'a> Body<'a> {
             chunk: 0,
             next: PacketIndex(0),
         }
+    }
+
+    /// Index of the next record to be pushed: those of the open chunk count.
+    fn end(&self) -> PacketIndex {
+        let open = u32::try_from(self.records.len()).expect("at most a full chunk");
+        PacketIndex(self.next.0 + open)
     }
 
     fn push(&mut self, record: SeedRecord) {

@@ -4,13 +4,16 @@
 use crate::{
     campaign::Amounts,
     reckon::{Histogram, Reckoning},
+    shard::seed_file_name,
 };
 use thiserror::Error;
 use yao_protocol::{
     Fen, PacketId, PacketIndex, ShardId, WaveIndex, WireError,
     keys::PublicKey,
     manifest::{Manifest, ShardEntry},
-    seed_file::{Merkle, Salts, Section, Segment, SeedHeader, SeedRecord, ShardKey, decode_records},
+    seed_file::{
+        Merkle, Salts, Section, SeedHeader, SeedRecord, Segment, ShardKey, decode_records,
+    },
 };
 
 /// What is wrong with the files. One line each.
@@ -34,6 +37,9 @@ pub enum VerifyError {
         /// What must be there.
         expected: String,
     },
+    /// A rule that does not hold.
+    #[error("{0}")]
+    Broken(String),
 }
 
 /// What was found in one shard.
@@ -74,6 +80,11 @@ fn same<T: PartialEq + ToString>(
         found: found.to_string(),
         expected: expected.to_string(),
     })
+}
+
+/// Fails unless the rule `holds`; `broken` says what is wrong.
+fn must(holds: bool, broken: impl FnOnce() -> String) -> Result<(), VerifyError> {
+    if holds { Ok(()) } else { Err(VerifyError::Broken(broken())) }
 }
 
 fn same_hash(
@@ -122,7 +133,16 @@ pub fn verify_manifest(reckoning: &Reckoning, manifest: &Manifest) -> Result<(),
         same(what("sum"), found.sum, asked.budget)?;
     }
     let rising = manifest.shards.is_sorted_by(|one, next| one.shard < next.shard);
-    same(what("order of shards"), rising, true)
+    must(rising, || "the manifest's shards are not in order, or one is listed twice".to_owned())?;
+    for entry in &manifest.shards {
+        let shard = entry.shard;
+        must(shard.0 < campaign.shards, || {
+            format!("the manifest lists shard {shard}, of too many")
+        })?;
+        let what = || format!("the manifest's file of shard {shard}");
+        same(what, &entry.file, &seed_file_name(shard))?;
+    }
+    Ok(())
 }
 
 /// Checks one shard's file from its first byte to its last.
@@ -215,11 +235,13 @@ impl Walk<'_> {
         let mut waves = vec![vec![LotTally::default(); sponsors]; self.reckoning.waves().len()];
         for section in &header.sections {
             let tally = &mut waves[usize::from(section.wave.0)];
-            let mut release = self.reckoning.waves()[usize::from(section.wave.0)].release(header.shard);
+            let mut release =
+                self.reckoning.waves()[usize::from(section.wave.0)].release(header.shard);
             let mut previous_us = 0;
             for index in section.indexes() {
                 let (record, salt) = records.next()?;
-                let what = |field: &'static str| move || format!("{place}: {field} of packet {index}");
+                let what =
+                    |field: &'static str| move || format!("{place}: {field} of packet {index}");
                 let slot = release.next();
                 if !slot.is_some_and(|slot| slot.contains(record.offset_us)) {
                     let starts = slot.map_or(0, |slot| slot.start_us);
@@ -259,9 +281,10 @@ impl Walk<'_> {
     ) -> Result<(), VerifyError> {
         let sponsor = record.sponsor.index();
         let place = &self.entry.file;
-        let what = |field: &'static str| move || format!("{place}: {field} of packet {index}");
-        same(what("existence of the sponsor"), sponsor < tally.len(), true)?;
-        same(what("having an amount above 0"), record.amount > Fen::ZERO, true)?;
+        must(sponsor < tally.len(), || {
+            format!("{place}: packet {index} names sponsor {sponsor}, who does not exist")
+        })?;
+        must(record.amount > Fen::ZERO, || format!("{place}: packet {index} holds nothing"))?;
         let lot = &mut tally[sponsor];
         lot.packets += 1;
         lot.sum = [lot.sum, record.amount].into_iter().sum();
@@ -279,13 +302,19 @@ impl Walk<'_> {
         let place = &self.entry.file;
         let expected = wave.sponsor_counts(self.header.shard);
         for (sponsor, (lot, expected)) in tally.iter().zip(expected).enumerate() {
-            let what =
-                |field| move || format!("{place}: {field} of sponsor {sponsor} in wave {}", section.wave);
-            same(what("packets"), lot.packets, expected)?;
-            let bounded = u128::from(lot.largest.0) * u128::from(lot.packets)
-                < 2 * u128::from(lot.sum.0).max(1);
+            let number = section.wave;
+            let what = || format!("{place}: packets of sponsor {sponsor} in wave {number}");
+            same(what, lot.packets, expected)?;
+            let doubled = 2 * u128::from(lot.sum.0);
+            let bounded = u128::from(lot.largest.0) * u128::from(lot.packets) < doubled;
             let drawn = *wave.amounts() == Amounts::Uniform;
-            same(what("bound (below twice the mean)"), bounded || !drawn, true)?;
+            must(bounded || !drawn || lot.packets == 0, || {
+                let largest = lot.largest;
+                format!(
+                    "{place}: sponsor {sponsor} has a packet of {largest} in wave {number}, \
+                     twice the mean or more"
+                )
+            })?;
         }
         Ok(())
     }
@@ -357,7 +386,7 @@ pub fn verify_totals(
     for tally in tallies {
         let place = format!("shard {}", tally.shard);
         let unique = tally.ids.0 >= id_next && tally.ids.1 >= tally.ids.0;
-        same(|| format!("{place}: uniqueness of its packet ids"), unique, true)?;
+        must(unique, || format!("{place}: its packet ids occur in an earlier shard as well"))?;
         id_next = PacketId(tally.ids.1.0 + 1);
         for (position, lots) in tally.waves.iter().enumerate() {
             for (sponsor, lot) in lots.iter().enumerate() {

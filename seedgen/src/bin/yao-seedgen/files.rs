@@ -29,7 +29,9 @@ pub(crate) fn public_key_name(campaign: CampaignId) -> String {
 /// renamed, and the directory synced.
 pub(crate) fn write(directory: &Path, name: &str, mode: u32, parts: &[&[u8]]) -> Result<()> {
     let path = directory.join(name);
-    let unfinished = write_unfinished(directory, name, mode, parts)?;
+    // The directory is locked, so the name is this run's alone; readers look for other endings.
+    let unfinished = directory.join(format!(".{name}.tmp"));
+    write_synced(&unfinished, mode, parts)?;
     std::fs::rename(&unfinished, &path)
         .with_context(|| format!("cannot rename {} to {name}", unfinished.display()))?;
     sync_directory(directory)
@@ -38,7 +40,9 @@ pub(crate) fn write(directory: &Path, name: &str, mode: u32, parts: &[&[u8]]) ->
 /// Like [`write()`], but fails when the file is already there.
 pub(crate) fn write_new(directory: &Path, name: &str, mode: u32, content: &[u8]) -> Result<()> {
     let path = directory.join(name);
-    let unfinished = write_unfinished(directory, name, mode, &[content])?;
+    // Ends like the finished file, so that what ignores the one ignores the other.
+    let unfinished = directory.join(format!(".{}.{name}", std::process::id()));
+    write_synced(&unfinished, mode, &[content])?;
     // A hard link is the one step that both names the finished file and refuses an existing one.
     std::fs::hard_link(&unfinished, &path)
         .with_context(|| format!("cannot create {}", path.display()))?;
@@ -47,11 +51,10 @@ pub(crate) fn write_new(directory: &Path, name: &str, mode: u32, content: &[u8])
     sync_directory(directory)
 }
 
-fn write_unfinished(directory: &Path, name: &str, mode: u32, parts: &[&[u8]]) -> Result<PathBuf> {
-    let path = directory.join(format!(".{name}.{}.tmp", std::process::id()));
+fn write_synced(path: &Path, mode: u32, parts: &[&[u8]]) -> Result<()> {
     let write = || {
         let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&path)?;
+            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
         // Whatever the umask, and whoever left a file of this name behind.
         file.set_permissions(Permissions::from_mode(mode))?;
         for part in parts {
@@ -59,8 +62,7 @@ fn write_unfinished(directory: &Path, name: &str, mode: u32, parts: &[&[u8]]) ->
         }
         file.sync_all()
     };
-    write().with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn sync_directory(directory: &Path) -> Result<()> {

@@ -75,10 +75,9 @@ impl WorkArguments {
         match self.shard {
             None => Ok(plan.shards().collect()),
             Some(shard) if shard < count => Ok(vec![ShardId(shard)]),
-            Some(shard) => bail!(
-                "--shard {shard} is not in this campaign; its shards are 0 to {}",
-                count - 1
-            ),
+            Some(shard) => {
+                bail!("--shard {shard} is not in this campaign; its shards are 0 to {}", count - 1)
+            }
         }
     }
 

@@ -31,7 +31,9 @@ fn print_wave(plan: &Plan, layout: &WaveLayout) {
     let wave = &campaign.waves[usize::from(layout.wave.0)];
     let start = wave.t0.map_or_else(|| "armed later".to_owned(), format_rfc3339);
     let amounts = match &wave.amounts {
-        Amounts::Uniform => format!("uniform, mean {}", campaign.money(Fen(wave.budget.0 / wave.packets))),
+        Amounts::Uniform => {
+            format!("uniform, mean {}", campaign.money(Fen(wave.budget.0 / wave.packets)))
+        }
         Amounts::Fixed(amount) => format!("fixed, {}", campaign.money(*amount)),
         Amounts::Table(rows) => format!("a table of {}", rows.len()),
     };

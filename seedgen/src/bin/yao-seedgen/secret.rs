@@ -33,15 +33,21 @@ pub(crate) fn read(path: &Path) -> Result<Secret> {
     };
     let mode = file.metadata()?.permissions().mode() & 0o777;
     if mode & !files::MODE_SECRET != 0 {
-        bail!("the secret {name} has mode {mode:04o}, others may read it; chmod 600 it, or make a new one if it leaked");
+        bail!(
+            "the secret {name} has mode {mode:04o}, others may read it; chmod 600 it, or \
+             make a new one if it leaked"
+        );
     }
     // One byte more than it may have, so that a longer file is noticed; never on the heap.
     let mut bytes = [0; SECRET_BYTES + 1];
-    let length = read_up_to(file, &mut bytes)
-        .with_context(|| format!("cannot read the secret {name}"))?;
+    let length =
+        read_up_to(file, &mut bytes).with_context(|| format!("cannot read the secret {name}"))?;
     if length != SECRET_BYTES {
         let found = if length > SECRET_BYTES { "more".to_owned() } else { length.to_string() };
-        bail!("the secret {name} must have {SECRET_BYTES} bytes, it has {found}; restore it from its copy");
+        bail!(
+            "the secret {name} must have {SECRET_BYTES} bytes, it has {found}; restore it \
+             from its copy"
+        );
     }
     let mut secret = [0; SECRET_BYTES];
     secret.copy_from_slice(&bytes[..SECRET_BYTES]);

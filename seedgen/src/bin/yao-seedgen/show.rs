@@ -54,7 +54,7 @@ fn read_header(arguments: &ShowArguments, file: &mut File) -> Result<SeedHeader>
     let campaign = CampaignId(campaign.ok_or_else(|| anyhow!("too short for a seed file"))?);
     bytes.resize(length, 0);
     file.read_exact(&mut bytes[24..]).context("the header is cut short")?;
-    let beside = arguments.file.parent().map_or_else(|| Path::new("."), |parent| parent);
+    let beside = arguments.file.parent().unwrap_or_else(|| Path::new("."));
     let keys = arguments.keys.clone().unwrap_or_else(|| files::key_set(beside));
     Ok(SeedHeader::decode(&bytes, &read_public(&keys, campaign)?)?)
 }
@@ -73,7 +73,10 @@ fn read_public(keys: &Path, campaign: CampaignId) -> Result<PublicKey> {
 }
 
 fn print_header(header: &SeedHeader) {
-    println!("campaign {}, shard {}, generation {}", header.campaign, header.shard, header.generation);
+    println!(
+        "campaign {}, shard {}, generation {}",
+        header.campaign, header.shard, header.generation
+    );
     println!(
         "{} packets, sum {} (minor units), {} sponsors, {} chunks of {}",
         header.record_count,
@@ -101,12 +104,7 @@ fn print_header(header: &SeedHeader) {
     }
 }
 
-fn print_records(
-    header: &SeedHeader,
-    key: &ShardKey,
-    file: &mut File,
-    count: usize,
-) -> Result<()> {
+fn print_records(header: &SeedHeader, key: &ShardKey, file: &mut File, count: usize) -> Result<()> {
     println!("{:>10}  {:>16}  {:>10}  {:>7}", "index", "moment, us", "amount", "sponsor");
     let mut left = count;
     for chunk in 0..header.chunk_count() {

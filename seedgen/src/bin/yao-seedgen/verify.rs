@@ -5,11 +5,7 @@ use crate::{WorkArguments, files, keys_of, read_plan, secret, workers};
 use anyhow::{Context, Result, anyhow, bail};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use yao_protocol::{
-    Fen, ShardId,
-    manifest::Manifest,
-    seed_file::ShardKey,
-};
+use yao_protocol::{Fen, ShardId, manifest::Manifest, seed_file::ShardKey};
 use yao_seedgen::{
     Campaign, CampaignKeys,
     reckon::Reckoning,
@@ -75,9 +71,8 @@ fn check_shard(
     let key = keys.shard_key(shard);
     check_key_file(&out.join(key_file_name(shard)), &key)?;
     let path = out.join(&entry.file);
-    let bytes = std::fs::metadata(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .len();
+    let bytes =
+        std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
     // Looked at first, so that a wrong file of any size is not read into memory.
     if bytes != entry.bytes {
         bail!("{} has {bytes} bytes, but must have {}", path.display(), entry.bytes);

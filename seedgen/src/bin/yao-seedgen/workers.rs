@@ -28,7 +28,10 @@ pub(crate) fn run<T: Send>(
                     let Some(shard) = shards.get(position) else { return };
                     let result = work(*shard);
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                    results.lock().expect("no thread panics with the lock").push((position, result));
+                    results
+                        .lock()
+                        .expect("no thread panics with the lock")
+                        .push((position, result));
                     progress.inc(1);
                 }
             });
