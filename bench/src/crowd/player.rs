@@ -1,0 +1,96 @@
+//! One client of the crowd, seen through its events: counts them, and hands tickets and receipts
+//! to the log.
+
+use super::{ticket_log::Line, totals::Totals};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use yao_client::{Error, Event, Events};
+
+/// One client's events, counted and logged.
+pub(super) struct Player {
+    totals: Arc<Totals>,
+    lines: mpsc::Sender<Line>,
+    /// Booked, but not yet taken by the log.
+    line: Option<Line>,
+    events: Events,
+    is_connected: bool,
+    was_connected: bool,
+}
+
+impl Player {
+    pub(super) const fn new(
+        totals: Arc<Totals>,
+        lines: mpsc::Sender<Line>,
+        events: Events,
+    ) -> Self {
+        Self { totals, lines, line: None, events, is_connected: false, was_connected: false }
+    }
+
+    /// Waits for an event and books it; says whether more can come. Cancelling the wait loses
+    /// nothing: a line that the log has not taken is kept for the next call.
+    pub(super) async fn next(&mut self) -> Result<bool> {
+        self.log().await?;
+        let Some(event) = self.events.next().await else { return Ok(false) };
+        self.line = self.book(event);
+        self.log().await?;
+        Ok(true)
+    }
+
+    async fn log(&mut self) -> Result<()> {
+        if self.line.is_some() {
+            let permit = self.lines.reserve().await.context("the ticket log is closed")?;
+            permit.send(self.line.take().expect("checked above"));
+        }
+        Ok(())
+    }
+
+    fn book(&mut self, event: Event) -> Option<Line> {
+        let totals = Arc::clone(&self.totals);
+        match event {
+            Event::Connected { .. } => {
+                totals.connected.add();
+                totals.connections.add();
+                if std::mem::replace(&mut self.was_connected, true) {
+                    totals.reconnects.add();
+                }
+                self.is_connected = true;
+            }
+            Event::NoWin { .. } | Event::Throttled { .. } => {
+                totals.shakes.add();
+            }
+            Event::Won(ticket) => {
+                totals.shakes.add();
+                totals.wins.add();
+                return Some(Line::Ticket(ticket.encode()));
+            }
+            Event::Opened(opened) => {
+                totals.receipts.add();
+                return Some(Line::Receipt(opened.proof));
+            }
+            Event::OpenRefused { code, .. } => totals.count_error(format!("open: {code:?}")),
+            Event::Disconnected { error, .. } => {
+                self.handle_disconnected();
+                if matches!(error, Error::Protocol(_)) {
+                    totals.count_error(error.to_string());
+                } else {
+                    totals.count_trouble(error.to_string());
+                }
+            }
+            Event::Stopped(error) => {
+                self.handle_disconnected();
+                if error != Error::Closed {
+                    totals.count_error(format!("stopped: {error}"));
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn handle_disconnected(&mut self) {
+        if std::mem::take(&mut self.is_connected) {
+            self.totals.connected.take_back();
+        }
+    }
+}
