@@ -6,7 +6,7 @@ mod common;
 
 use common::{SMALL, file, keys, opened, plan};
 use proptest::prelude::*;
-use yao_protocol::{CampaignId, Fen, ShardId};
+use yao_protocol::{CampaignId, Fen, ShardId, hex};
 use yao_seedgen::{
     Campaign, CampaignKeys, Plan, Secret,
     campaign::{Amounts, CurveSegment, SHARE_WHOLE, Sponsor, TableRow, Wave},
@@ -167,6 +167,21 @@ fn a_shard_alone_equals_the_shard_of_a_full_run() {
     assert_eq!(file(&alone), file(&full[1]));
     assert_eq!(alone.entry, full[1].entry);
     assert_eq!(alone.key, full[1].key);
+}
+
+/// Shards of a sealed campaign are made again after an upgrade, so this must never change.
+#[test]
+fn the_bytes_of_a_shard_are_the_same_in_every_version() {
+    let plan = plan(SMALL);
+    let entry = build(&plan, &keys(&plan, 1), ShardId(1)).entry;
+    assert_eq!(
+        hex::encode(plan.digest()),
+        "5fcbc7553a5b9d5bd96fe5f59229356b59d5e86b3f9421084780827561f55dcb"
+    );
+    assert_eq!(
+        hex::encode(&entry.hash),
+        "3a5f81596556ad711691ab18ddff2de8bdd89717bb57fe0fc14f46c8354daa66"
+    );
 }
 
 #[test]

@@ -178,6 +178,18 @@ fn another_place_is_noticed() {
 }
 
 #[test]
+fn a_merkle_root_of_other_packets_is_noticed() {
+    let built = Built::new();
+    let (mut header, _) = opened(&built.plan, &built.keys, &built.shard);
+    header.merkle_root[7] ^= 1;
+    let file = [header.encode(&built.keys.sign_key()), built.shard.body.clone()].concat();
+    let hash = *blake3::hash(&file).as_bytes();
+    let entry = ShardEntry { hash, merkle_root: header.merkle_root, ..built.shard.entry.clone() };
+    let error = built.verify(&entry, &file).expect_err("not these packets' root").to_string();
+    assert!(error.starts_with("shard-00001.yaoseed: Merkle root is "), "{error}");
+}
+
+#[test]
 fn totals_notice_a_shard_twice_and_a_wrong_manifest() {
     let built = Built::new();
     let tally = built.verify(&built.shard.entry, &file(&built.shard)).expect("unharmed");
