@@ -1,1 +1,294 @@
-//! Written next.
+//! What a cursor file means and how far it may rise (M1, M2). Pure: the file is the shell's.
+//!
+//! A cursor never guesses: whatever is missing, foreign or copied is an error that says so, and
+//! nothing is issued.
+
+use thiserror::Error;
+use yao_protocol::{
+    CampaignId, Epoch, Incarnation, ShardId, WaveIndex, WireError, cursor::Cursor, slots::SlotPair,
+};
+
+/// The largest block of packets that is reserved at once (M1: B is clamped to it).
+pub const BLOCK_MAX: u32 = 32_768;
+/// The smallest block.
+pub const BLOCK_MIN: u32 = 64;
+
+/// What the cursor of a wave must say to be ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The generation of the shard.
+    pub generation: u8,
+    /// The wave.
+    pub wave: WaveIndex,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The seed file's Merkle root.
+    pub merkle_root: [u8; 32],
+    /// Packets of the section.
+    pub count: u32,
+    /// Inode of the open file.
+    pub inode: u64,
+    /// Birth time of the open file, ns.
+    pub born_ns: u64,
+}
+
+/// Where a start goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// H: everything below may have been issued, nothing above it was.
+    pub high: u32,
+    /// One slot was lost: both must be written with this H before anything is issued.
+    pub must_rewrite_both: bool,
+}
+
+/// Why nothing may be issued from a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CursorError {
+    /// The valid slot is no cursor.
+    #[error("the cursor is unreadable ({0}); how far packets were issued is unknown, so none are")]
+    Content(WireError),
+    /// It belongs to something else.
+    #[error(
+        "the cursor is another one's: its {field} is {found}, expected {expected}; \
+         point node.state at this shard's own directory"
+    )]
+    Foreign {
+        /// What differs.
+        field: &'static str,
+        /// What it says.
+        found: u64,
+        /// What it should say.
+        expected: u64,
+    },
+    /// The seed file is not the one that was initialised.
+    #[error("the cursor belongs to another seed file (its Merkle root differs); use that file")]
+    OtherSeed,
+    /// The file is a copy or was restored.
+    #[error(
+        "the state directory was copied or restored (inode {found}, expected {expected}): packets \
+         may have been issued since, so it must not go on"
+    )]
+    Copied {
+        /// The inode that the cursor remembers.
+        expected: u64,
+        /// The inode of the file at hand.
+        found: u64,
+    },
+    /// H lies behind the section.
+    #[error("the cursor stands at {high}, the section has only {count} packets")]
+    Range {
+        /// H.
+        high: u32,
+        /// Packets of the section.
+        count: u32,
+    },
+}
+
+/// What the slots in `pair` mean for the section that is `expected`.
+///
+/// # Errors
+/// See [`CursorError`]: issue nothing.
+pub fn recover(pair: &SlotPair, expected: &Expected) -> Result<Recovered, CursorError> {
+    let cursor = Cursor::decode(&pair.newest.payload).map_err(CursorError::Content)?;
+    check_owner(&cursor, expected)?;
+    // With one slot lost, the lost one may have been the newer: H is then as high as it may have
+    // said. A slot states that limit for the write that follows it.
+    let high = if pair.both_valid { cursor.high } else { cursor.next_high_max };
+    if high > expected.count {
+        return Err(CursorError::Range { high, count: expected.count });
+    }
+    Ok(Recovered { high, must_rewrite_both: !pair.both_valid })
+}
+
+fn check_owner(cursor: &Cursor, expected: &Expected) -> Result<(), CursorError> {
+    let fields = [
+        ("campaign", cursor.campaign.0, expected.campaign.0),
+        ("shard", u64::from(cursor.shard.0), u64::from(expected.shard.0)),
+        ("generation", u64::from(cursor.generation), u64::from(expected.generation)),
+        ("wave", u64::from(cursor.wave.0), u64::from(expected.wave.0)),
+        ("epoch", u64::from(cursor.epoch.0), u64::from(expected.epoch.0)),
+    ];
+    for (field, found, expected) in fields {
+        if found != expected {
+            return Err(CursorError::Foreign { field, found, expected });
+        }
+    }
+    if cursor.merkle_root != expected.merkle_root {
+        return Err(CursorError::OtherSeed);
+    }
+    if (cursor.inode, cursor.born_ns) != (expected.inode, expected.born_ns) {
+        return Err(CursorError::Copied { expected: cursor.inode, found: expected.inode });
+    }
+    Ok(())
+}
+
+/// The cursor that `init` writes into both slots: nothing was issued.
+#[must_use]
+pub fn initial(expected: &Expected, incarnation: Incarnation, boot_id: [u8; 16]) -> Cursor {
+    CursorWriter::new(expected, 0, incarnation, boot_id).cursor
+}
+
+/// Makes the next slots of one cursor file; each raise is checked before it is written.
+#[derive(Clone, Debug)]
+pub struct CursorWriter {
+    cursor: Cursor,
+    count: u32,
+}
+
+impl CursorWriter {
+    /// Goes on at `high`, which is on disk.
+    #[must_use]
+    pub fn new(
+        expected: &Expected,
+        high: u32,
+        incarnation: Incarnation,
+        boot_id: [u8; 16],
+    ) -> Self {
+        assert!(high <= expected.count, "H lies in the section");
+        let cursor = Cursor {
+            campaign: expected.campaign,
+            shard: expected.shard,
+            generation: expected.generation,
+            wave: expected.wave,
+            epoch: expected.epoch,
+            merkle_root: expected.merkle_root,
+            incarnation,
+            high,
+            next_high_max: next_high_max(high, expected.count),
+            inode: expected.inode,
+            born_ns: expected.born_ns,
+            boot_id,
+        };
+        Self { cursor, count: expected.count }
+    }
+
+    /// H as of the last slot made.
+    #[must_use]
+    pub const fn high(&self) -> u32 {
+        self.cursor.high
+    }
+
+    /// The highest H that the next slot may state.
+    #[must_use]
+    pub const fn next_high_max(&self) -> u32 {
+        self.cursor.next_high_max
+    }
+
+    /// The slot that raises H to `high`, or states it once more.
+    ///
+    /// # Panics
+    /// When H would fall (M2), leave the section, or pass the limit that the slot on disk states.
+    #[must_use]
+    pub fn raise(&mut self, high: u32) -> Cursor {
+        assert!(high >= self.cursor.high, "M2: H never falls");
+        assert!(high <= self.count, "H lies in the section");
+        assert!(high <= self.cursor.next_high_max, "the slot on disk states how far this one goes");
+        self.cursor.high = high;
+        self.cursor.next_high_max = next_high_max(high, self.count);
+        self.cursor
+    }
+}
+
+fn next_high_max(high: u32, count: u32) -> u32 {
+    high.saturating_add(BLOCK_MAX).min(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yao_protocol::{cursor::MAGIC, limits::SLOT_BYTES, slots::Slot};
+
+    const EXPECTED: Expected = Expected {
+        campaign: CampaignId(2015),
+        shard: ShardId(17),
+        generation: 0,
+        wave: WaveIndex(0),
+        epoch: Epoch(1),
+        merkle_root: [3; 32],
+        count: 100_000,
+        inode: 11,
+        born_ns: 12,
+    };
+
+    fn file(highs: [(u64, u32); 2]) -> Vec<u8> {
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        for (sequence, high) in highs {
+            let writer = CursorWriter::new(&EXPECTED, high, Incarnation([1; 16]), [2; 16]);
+            let slot = Slot { sequence, payload: writer.cursor.encode() };
+            let offset = usize::try_from(slot.offset()).expect("two slots");
+            bytes[offset..offset + SLOT_BYTES].copy_from_slice(&slot.encode(MAGIC));
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8], expected: &Expected) -> Result<Recovered, String> {
+        let pair = SlotPair::decode(MAGIC, bytes).map_err(|error| error.to_string())?;
+        recover(&pair, expected).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn m2_the_newer_slot_wins_and_a_lost_slot_raises_h() {
+        let bytes = file([(8, 500), (9, 700)]);
+        let whole = Recovered { high: 700, must_rewrite_both: false };
+        assert_eq!(read(&bytes, &EXPECTED), Ok(whole));
+        for (lost, high) in [(0, 700 + BLOCK_MAX), (1, 500 + BLOCK_MAX)] {
+            let mut torn = bytes.clone();
+            torn[lost * SLOT_BYTES + 100] ^= 1;
+            let recovered = read(&torn, &EXPECTED).expect("one slot is left");
+            assert_eq!(recovered, Recovered { high, must_rewrite_both: true });
+            assert!(recovered.high >= 700 || lost == 1, "never below what was on disk");
+            assert!(recovered.high >= 700, "nor below what the lost slot may have said");
+        }
+    }
+
+    #[test]
+    fn m2_no_flip_or_cut_ever_lowers_h() {
+        let bytes = file([(8, 500), (9, 700)]);
+        for position in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 0x10;
+            let recovered = read(&flipped, &EXPECTED);
+            assert!(recovered.is_ok_and(|found| found.high >= 700), "flip at {position}");
+        }
+        for length in [0, 1, SLOT_BYTES, 2 * SLOT_BYTES - 1] {
+            assert!(read(&bytes[..length], &EXPECTED).is_err(), "cut to {length}");
+        }
+        assert!(read(&vec![0; 2 * SLOT_BYTES], &EXPECTED).is_err(), "both lost: never 0");
+    }
+
+    #[test]
+    fn m4_a_foreign_or_copied_cursor_is_refused_with_one_line() {
+        let bytes = file([(0, 0), (1, 0)]);
+        let check = |expected: Expected, word: &str| {
+            let error = read(&bytes, &expected).expect_err("refused");
+            assert!(error.contains(word) && !error.contains('\n'), "{error}");
+        };
+        check(Expected { campaign: CampaignId(1), ..EXPECTED }, "campaign");
+        check(Expected { shard: ShardId(1), ..EXPECTED }, "shard");
+        check(Expected { wave: WaveIndex(1), ..EXPECTED }, "wave");
+        check(Expected { generation: 1, ..EXPECTED }, "generation");
+        check(Expected { epoch: Epoch(2), ..EXPECTED }, "epoch");
+        check(Expected { merkle_root: [4; 32], ..EXPECTED }, "seed file");
+        check(Expected { inode: 5, ..EXPECTED }, "copied or restored");
+        check(Expected { born_ns: 5, ..EXPECTED }, "copied or restored");
+    }
+
+    #[test]
+    #[should_panic(expected = "M2: H never falls")]
+    fn m2_a_raise_never_lowers_h() {
+        let mut writer = CursorWriter::new(&EXPECTED, 10, Incarnation([0; 16]), [0; 16]);
+        assert_eq!(writer.raise(64).high, 64);
+        let _falls = writer.raise(63);
+    }
+
+    #[test]
+    fn the_last_block_ends_with_the_section() {
+        let mut writer = CursorWriter::new(&EXPECTED, 99_000, Incarnation([0; 16]), [0; 16]);
+        assert_eq!(writer.next_high_max(), 100_000);
+        assert_eq!(writer.raise(100_000).next_high_max, 100_000);
+    }
+}

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ConnectionId, time::Timestamp};
 use yao_protocol::{
-    ShakeId, UserId, WallTime,
+    ShakeId, WallTime,
     client::{
         self, ClientMessage, ErrorCode, GoAway, GoAwayReason, Hello, NoWin, NoWinReason, Refusal,
         RetryClass, Shake, Welcome,

@@ -1,0 +1,192 @@
+//! Deciding a candidate: limits, the packet he gets, the agent's word, and the ticket.
+
+use super::{
+    Issuer, Output,
+    wave::{Queued, WaveState},
+};
+use crate::{ConnectionId, shard::CandidateShake, time::Timestamp, vetting::Asked};
+use yao_protocol::{
+    PacketId, PacketIndex, UserId, WaveIndex,
+    agent::{Vet, VetKind},
+    journal::Event,
+    tally::Tally,
+    ticket::TicketBody,
+};
+
+/// A candidate with the packet that is bound to him until he is decided.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    candidate: CandidateShake,
+    wave: WaveIndex,
+    queued: Queued,
+}
+
+impl Issuer {
+    pub(super) fn decide(&mut self, now: Timestamp, candidate: &CandidateShake) {
+        // The same draw has one outcome, whether it is sent again with or without the flag.
+        if let Some(body) = self.winners.find(candidate.user, candidate.shake) {
+            self.counters.reissued += 1;
+            self.win(candidate.connection, candidate.request_id, &body);
+            return;
+        }
+        match self.claim(candidate) {
+            Some(claim) => self.vet(now, claim),
+            None => self.lose(candidate),
+        }
+    }
+
+    /// Binds a packet to the candidate, if the rules allow him one and one is there.
+    fn claim(&mut self, candidate: &CandidateShake) -> Option<Claim> {
+        if self.fenced.is_some() || self.hold || self.policy.is_banned(candidate.user) {
+            return None;
+        }
+        let won = self.winners.of(candidate.user);
+        if won.pending {
+            return None;
+        }
+        if won.wins.max(candidate.wins) >= self.settings.wins_per_user {
+            self.counters.limited += 1;
+            return None;
+        }
+        let had = won.sponsors.union(candidate.sponsors);
+        let eligible = yao_protocol::SponsorSet(u64::MAX).minus(had);
+        let found = self
+            .waves
+            .iter()
+            .filter(|wave| wave.state == WaveState::Running)
+            .find_map(|wave| Some((wave.wave, wave.earliest(eligible)?)));
+        let (wave, queued) = found?;
+        let taken_from = self.wave_mut(wave).expect("it was found just now");
+        taken_from.take(queued);
+        Some(Claim { candidate: *candidate, wave, queued })
+    }
+
+    fn vet(&mut self, now: Timestamp, claim: Claim) {
+        let user = claim.candidate.user;
+        let record = claim.queued.packet.record;
+        if record.amount.0 < self.policy.vet_amount_min {
+            self.conclude(now, claim, true);
+            return;
+        }
+        match self.desk.ask(now, claim) {
+            Asked::Allowed(claim) => self.conclude(now, claim, true),
+            Asked::Send { call } => {
+                self.winners.pending_set(user, true);
+                let vet = Vet {
+                    call,
+                    kind: VetKind::Win,
+                    user,
+                    sponsor: record.sponsor,
+                    amount: record.amount,
+                    packet: self.packet_id(&claim),
+                    shake: claim.candidate.shake,
+                };
+                self.outputs.push_back(Output::Vet(vet));
+            }
+        }
+    }
+
+    /// Issues the claim, or puts its packet back.
+    pub(super) fn conclude(&mut self, now: Timestamp, claim: Claim, allowed: bool) {
+        self.winners.pending_set(claim.candidate.user, false);
+        if !allowed {
+            self.counters.refused += 1;
+        }
+        let open = self.wave_mut(claim.wave).is_some_and(|w| w.state == WaveState::Running);
+        if allowed && open && self.fenced.is_none() {
+            self.issue(now, &claim);
+        } else {
+            if let Some(wave) = self.wave_mut(claim.wave) {
+                wave.put_back(claim.queued);
+            }
+            self.lose(&claim.candidate);
+        }
+    }
+
+    /// The one place where a packet becomes somebody's.
+    fn issue(&mut self, now: Timestamp, claim: &Claim) {
+        let packet = claim.queued.packet;
+        let issued_at = self.settings.anchor.wall(now);
+        let body = TicketBody {
+            campaign: self.settings.campaign,
+            packet: self.packet_id(claim),
+            user: claim.candidate.user,
+            amount: packet.record.amount,
+            shake: claim.candidate.shake,
+            issued_at,
+            expires_at: issued_at.plus_us(self.settings.ticket_lifetime_us),
+            shard: self.settings.shard,
+            epoch: self.settings.epoch,
+            sponsor: packet.record.sponsor,
+            wave: claim.wave,
+        };
+        let wave = self.wave_mut(claim.wave).expect("the claim took the packet from it");
+        wave.issue(packet.position);
+        self.counters.issued += 1;
+        self.winners.record(body);
+        // What the tally knew of other nodes goes into the new one.
+        self.outputs.push_back(Output::Journal(Event::Issue(body)));
+        let had = (claim.candidate.wins, claim.candidate.sponsors);
+        self.win_with(claim.candidate.connection, claim.candidate.request_id, &body, had);
+    }
+
+    fn packet_id(&self, claim: &Claim) -> PacketId {
+        let wave = self.waves.iter().find(|wave| wave.wave == claim.wave);
+        let first = wave.expect("the claim took the packet from it").first.0;
+        let index = PacketIndex(first + claim.queued.packet.position);
+        PacketId::new(self.settings.generation, self.settings.shard, index)
+    }
+
+    /// Sends a user the tickets that he can still open.
+    pub(super) fn greet(&mut self, now: Timestamp, connection: ConnectionId, user: UserId) {
+        let wall = self.settings.anchor.wall(now);
+        let mut bodies: Vec<TicketBody> = self.winners.wins_of(user).collect();
+        bodies.retain(|body| body.expires_at > wall);
+        for body in bodies.iter().rev() {
+            self.win(connection, 0, body);
+        }
+    }
+
+    fn win(&mut self, connection: ConnectionId, request_id: u32, body: &TicketBody) {
+        self.win_with(connection, request_id, body, (0, yao_protocol::SponsorSet::EMPTY));
+    }
+
+    /// Ed25519 is deterministic: the same body gives the same ticket, byte for byte (M6).
+    fn win_with(
+        &mut self,
+        connection: ConnectionId,
+        request_id: u32,
+        body: &TicketBody,
+        (wins_elsewhere, sponsors_elsewhere): (u8, yao_protocol::SponsorSet),
+    ) {
+        let won = self.winners.of(body.user);
+        let sponsors = won.sponsors.union(sponsors_elsewhere);
+        // The tally presented may count wins of this node too; sponsors tell which are the same.
+        let counted = u8::try_from(sponsors.count()).expect("at most 64 sponsors");
+        let wins = won.wins.max(counted).max(wins_elsewhere);
+        let tally = Tally {
+            campaign: self.settings.campaign,
+            user: body.user,
+            wins,
+            sponsors,
+            counted_at: body.issued_at,
+        };
+        let ticket = Box::new(body.sign(&self.key));
+        self.outputs.push_back(Output::Won { connection, request_id, ticket, tally });
+    }
+
+    fn lose(&mut self, candidate: &CandidateShake) {
+        self.counters.lost += 1;
+        self.outputs.push_back(Output::Lost {
+            connection: candidate.connection,
+            request_id: candidate.request_id,
+            shake: candidate.shake,
+        });
+    }
+
+    /// Whether `user` is being decided right now; for tests and tools.
+    #[must_use]
+    pub fn is_pending(&self, user: UserId) -> bool {
+        self.winners.of(user).pending
+    }
+}

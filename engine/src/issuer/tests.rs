@@ -1,0 +1,1 @@
+//! The money rules of the issuer.

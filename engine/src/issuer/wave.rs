@@ -1,0 +1,389 @@
+//! One wave's books: what is reserved, released, queued; how much may be issued now.
+//!
+//! A packet is *reserved* below H, *released* at its winning moment into its sponsor's queue, and
+//! *taken* by a candidate. Issue credit keeps a backlog from leaving in a burst.
+
+use super::limits::{
+    CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, CREDIT_SHARE, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN,
+};
+use crate::{
+    Anchor,
+    cursor::{BLOCK_MAX, BLOCK_MIN},
+    time::Timestamp,
+    wave_clock::{Curve, PACKET, WaveClock},
+};
+use std::collections::VecDeque;
+use yao_protocol::{
+    Fen, PacketIndex, SponsorSet, WaveIndex,
+    limits::SPONSORS_MAX,
+    seed_file::{SeedRecord, Section},
+};
+
+/// Where a wave stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaveState {
+    /// The schedule does not name its T0.
+    Idle,
+    /// T0 lies ahead.
+    Armed,
+    /// Between T0 and its close.
+    Running,
+    /// Over: what was not issued stays unissued.
+    Closed,
+}
+
+/// A packet whose record has been read: its position in the section, and the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) position: u32,
+    pub(super) record: SeedRecord,
+}
+
+/// A released packet in its sponsor's queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queued {
+    pub(super) packet: Packet,
+    /// When it was released, or read if its moment had passed by then.
+    pub(super) since: Timestamp,
+}
+
+/// What a step of a wave came to.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    /// Positions of packets that waited too long.
+    pub(super) waited: Vec<u32>,
+    /// Raise H to this and read from the old H on.
+    pub(super) reserve: Option<(u32, u32)>,
+    /// The wave has closed just now: packets left, and their sum if every record was read.
+    pub(super) closed: Option<(u32, Fen)>,
+}
+
+/// The books of one wave.
+#[derive(Debug)]
+pub(super) struct Wave {
+    pub(super) wave: WaveIndex,
+    pub(super) first: PacketIndex,
+    pub(super) count: u32,
+    pub(super) state: WaveState,
+    /// H as it is on disk: positions below it may be issued (M1).
+    pub(super) high: u32,
+    /// Position of the first packet of this life of the process.
+    pub(super) start: u32,
+    pub(super) issued: u32,
+    pub(super) skipped: u32,
+    pub(super) vetting: u32,
+    pub(super) released: u32,
+    curve: Curve,
+    clock: Option<WaveClock>,
+    grace_us: u64,
+    /// A reservation is under way, up to this H.
+    reserving: Option<u32>,
+    /// Read and not yet released, in order of moment.
+    reserved: VecDeque<Packet>,
+    queues: Vec<VecDeque<Queued>>,
+    queued: u32,
+    /// Sponsors with a packet in their queue.
+    waiting: SponsorSet,
+    /// What may be issued now, in millionths of a packet.
+    credit: u64,
+    /// Offset of the last step.
+    offset_us: u64,
+    /// One bit per position: issued in this life. Checked before each issue.
+    taken: Vec<u64>,
+}
+
+impl Wave {
+    pub(super) fn new(section: &Section, high: u32) -> Self {
+        assert!(high <= section.count, "H lies in the section");
+        Self {
+            wave: section.wave,
+            first: section.first,
+            count: section.count,
+            state: WaveState::Idle,
+            high,
+            start: high,
+            issued: 0,
+            skipped: 0,
+            vetting: 0,
+            released: 0,
+            curve: Curve::new(section),
+            clock: None,
+            grace_us: 0,
+            reserving: None,
+            reserved: VecDeque::new(),
+            queues: vec![VecDeque::new(); SPONSORS_MAX],
+            queued: 0,
+            waiting: SponsorSet::EMPTY,
+            credit: 0,
+            offset_us: 0,
+            taken: vec![0; section.count.div_ceil(64) as usize],
+        }
+    }
+
+    /// Sets or corrects T0. A wave that has started is not moved, and a closed one stays closed.
+    pub(super) fn arm(&mut self, now: Timestamp, anchor: &Anchor, clock: WaveClock, grace_us: u64) {
+        let started = matches!(self.state, WaveState::Running | WaveState::Closed);
+        let moved = self.clock.as_ref().is_some_and(|old| old.t0() != clock.t0());
+        if started && moved {
+            return;
+        }
+        if self.state == WaveState::Closed {
+            return;
+        }
+        self.grace_us = grace_us;
+        self.state = WaveState::Armed;
+        // A start in the middle of the wave: what was due before it is backlog, without credit.
+        self.offset_us = clock.offset_us(anchor.wall(now)).unwrap_or(0);
+        self.clock = Some(clock);
+    }
+
+    /// The schedule no longer names a T0. A started wave goes on.
+    pub(super) fn disarm(&mut self) {
+        if self.state == WaveState::Armed {
+            self.state = WaveState::Idle;
+            self.clock = None;
+        }
+    }
+
+    /// Packets below H that nobody has yet.
+    pub(super) fn unissued(&self) -> u32 {
+        let reserved = u32::try_from(self.reserved.len()).expect("bounded by the section");
+        reserved + self.queued + self.vetting
+    }
+
+    pub(super) const fn queued(&self) -> u32 {
+        self.queued
+    }
+
+    /// Sponsors of whom a packet may be issued now.
+    pub(super) const fn available(&self) -> SponsorSet {
+        if self.credit >= PACKET { self.waiting } else { SponsorSet::EMPTY }
+    }
+
+    /// How many packets may be issued now.
+    pub(super) fn available_count(&self) -> u32 {
+        self.queued.min(u32::try_from(self.credit / PACKET).unwrap_or(u32::MAX))
+    }
+
+    /// B: how many packets a reservation holds (M1).
+    pub(super) fn block(&self) -> u32 {
+        let factor = self.clock.as_ref().map_or(1, WaveClock::factor);
+        let rate = u128::from(self.curve.rate_max()) * u128::from(factor);
+        let block = rate.saturating_mul(3).div_ceil(u128::from(PACKET));
+        u32::try_from(block).unwrap_or(BLOCK_MAX).clamp(BLOCK_MIN, BLOCK_MAX)
+    }
+
+    /// A reservation is on disk: `records` are the packets from `first` to `high`.
+    pub(super) fn on_reserved(&mut self, first: u32, high: u32, records: Vec<SeedRecord>) {
+        assert_eq!(self.reserving, Some(high), "one reservation at a time");
+        assert_eq!(first, self.high, "reservations follow one another");
+        assert_eq!(records.len(), (high - first) as usize, "every packet has a record");
+        self.reserving = None;
+        self.high = high;
+        if self.state != WaveState::Closed {
+            let packets = (first..high).zip(records);
+            self.reserved.extend(packets.map(|(position, record)| Packet { position, record }));
+        }
+    }
+
+    /// Brings the books to `now`.
+    pub(super) fn step(&mut self, now: Timestamp, anchor: &Anchor) -> Step {
+        let mut step = Step::default();
+        let wall = anchor.wall(now);
+        let Some(clock) = self.clock.clone() else { return step };
+        if matches!(self.state, WaveState::Idle | WaveState::Closed) {
+            return step;
+        }
+        if let Some(offset_us) = clock.offset_us(wall) {
+            self.state = WaveState::Running;
+            self.release(now, &clock, offset_us);
+            step.waited = self.drop_waiting(now);
+            let close_at = clock.due(self.curve.end_us()).plus_us(self.grace_us);
+            if wall >= close_at {
+                step.closed = Some(self.close());
+                return step;
+            }
+        } else if wall.plus_us(LEAD_US) < clock.t0() {
+            return step;
+        }
+        step.reserve = self.reserve();
+        step
+    }
+
+    /// Moves what is due into the queues and earns credit.
+    fn release(&mut self, now: Timestamp, clock: &WaveClock, offset_us: u64) {
+        let before = self.offset_us;
+        // Whether the moments around now are known: then credit comes with each packet that passes
+        // its own, and none is late for want of credit. Else the plan's curve stands in for them.
+        let all_read = self.high == self.count;
+        let known = all_read || self.reserved.back().is_some_and(|p| p.record.offset_us > offset_us);
+        let mut passed = 0_u64;
+        while let Some(packet) = self.reserved.front().copied() {
+            let moment = packet.record.offset_us;
+            if moment > offset_us {
+                break;
+            }
+            self.reserved.pop_front();
+            passed += u64::from(moment > before || (before == 0 && moment == 0));
+            self.queue(Queued { packet, since: now });
+            self.released += 1;
+        }
+        let end_us = self.curve.end_us();
+        let earned = if offset_us > end_us {
+            // In the grace a backlog goes on at the rate of the last segment.
+            let beyond = offset_us - before.max(end_us);
+            let rest = u128::from(self.curve.rate(end_us)) * u128::from(beyond) / 1_000_000;
+            u64::try_from(rest).unwrap_or(u64::MAX).saturating_add(passed * PACKET)
+        } else if known {
+            passed * PACKET
+        } else {
+            self.curve.released(offset_us) - self.curve.released(before)
+        };
+        // A step over a quiet stretch may earn more than the cap; a packet that passed its own
+        // moment just now must still find its credit.
+        let cap = self.credit_max(clock, offset_us).max(passed.saturating_mul(PACKET));
+        self.credit = self.credit.saturating_add(earned.saturating_mul(12) / 10).min(cap);
+        self.offset_us = offset_us;
+    }
+
+    fn credit_max(&self, clock: &WaveClock, offset_us: u64) -> u64 {
+        let per_second = self.curve.rate(offset_us).saturating_mul(u64::from(clock.factor()));
+        (per_second / CREDIT_SHARE).max(CREDIT_PACKETS_MIN * PACKET)
+    }
+
+    fn queue(&mut self, queued: Queued) {
+        let sponsor = queued.packet.record.sponsor;
+        self.queues[sponsor.index()].push_back(queued);
+        self.waiting = self.waiting.with(sponsor);
+        self.queued += 1;
+    }
+
+    /// The queued packet of an eligible sponsor whose moment is the earliest.
+    pub(super) fn earliest(&self, eligible: SponsorSet) -> Option<Queued> {
+        let sponsors = SponsorSet(self.available().0 & eligible.0);
+        let fronts = sponsors.iter().filter_map(|s| self.queues[s.index()].front().copied());
+        fronts.min_by_key(|queued| queued.packet.record.offset_us)
+    }
+
+    /// Takes the packet at the front of its sponsor's queue, with the credit for it.
+    pub(super) fn take(&mut self, queued: Queued) {
+        let sponsor = queued.packet.record.sponsor;
+        let front = self.queues[sponsor.index()].pop_front().expect("it was looked at just now");
+        assert_eq!(front.packet, queued.packet, "nobody else takes from the queue");
+        self.queued -= 1;
+        if self.queues[sponsor.index()].is_empty() {
+            self.waiting = self.waiting.without(sponsor);
+        }
+        assert!(self.credit >= PACKET, "credit was looked at just now");
+        self.credit -= PACKET;
+        self.vetting += 1;
+    }
+
+    /// Puts a refused packet back to the head of its queue, and its credit back.
+    pub(super) fn put_back(&mut self, queued: Queued) {
+        let sponsor = queued.packet.record.sponsor;
+        self.vetting -= 1;
+        if self.state == WaveState::Closed {
+            return;
+        }
+        self.queues[sponsor.index()].push_front(queued);
+        self.waiting = self.waiting.with(sponsor);
+        self.queued += 1;
+        self.credit = self.credit.saturating_add(PACKET);
+    }
+
+    /// Marks the packet issued. It must be below the durable mark, and nobody's yet.
+    pub(super) fn issue(&mut self, position: u32) {
+        assert!(position < self.high, "M1: only below the mark that is on disk");
+        assert!(position >= self.start, "M1: a start never issues below its own mark");
+        let (word, bit) = (position as usize / 64, 1 << (position % 64));
+        assert!(self.taken[word] & bit == 0, "a packet is issued once");
+        self.taken[word] |= bit;
+        self.vetting -= 1;
+        self.issued += 1;
+    }
+
+    fn drop_waiting(&mut self, now: Timestamp) -> Vec<u32> {
+        let mut waited = Vec::new();
+        for sponsor in self.waiting.iter() {
+            let queue = &mut self.queues[sponsor.index()];
+            while queue.front().is_some_and(|q| now.ns_since(q.since) >= QUEUE_WAIT_NS) {
+                let queued = queue.pop_front().expect("it was looked at just now");
+                waited.push(queued.packet.position);
+                self.queued -= 1;
+                self.skipped += 1;
+            }
+            if queue.is_empty() {
+                self.waiting = self.waiting.without(sponsor);
+            }
+        }
+        waited
+    }
+
+    fn close(&mut self) -> (u32, Fen) {
+        self.state = WaveState::Closed;
+        let unread = self.count - self.high;
+        let left = unread + self.unissued();
+        let queued = self.queues.iter().flatten().map(|queued| queued.packet);
+        let sum = if unread == 0 && self.vetting == 0 {
+            queued.chain(self.reserved.iter().copied()).map(|packet| packet.record.amount).sum()
+        } else {
+            Fen::ZERO
+        };
+        self.reserved.clear();
+        self.queues.iter_mut().for_each(VecDeque::clear);
+        self.queued = 0;
+        self.waiting = SponsorSet::EMPTY;
+        self.credit = 0;
+        (left, sum)
+    }
+
+    /// Old and new H, when fewer than half a block is left.
+    fn reserve(&mut self) -> Option<(u32, u32)> {
+        let (block, left) = (self.block(), self.unissued());
+        if self.reserving.is_some() || self.high == self.count || left >= block / 2 {
+            return None;
+        }
+        let high = self.high.saturating_add(block - left).min(self.count);
+        self.reserving = Some(high);
+        Some((self.high, high))
+    }
+
+    /// When [`Self::step`] next has something to do.
+    pub(super) fn deadline(&self, now: Timestamp, anchor: &Anchor) -> Timestamp {
+        let Some(clock) = &self.clock else { return Timestamp::NEVER };
+        match self.state {
+            WaveState::Idle | WaveState::Closed => Timestamp::NEVER,
+            WaveState::Armed => {
+                let t0 = anchor.timestamp(clock.t0());
+                let lead = anchor.timestamp(yao_protocol::WallTime(clock.t0().0.saturating_sub(LEAD_US)));
+                if now < lead { lead } else { t0.max(now.plus_ns(STEP_NS_MIN)) }
+            }
+            WaveState::Running => self.running_deadline(now, anchor, clock),
+        }
+    }
+
+    fn running_deadline(&self, now: Timestamp, anchor: &Anchor, clock: &WaveClock) -> Timestamp {
+        let close = clock.due(self.curve.end_us()).plus_us(self.grace_us);
+        let mut at = anchor.timestamp(close);
+        if let Some(packet) = self.reserved.front() {
+            at = at.min(anchor.timestamp(clock.due(packet.record.offset_us)));
+        }
+        if self.queued > 0 {
+            if self.credit < PACKET {
+                at = at.min(now.plus_ns(CATCH_UP_STEP_NS));
+            }
+            let fronts = self.waiting.iter().filter_map(|s| self.queues[s.index()].front());
+            for queued in fronts {
+                at = at.min(queued.since.plus_ns(QUEUE_WAIT_NS));
+            }
+        }
+        // At ten thousand packets a second one step serves several moments.
+        at.max(now.plus_ns(STEP_NS_MIN))
+    }
+
+    /// Microseconds into the wave, as of the last step.
+    pub(super) const fn offset_us(&self) -> u64 {
+        self.offset_us
+    }
+}
