@@ -47,6 +47,12 @@ pub struct TokenKeys {
     audience: String,
 }
 
+impl std::fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenKeys({:?})", self.keys.keys())
+    }
+}
+
 impl TokenKeys {
     /// Reads a JWKS file. Every key must be Ed25519 (EdDSA) and have a key id.
     ///

@@ -34,7 +34,7 @@ pub struct Node {
     /// The kernel's boot id.
     pub boot_id: [u8; 16],
     /// Signs tickets and settlement batches.
-    pub ticket_key: SignKey,
+    pub ticket_key: Arc<SignKey>,
     /// Proves tallies and receipts.
     pub mac_key: MacKey,
     /// Public keys of all shards, of settlement and of the campaign.

@@ -131,7 +131,7 @@ pub fn run(config: Config) -> Result<bool> {
         epoch: EPOCH_LOCAL,
         incarnation: Incarnation(incarnation),
         boot_id: recovery::boot_id()?,
-        ticket_key: SignKey::from_seed(&ticket_key.seed),
+        ticket_key: Arc::new(SignKey::from_seed(&ticket_key.seed)),
         mac_key: MacKey::new(checked.shard_key.mac_key_id, checked.shard_key.mac_key),
         keys: ArcSwap::from_pointee(checked.keys),
         manifest: checked.manifest,

@@ -11,7 +11,7 @@ use axum::{
 use std::sync::Arc;
 
 /// Every route of the port.
-pub fn router(control: Arc<Control>) -> Router {
+pub(super) fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 /// The document.
 #[must_use]
-pub fn status(control: &Control) -> Value {
+pub(super) fn status(control: &Control) -> Value {
     let node = &control.node;
     let issuer = control.issuer_status.load();
     let sum = |name| control.shard_counters.iter().map(|c| c.sum(name)).sum::<u64>();

@@ -8,6 +8,7 @@ mod effects;
 mod sockets;
 
 pub use accept::listen;
+pub use sockets::SocketCounters;
 
 use self::sockets::Sockets;
 use crate::{

@@ -1,0 +1,330 @@
+//! The issuer thread: the engine's issuer between its queue, the gate, the money disk, the agent
+//! and the shards. Decides nothing; every rule is in `yao_engine::issuer`.
+
+use crate::{
+    agent_link::AgentHandle,
+    gate::Gate,
+    messages::{ToIssuer, ToShard},
+    money_disk::ToMoneyDisk,
+    node::{Node, Shards},
+};
+use arc_swap::ArcSwap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError},
+    },
+    time::Duration,
+};
+use yao_engine::{
+    Timestamp,
+    issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
+    wave_clock::WaveClock,
+};
+use yao_protocol::{
+    WaveIndex, journal::Event, schedule::Schedule, seed_file::SeedHeader, ticket::TicketBody,
+};
+
+/// Messages taken before the outputs are done: their answers then leave together.
+const INPUTS_MAX: usize = 256;
+/// The status is published this often.
+const STATUS: Duration = Duration::from_millis(100);
+
+/// What the issuer thread shares with the rest of the process.
+pub struct IssuerContext {
+    /// Who we are.
+    pub node: Arc<Node>,
+    /// For the answers.
+    pub shards: Shards,
+    /// What the shards see.
+    pub gate: Arc<Gate>,
+    /// The money-disk thread's queue.
+    pub disk: SyncSender<ToMoneyDisk>,
+    /// The agent, when there is one.
+    pub agent: Option<AgentHandle>,
+    /// Time for a verdict, ms.
+    pub vet_ms_max: u32,
+    /// What the control thread shows.
+    pub status: Arc<ArcSwap<IssuerStatus>>,
+}
+
+/// What the issuer says of itself, ten times a second.
+#[derive(Clone, Debug, Default)]
+pub struct IssuerStatus {
+    /// Every wave.
+    pub waves: Vec<WaveStatus>,
+    /// Why nothing is issued, if so.
+    pub fenced: Option<String>,
+    numbers: Vec<(&'static str, u64)>,
+}
+
+impl IssuerStatus {
+    /// Every number with its name; `_total` names a counter.
+    pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.numbers.iter().copied()
+    }
+}
+
+/// One wave, for people and metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct WaveStatus {
+    /// The wave.
+    pub wave: WaveIndex,
+    /// `idle`, `armed`, `running` or `closed`.
+    pub state: &'static str,
+    view: WaveView,
+}
+
+impl WaveStatus {
+    fn new(view: WaveView) -> Self {
+        let state = match view.state {
+            WaveState::Idle => "idle",
+            WaveState::Armed => "armed",
+            WaveState::Running => "running",
+            WaveState::Closed => "closed",
+        };
+        Self { wave: view.wave, state, view }
+    }
+
+    /// Every number with its name; `_total` names a counter.
+    pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let view = self.view;
+        let unissued = view.count - view.start - view.issued - view.skipped;
+        [
+            ("wave_packets", u64::from(view.count)),
+            ("wave_reserved", u64::from(view.high)),
+            ("wave_start", u64::from(view.start)),
+            ("wave_released_total", u64::from(view.released)),
+            ("wave_queued", u64::from(view.queued)),
+            ("wave_vetting", u64::from(view.vetting)),
+            ("wave_issued_total", u64::from(view.issued)),
+            ("wave_skipped_total", u64::from(view.skipped)),
+            ("wave_unissued", u64::from(unissued)),
+            ("wave_offset_us", view.offset_us),
+        ]
+        .into_iter()
+    }
+}
+
+/// Runs the issuer until it is told to stop.
+pub fn run(
+    context: &IssuerContext,
+    header: &SeedHeader,
+    highs: &BTreeMap<WaveIndex, u32>,
+    issued: &[TicketBody],
+    queue: &Receiver<ToIssuer>,
+) {
+    let sections = header.sections.iter();
+    let recovered = Recovered {
+        sections: sections.map(|section| (section.clone(), highs[&section.wave])).collect(),
+        issued: issued.to_vec(),
+    };
+    let node = &context.node;
+    let settings = Settings {
+        campaign: node.campaign,
+        shard: node.shard,
+        generation: header.generation,
+        epoch: node.epoch,
+        anchor: node.clock.anchor(),
+        wins_per_user: node.manifest.wins_per_user,
+        ticket_lifetime_us: node.manifest.ticket_lifetime_seconds.saturating_mul(1_000_000),
+        vet_ms_max: u64::from(context.vet_ms_max),
+    };
+    let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), &recovered);
+    let status_at = node.clock.now();
+    let waves = header.sections.iter().map(|section| section.wave).collect();
+    Desk { context, issuer, waves, held: None, status_at }.run(queue);
+}
+
+/// The running issuer with what the shell keeps for it.
+struct Desk<'a> {
+    context: &'a IssuerContext,
+    issuer: Issuer,
+    waves: Vec<WaveIndex>,
+    /// An event that the journal's queue did not take: issuing rests until it does.
+    held: Option<Event>,
+    status_at: Timestamp,
+}
+
+impl Desk<'_> {
+    fn run(mut self, queue: &Receiver<ToIssuer>) {
+        let mut at = self.now();
+        loop {
+            let now = self.now();
+            let deadline = at.min(self.status_at);
+            match queue.recv_timeout(deadline.since(now)) {
+                Ok(message) => {
+                    if !self.take(message) {
+                        return;
+                    }
+                    for _ in 1..INPUTS_MAX {
+                        let Ok(message) = queue.try_recv() else { break };
+                        if !self.take(message) {
+                            return;
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.retry_held();
+            at = self.drain();
+            if self.held.is_some() {
+                at = at.min(self.now().plus_ms(1));
+            }
+            self.publish();
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.node.clock.now()
+    }
+
+    /// Hands a message to the engine; `false` when the thread shall end.
+    fn take(&mut self, message: ToIssuer) -> bool {
+        let input = match message {
+            ToIssuer::Candidate(candidate) => Input::Candidate(candidate),
+            ToIssuer::Resend(candidate) => Input::Resend(candidate),
+            ToIssuer::Welcomed { connection, user } => Input::Welcomed { connection, user },
+            ToIssuer::Verdict { call, allowed } => Input::Verdict { call, allowed },
+            ToIssuer::AgentAvailable(available) => Input::AgentAvailable(available),
+            ToIssuer::Policy(policy) => Input::Policy(policy),
+            ToIssuer::Schedule(schedule) => {
+                self.apply(&schedule);
+                return true;
+            }
+            ToIssuer::Reserved { wave, first, high, records } => {
+                Input::Reserved { wave, first, high, records }
+            }
+            ToIssuer::Fenced { reason } => Input::Fenced { reason },
+            ToIssuer::Stop => return false,
+        };
+        let now = self.now();
+        self.issuer.handle(now, input);
+        true
+    }
+
+    fn apply(&mut self, schedule: &Schedule) {
+        let now = self.now();
+        for wave in self.waves.clone() {
+            let entry = schedule.wave(wave);
+            let input = match entry.and_then(|entry| Some((entry, entry.t0?))) {
+                Some((entry, t0)) => {
+                    let clock = WaveClock::new(t0, entry.factor);
+                    tracing::info!(event = "wave_armed", wave = wave.0, factor = entry.factor);
+                    Input::ArmWave { wave, clock, grace_us: u64::from(entry.grace_seconds) * 1_000_000 }
+                }
+                None => Input::DisarmWave { wave },
+            };
+            self.issuer.handle(now, input);
+        }
+    }
+
+    /// Does everything the engine asks for; answers when it wants to be woken.
+    fn drain(&mut self) -> Timestamp {
+        loop {
+            let now = self.now();
+            match self.issuer.poll(now) {
+                Output::SleepUntil { at, .. } => return at,
+                output => self.perform(now, output),
+            }
+        }
+    }
+
+    fn perform(&mut self, now: Timestamp, output: Output) {
+        let context = self.context;
+        match output {
+            Output::Gate(view) => context.gate.publish(view),
+            Output::Vet(vet) => {
+                if !context.agent.as_ref().is_some_and(|agent| agent.vet(vet)) {
+                    self.issuer.handle(now, Input::VetUnsent { call: vet.call });
+                }
+            }
+            Output::Journal(event) => self.journal(now, event),
+            Output::Reserve { wave, first, high } => {
+                // A blocking send: the disk thread always drains its queue, and a reservation must
+                // not be lost.
+                if context.disk.send(ToMoneyDisk::Reserve { wave, first, high }).is_err() {
+                    let reason = "the money-disk thread has ended".to_owned();
+                    self.issuer.handle(now, Input::Fenced { reason });
+                }
+            }
+            Output::Won { connection, request_id, ticket, tally } => {
+                let win = Box::new((ticket.encode(), tally.encode(&context.node.mac_key)));
+                let message = ToShard::Won { connection, request_id, win };
+                context.shards.send(connection.thread, message);
+            }
+            Output::Lost { connection, request_id, shake } => {
+                let message = ToShard::Lost { connection, request_id, shake };
+                context.shards.send(connection.thread, message);
+            }
+            Output::SleepUntil { .. } => {}
+        }
+    }
+
+    /// Queues `event` for the journal. When the queue is full issuing rests, but what was decided
+    /// already must still be written: for that one event the thread waits.
+    fn journal(&mut self, now: Timestamp, event: Event) {
+        if let Some(held) = self.held.take() {
+            self.send_waiting(held);
+        }
+        match self.context.disk.try_send(ToMoneyDisk::Journal(event)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(ToMoneyDisk::Journal(event))) => {
+                self.held = Some(event);
+                self.issuer.handle(now, Input::JournalHold(true));
+            }
+            Err(_) => {
+                let reason = "the money-disk thread has ended".to_owned();
+                self.issuer.handle(now, Input::Fenced { reason });
+            }
+        }
+    }
+
+    fn send_waiting(&mut self, event: Event) {
+        if self.context.disk.send(ToMoneyDisk::Journal(event)).is_err() {
+            let reason = "the money-disk thread has ended".to_owned();
+            self.issuer.handle(self.context.node.clock.now(), Input::Fenced { reason });
+        }
+    }
+
+    fn retry_held(&mut self) {
+        let Some(event) = self.held.take() else { return };
+        match self.context.disk.try_send(ToMoneyDisk::Journal(event)) {
+            Err(TrySendError::Full(ToMoneyDisk::Journal(event))) => self.held = Some(event),
+            _ => {
+                let now = self.now();
+                self.issuer.handle(now, Input::JournalHold(false));
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.now();
+        if now < self.status_at {
+            return;
+        }
+        self.status_at = now.plus(STATUS);
+        let (counters, vets) = (self.issuer.counters(), self.issuer.vet_counters());
+        let numbers = vec![
+            ("issuer_candidates_total", counters.candidates),
+            ("issuer_resends_total", counters.resends),
+            ("issuer_issued_total", counters.issued),
+            ("issuer_reissued_total", counters.reissued),
+            ("issuer_lost_total", counters.lost),
+            ("issuer_limited_total", counters.limited),
+            ("issuer_refused_total", counters.refused),
+            ("issuer_wins_known", self.issuer.wins() as u64),
+            ("vets_sent_total", vets.sent),
+            ("vets_allowed_total", vets.allowed),
+            ("vets_refused_total", vets.refused),
+            ("vets_expired_total", vets.expired),
+            ("vets_unasked_total", vets.unasked),
+            ("vets_breaker_opened_total", vets.breaker_opened),
+        ];
+        let waves = self.issuer.waves().map(WaveStatus::new).collect();
+        let fenced = self.issuer.fenced().map(str::to_owned);
+        self.context.status.store(Arc::new(IssuerStatus { waves, fenced, numbers }));
+    }
+}
