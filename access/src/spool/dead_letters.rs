@@ -1,0 +1,59 @@
+//! Opens that settlement will never pay although this node accepted them, kept for people: one
+//! JSON object a line. On disk before the watermark passes them. Nothing here is ever delivered.
+
+use crate::slot_file::{directory_of, sync_directory};
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+use yao_engine::spool::DeadLetter;
+use yao_protocol::{hex, settlement::OpenResult};
+
+/// The file `dead-letter.jsonl`, mode 0600 as it names users.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetterFile(PathBuf);
+
+impl DeadLetterFile {
+    /// The file in the spool's directory; created with the first letter.
+    #[must_use]
+    pub(super) fn new(directory: &Path) -> Self {
+        Self(directory.join("dead-letter.jsonl"))
+    }
+
+    /// Appends one letter and syncs it.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(super) fn append(&self, letter: &DeadLetter) -> io::Result<()> {
+        let body = &letter.open.ticket.body;
+        let mut line = serde_json::json!({
+            "sequence": letter.sequence,
+            "result": name(letter.result),
+            "campaign": body.campaign,
+            "packet": body.packet,
+            "amount": body.amount,
+            "accepted_at_us": letter.open.accepted_at,
+            "settled_at_us": letter.settled_at,
+            "ticket": hex::encode(&letter.open.ticket.encode()),
+        })
+        .to_string();
+        line.push('\n');
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()?;
+        sync_directory(directory_of(&self.0))
+    }
+}
+
+const fn name(result: OpenResult) -> &'static str {
+    match result {
+        OpenResult::Applied => "applied",
+        OpenResult::Same => "same",
+        OpenResult::Conflict => "conflict",
+        OpenResult::OverLimit => "over_limit",
+        OpenResult::Expired => "expired",
+        OpenResult::Invalid => "invalid",
+    }
+}

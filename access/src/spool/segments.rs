@@ -1,0 +1,208 @@
+//! The spool's records on disk: recovery into the index, group commit, and reading back what no
+//! longer fits in memory.
+//!
+//! Never decides what is delivered or removed; never interprets a watermark.
+
+use crate::segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+use yao_engine::spool::{Index, RECORD_BYTES, retention};
+use yao_protocol::{
+    WireError,
+    log::{Record, SEGMENT_HEADER_BYTES, Scan, SegmentHeader},
+    spool::{KIND_OPEN, Open},
+};
+
+/// Why records could not be read back.
+#[derive(Debug, Error)]
+#[error("cannot read spooled opens from {path}: {error}", path = path.display())]
+pub(super) struct ReadError {
+    /// The segment.
+    path: PathBuf,
+    /// The answer of the operating system.
+    error: io::Error,
+}
+
+/// The spool's segments.
+#[derive(Debug)]
+pub(super) struct SpoolSegments {
+    log: SegmentLog,
+    /// The records of the damaged segment that was read last, by its first sequence.
+    salvaged: Option<(u64, Vec<(u64, Open)>)>,
+}
+
+impl SpoolSegments {
+    /// Opens the segments in `directory` and enters every record in the index.
+    ///
+    /// # Errors
+    /// Those of [`SegmentLog::open`].
+    pub(super) fn open(
+        directory: &Path,
+        header: SegmentHeader,
+    ) -> Result<(Self, Index, Recovered), SegmentError> {
+        let mut index = Index::default();
+        let (log, recovered) = SegmentLog::open(directory, LogKind::SPOOL, header, |_, record| {
+            index.insert(record.sequence, &decode(&record)?);
+            Ok(())
+        })?;
+        Ok((Self { log, salvaged: None }, index, recovered))
+    }
+
+    /// Closes segments at `bytes`; tests need many of them.
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn with_segment_bytes_max(self, bytes: u64) -> Self {
+        Self { log: self.log.with_segment_bytes_max(bytes), ..self }
+    }
+
+    /// Begins behind `sequence` at least: the watermark may know more than the segments.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        self.log.skip_to(sequence);
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub(super) fn bytes(&self) -> u64 {
+        self.log.segments().iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Adds a record in memory. The machine and the log count alike.
+    pub(super) fn append(&mut self, sequence: u64, open: &Open) {
+        let appended = self.log.append(KIND_OPEN, &open.encode());
+        assert_eq!(appended, sequence, "the machine and the log count records alike");
+    }
+
+    /// Writes and syncs what was appended; returns the highest sequence on disk.
+    ///
+    /// # Errors
+    /// Those of [`SegmentLog::commit`]; the first one fences the log.
+    pub(super) fn commit(&mut self) -> Result<u64, SegmentError> {
+        self.log.commit()
+    }
+
+    /// Removes settled segments, oldest first, while there are more than `bytes_max` bytes.
+    /// Returns the last sequence removed, if any.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(super) fn remove_settled(
+        &mut self,
+        settled_on_disk: u64,
+        bytes_max: u64,
+    ) -> Result<Option<u64>, SegmentError> {
+        if self.bytes() <= bytes_max {
+            return Ok(None);
+        }
+        let mut extents: Vec<retention::Extent> = self.log.segments().iter().map(extent).collect();
+        if let Some(newest) = extents.last_mut() {
+            // It is being written, or will be read by nobody else: it stays.
+            newest.last_sequence = u64::MAX;
+        }
+        let count = retention::removable_count(&extents, settled_on_disk, bytes_max);
+        let Some(last) = count.checked_sub(1).map(|last| extents[last].last_sequence) else {
+            return Ok(None);
+        };
+        self.log.remove_oldest(count)?;
+        Ok(Some(last))
+    }
+
+    /// At most `count_max` records with sequences in (`after`, `through`], oldest first, and the
+    /// sequence up to which every readable record is among them.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the operating system refuses. Bad bytes are no error: the records around
+    /// them are returned, and the machine learns that nothing else comes.
+    pub(super) fn read(
+        &mut self,
+        after: u64,
+        through: u64,
+        count_max: usize,
+    ) -> Result<(Vec<(u64, Open)>, u64), ReadError> {
+        let first = after + 1;
+        let holds = |segment: &&Segment| segment.next_sequence > first;
+        let Some(segment) = self.log.segments().iter().find(holds).cloned() else {
+            return Ok((Vec::new(), through));
+        };
+        // A gap before the segment holds nothing.
+        let first = first.max(segment.first_sequence);
+        if first > through {
+            return Ok((Vec::new(), through));
+        }
+        let end = through.min(segment.next_sequence - 1);
+        let end = end.min(first.saturating_add(count_max as u64 - 1));
+        if !segment.damaged
+            && let Some(records) = read_clean(&segment, first, end)?
+        {
+            return Ok((records, end));
+        }
+        let salvaged = self.salvage(&segment)?;
+        let records: Vec<(u64, Open)> = salvaged
+            .iter()
+            .filter(|(sequence, _)| (first..=end).contains(sequence))
+            .copied()
+            .collect();
+        Ok((records, end))
+    }
+
+    fn salvage(&mut self, segment: &Segment) -> Result<&[(u64, Open)], ReadError> {
+        let key = segment.first_sequence;
+        if self.salvaged.as_ref().is_none_or(|(first_sequence, _)| *first_sequence != key) {
+            tracing::error!(
+                segment = %segment.path.display(),
+                "this spool segment is damaged; what can be read of it is delivered"
+            );
+            let bytes = fs::read(&segment.path).map_err(read_error(&segment.path))?;
+            let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+            let mut scan = Scan::new(body, key);
+            let mut records: Vec<Record<'_>> = scan.by_ref().collect();
+            records.extend(scan.salvage());
+            let opens = records
+                .iter()
+                .filter_map(|record| decode(record).ok().map(|open| (record.sequence, open)));
+            self.salvaged = Some((key, opens.collect()));
+        }
+        Ok(self.salvaged.as_ref().map_or(&[], |(_, records)| records.as_slice()))
+    }
+}
+
+/// The records `first..=end` of a segment in which all records have the same size and follow one
+/// another; `None` when they do not.
+fn read_clean(
+    segment: &Segment,
+    first: u64,
+    end: u64,
+) -> Result<Option<Vec<(u64, Open)>>, ReadError> {
+    let file = File::open(&segment.path).map_err(read_error(&segment.path))?;
+    let length = usize::try_from((end - first + 1) * RECORD_BYTES).expect("bounded by count_max");
+    let offset = SEGMENT_HEADER_BYTES as u64 + (first - segment.first_sequence) * RECORD_BYTES;
+    let mut bytes = vec![0; length];
+    match file.read_exact_at(&mut bytes, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read.map_err(read_error(&segment.path))?,
+    }
+    let records: Result<Vec<_>, WireError> = Scan::new(&bytes, first)
+        .map(|record| decode(&record).map(|open| (record.sequence, open)))
+        .collect();
+    Ok(records.ok().filter(|records| records.len() as u64 == end - first + 1))
+}
+
+fn decode(record: &Record<'_>) -> Result<Open, WireError> {
+    if record.kind == KIND_OPEN {
+        Open::decode(record.payload)
+    } else {
+        Err(WireError::Kind { kind: record.kind })
+    }
+}
+
+const fn extent(segment: &Segment) -> retention::Extent {
+    retention::Extent { last_sequence: segment.next_sequence - 1, bytes: segment.bytes }
+}
+
+fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError + '_ {
+    move |error| ReadError { path: path.to_owned(), error }
+}

@@ -1,0 +1,387 @@
+//! The thread on real files, with a settlement that is a function and clients that are a list.
+
+use super::*;
+use crate::{clock::Clock, inbox, inbox::Inbox, messages::ToShard};
+use arc_swap::ArcSwap;
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::mpsc::{Receiver, channel},
+    time::Instant,
+};
+use yao_engine::{ConnectionId, spool::RECORD_BYTES};
+use yao_protocol::{
+    CampaignId, Epoch, Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, ShardId, SponsorId,
+    UserId, WallTime, WaveIndex,
+    keys::{KeyOwner, KeySet, MacKey, PublicKeyFile, SignKey},
+    manifest::Manifest,
+    receipt::{RECEIPT_BYTES, Receipt},
+    settlement::{Batch, OpenResult},
+    spool::{Open, WATERMARK_MAGIC},
+    ticket::{Ticket, TicketBody},
+};
+
+const CAMPAIGN: CampaignId = CampaignId(2015);
+const SHARD: ShardId = ShardId(17);
+const SETTLEMENT_SEED: [u8; 32] = [4; 32];
+const TICKET_SEED: [u8; 32] = [2; 32];
+/// More than any of these tests needs; reached only when something is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn key_set() -> KeySet {
+    let mut keys = KeySet::default();
+    let epoch = Epoch(1);
+    for (owner, seed) in [
+        (KeyOwner::Ticket { campaign: CAMPAIGN, shard: SHARD, epoch }, TICKET_SEED),
+        (KeyOwner::Settlement { key_id: KeyId(1) }, SETTLEMENT_SEED),
+    ] {
+        let key = SignKey::from_seed(&seed).public().to_bytes();
+        keys.add(&PublicKeyFile { owner, key }).expect("one key each");
+    }
+    keys
+}
+
+fn node(incarnation: u8) -> Arc<Node> {
+    let manifest = Manifest {
+        campaign: CAMPAIGN,
+        name: "test".to_owned(),
+        currency: "CNY".to_owned(),
+        exponent: 2,
+        plan_digest: [0; 32],
+        packets: 0,
+        budget: Fen::ZERO,
+        wins_per_user: 3,
+        wins_per_sponsor: 1,
+        ticket_lifetime_seconds: 60,
+        sponsors: Vec::new(),
+        waves: Vec::new(),
+        shard_count: 638,
+        shards: Vec::new(),
+    };
+    Arc::new(Node {
+        name: "test".to_owned(),
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        epoch: Epoch(1),
+        incarnation: Incarnation([incarnation; 16]),
+        boot_id: [0; 16],
+        ticket_key: Arc::new(SignKey::from_seed(&TICKET_SEED)),
+        mac_key: MacKey::new(KeyId(1), [6; 32]),
+        keys: ArcSwap::from_pointee(key_set()),
+        manifest,
+        clock: Clock::start(),
+    })
+}
+
+fn ticket(index: u32, user: u64) -> Box<Ticket> {
+    let body = TicketBody {
+        campaign: CAMPAIGN,
+        packet: PacketId::new(0, SHARD, PacketIndex(index)),
+        user: UserId(user),
+        amount: Fen(100),
+        shake: ShakeId(1),
+        issued_at: WallTime(1),
+        expires_at: WallTime(u64::MAX),
+        shard: SHARD,
+        epoch: Epoch(1),
+        sponsor: SponsorId::new(0).expect("below 64"),
+        wave: WaveIndex(0),
+    };
+    Box::new(Ticket { body, signature: [0; 64] })
+}
+
+/// A spool thread, its clients and the far side of its agent.
+struct Rig {
+    node: Arc<Node>,
+    handle: Option<SpoolHandle>,
+    poll: mio::Poll,
+    replies: Inbox<ToShard>,
+    delivered: Receiver<(u32, Vec<u8>)>,
+}
+
+impl Rig {
+    fn start(directory: &Path, incarnation: u8) -> Self {
+        let poll = mio::Poll::new().expect("a poller");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let (outlet, replies) = inbox::inbox(100_000, waker);
+        let (deliver, delivered) = channel();
+        let agent = AgentOut {
+            vet: Box::new(|_| false),
+            deliver: Box::new(move |request_id, batch| deliver.send((request_id, batch)).is_ok()),
+        };
+        let node = node(incarnation);
+        let config = SpoolConfig::default();
+        let shards = Shards::new(vec![outlet]);
+        let handle = start(Arc::clone(&node), shards, &config, directory, agent).expect("start");
+        Self { node, handle: Some(handle), poll, replies, delivered }
+    }
+
+    fn send(&self, message: ToSpool) {
+        let handle = self.handle.as_ref().expect("running");
+        handle.sender.send(message).expect("the thread lives");
+    }
+
+    fn open(&self, request_id: u32, ticket: Box<Ticket>) {
+        let connection = ConnectionId { thread: 0, slot: 1, generation: 0 };
+        self.send(ToSpool::Open { connection, request_id, ticket });
+    }
+
+    /// Waits for `count` answers.
+    fn replies(&mut self, count: usize) -> BTreeMap<u32, OpenReply> {
+        let mut found = BTreeMap::new();
+        let give_up = Instant::now() + PATIENCE;
+        while found.len() < count {
+            while let Some(message) = self.replies.next() {
+                if let ToShard::OpenDecided { request_id, reply, .. } = message {
+                    assert!(found.insert(request_id, reply).is_none(), "one answer each");
+                }
+            }
+            assert!(Instant::now() < give_up, "only {} of {count} answers", found.len());
+            if found.len() < count {
+                let mut events = mio::Events::with_capacity(1);
+                self.poll.poll(&mut events, Some(Duration::from_millis(100))).expect("poll");
+            }
+        }
+        found
+    }
+
+    fn receipt(&mut self, request_id: u32, ticket: Box<Ticket>) -> [u8; RECEIPT_BYTES] {
+        self.open(request_id, ticket);
+        match self.replies(1).remove(&request_id) {
+            Some(OpenReply::Receipt(receipt)) => *receipt,
+            other => panic!("no receipt: {other:?}"),
+        }
+    }
+
+    fn batch(&self) -> (u32, Vec<u8>, Batch) {
+        let (request_id, bytes) = self.delivered.recv_timeout(PATIENCE).expect("a batch");
+        let batch = Batch::decode(&bytes, &key_set()).expect("authentic");
+        (request_id, bytes, batch)
+    }
+
+    fn answer(&self, seed: [u8; 32], result: OpenResult) -> Vec<u64> {
+        let (request_id, bytes, batch) = self.batch();
+        let results = vec![result; batch.records.len()];
+        let answer = Answer::to_batch(&batch, &bytes, WallTime(5), KeyId(1), results);
+        let answer = answer.encode(&SignKey::from_seed(&seed));
+        self.send(ToSpool::Delivered { request_id, answer });
+        batch.records.iter().map(|(sequence, _)| *sequence).collect()
+    }
+
+    /// Ends the thread; returns what it counted.
+    fn stop(&mut self) -> Arc<SpoolCounters> {
+        let handle = self.handle.take().expect("running");
+        let counters = Arc::clone(&handle.counters);
+        handle.stop();
+        counters
+    }
+}
+
+fn watermark_on_disk(directory: &Path) -> u64 {
+    let (_, pair) =
+        crate::slot_file::SlotFile::open(&directory.join("watermark.yaomark"), WATERMARK_MAGIC)
+            .expect("a watermark");
+    Watermark::decode(&pair.newest.payload).expect("a watermark").settled
+}
+
+/// What the segments hold, read by themselves.
+fn spooled(directory: &Path) -> BTreeMap<u64, Open> {
+    let mut opens = BTreeMap::new();
+    for (first, path) in
+        crate::segments::recovery::list(directory, crate::segments::LogKind::SPOOL).expect("list")
+    {
+        let bytes = fs::read(path).expect("read");
+        for record in yao_protocol::log::Scan::new(&bytes[64..], first) {
+            opens.insert(record.sequence, Open::decode(record.payload).expect("an open"));
+        }
+    }
+    opens
+}
+
+#[test]
+fn m7_an_open_is_on_disk_when_its_receipt_arrives_and_survives_restarts() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("spool");
+    let mut rig = Rig::start(&path, 1);
+    let first = rig.receipt(7, ticket(1, 50));
+    let receipt = Receipt::decode(&first, &rig.node.mac_key).expect("proved");
+    let open = spooled(&path)[&1];
+    assert_eq!((open.accepted_at, open.ticket), (receipt.accepted_at, *ticket(1, 50)));
+    rig.open(8, ticket(1, 51));
+    assert!(matches!(rig.replies(1)[&8], OpenReply::Refused(_)), "another user's");
+    rig.stop();
+    // A new life, with other bytes of incarnation and clock: the same receipt.
+    let mut rig = Rig::start(&path, 2);
+    assert_eq!(rig.receipt(9, ticket(1, 50)), first);
+    rig.receipt(10, ticket(2, 50));
+    rig.send(ToSpool::AgentAvailable(true));
+    // Each life writes a segment of its own, and a batch holds what one read found.
+    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [1]);
+    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [2]);
+    let counters = rig.stop();
+    assert_eq!(counters.applied.load(Ordering::Relaxed), 2);
+    assert_eq!(watermark_on_disk(&path), 2);
+    let mut rig = Rig::start(&path, 3);
+    rig.send(ToSpool::AgentAvailable(true));
+    rig.receipt(11, ticket(3, 50));
+    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [3], "nothing is sent twice");
+    rig.stop();
+}
+
+#[test]
+fn m7_a_forged_answer_moves_no_watermark() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut rig = Rig::start(directory.path(), 1);
+    rig.receipt(1, ticket(1, 50));
+    rig.send(ToSpool::AgentAvailable(true));
+    rig.answer([99; 32], OpenResult::Applied);
+    let (request_id, ..) = rig.batch();
+    rig.send(ToSpool::Delivered { request_id, answer: b"YAOA and nonsense".to_vec() });
+    rig.answer(SETTLEMENT_SEED, OpenResult::Conflict);
+    let counters = rig.stop();
+    assert_eq!(counters.forged_answers.load(Ordering::Relaxed), 2);
+    assert_eq!(counters.settled.load(Ordering::Relaxed), 1, "only the signed one counts");
+    assert_eq!(watermark_on_disk(directory.path()), 1);
+    let letters = fs::read_to_string(directory.path().join("dead-letter.jsonl")).expect("a letter");
+    let letter: serde_json::Value = serde_json::from_str(letters.trim()).expect("one line of JSON");
+    assert_eq!((&letter["sequence"], &letter["result"]), (&1.into(), &"conflict".into()));
+}
+
+#[test]
+fn m3_a_spool_that_cannot_write_refuses_and_stays_up() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("spool");
+    let mut rig = Rig::start(&path, 1);
+    fs::remove_dir_all(&path).expect("take the directory away");
+    rig.open(1, ticket(1, 50));
+    assert!(matches!(rig.replies(1)[&1], OpenReply::Refused(_)));
+    // The directory is back, but what an earlier write left behind is unknown: still no.
+    fs::create_dir(&path).expect("bring it back");
+    rig.open(2, ticket(1, 50));
+    rig.open(3, ticket(2, 50));
+    assert!(rig.replies(2).values().all(|reply| matches!(reply, OpenReply::Refused(_))));
+    let counters = rig.stop();
+    assert!(counters.is_fenced());
+    assert_eq!(counters.acknowledged.load(Ordering::Relaxed), 0);
+    assert_eq!(spooled(&path).len(), 0);
+}
+
+#[test]
+fn a_lost_or_damaged_watermark_delivers_everything_again() {
+    for damage in [true, false] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut rig = Rig::start(directory.path(), 1);
+        rig.receipt(1, ticket(1, 50));
+        rig.send(ToSpool::AgentAvailable(true));
+        rig.answer(SETTLEMENT_SEED, OpenResult::Applied);
+        rig.stop();
+        let mark = directory.path().join("watermark.yaomark");
+        if damage {
+            fs::write(&mark, [7; 8_192]).expect("overwrite");
+        } else {
+            fs::remove_file(&mark).expect("remove");
+        }
+        let mut rig = Rig::start(directory.path(), 2);
+        rig.send(ToSpool::AgentAvailable(true));
+        assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Same), [1]);
+        rig.stop();
+        assert_eq!(watermark_on_disk(directory.path()), 1);
+        assert_eq!(mark.with_file_name("watermark.yaomark.corrupt").exists(), damage);
+    }
+}
+
+#[test]
+fn twenty_thousand_opens_share_their_syncs() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut rig = Rig::start(directory.path(), 1);
+    rig.send(ToSpool::AgentAvailable(true));
+    let tickets: Vec<_> = (0..20_000).map(|n| ticket(n, u64::from(n))).collect();
+    let started = Instant::now();
+    for (n, ticket) in (0..).zip(tickets) {
+        rig.open(n, ticket);
+    }
+    let replies = rig.replies(20_000);
+    let rate = 20_000.0 / started.elapsed().as_secs_f64();
+    assert!(replies.values().all(|reply| matches!(reply, OpenReply::Receipt(_))));
+    let mut settled = 0;
+    while settled < 20_000 {
+        settled += rig.answer(SETTLEMENT_SEED, OpenResult::Applied).len();
+    }
+    let counters = rig.stop();
+    let syncs = counters.syncs.load(Ordering::Relaxed);
+    eprintln!("{rate:.0} acknowledged opens a second, {syncs} syncs");
+    assert!(syncs <= 2_000, "{syncs} syncs for 20,000 opens: no group commit");
+    assert_eq!(watermark_on_disk(directory.path()), 20_000);
+}
+
+fn small_segments(directory: &Path, records: u64) -> SpoolSegments {
+    let header = SegmentHeader {
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        epoch: Epoch(1),
+        incarnation: Incarnation([1; 16]),
+        first_sequence: 0,
+    };
+    let (segments, ..) = SpoolSegments::open(directory, header).expect("open");
+    let mut segments = segments.with_segment_bytes_max(10 * RECORD_BYTES);
+    for sequence in 1..=records {
+        let index = u32::try_from(sequence).expect("small");
+        let open = Open { accepted_at: WallTime(sequence), ticket: *ticket(index, 7) };
+        segments.append(sequence, &open);
+        segments.commit().expect("commit");
+    }
+    segments
+}
+
+fn read_all(segments: &mut SpoolSegments, count_max: usize, through: u64) -> Vec<u64> {
+    let (mut after, mut found) = (0, Vec::new());
+    while after < through {
+        let (records, reached) = segments.read(after, through, count_max).expect("read");
+        assert!(records.len() <= count_max && reached > after, "each read goes on");
+        assert!(records.iter().all(|(sequence, open)| open.accepted_at.0 == *sequence));
+        found.extend(records.iter().map(|(sequence, _)| *sequence));
+        after = reached;
+    }
+    found
+}
+
+#[test]
+fn records_are_read_back_across_segments_gaps_and_damage() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut segments = small_segments(directory.path(), 35);
+    for count_max in [1, 3, 10, 100] {
+        assert_eq!(read_all(&mut segments, count_max, 35), (1..=35).collect::<Vec<_>>());
+        assert_eq!(read_all(&mut segments, count_max, 12), (1..=12).collect::<Vec<_>>());
+    }
+    // A record goes bad while we run; then a segment is lost, and the rest read at a new start.
+    let files = crate::segments::recovery::list(directory.path(), crate::segments::LogKind::SPOOL);
+    let files = files.expect("list");
+    let mut bytes = fs::read(&files[1].1).expect("read");
+    bytes[64 + 3 * 172 + 60] ^= 1;
+    fs::write(&files[1].1, bytes).expect("write");
+    let bad = files[1].0 + 3;
+    let expected: Vec<u64> = (1..=35).filter(|sequence| *sequence != bad).collect();
+    assert_eq!(read_all(&mut segments, 4, 35), expected);
+    drop(segments);
+    fs::remove_file(&files[2].1).expect("remove");
+    let mut segments = small_segments(directory.path(), 0);
+    let expected: Vec<u64> =
+        expected.into_iter().filter(|n| *n < files[2].0 || *n >= files[3].0).collect();
+    assert_eq!(read_all(&mut segments, 4, 35), expected);
+}
+
+#[test]
+fn only_settled_segments_are_removed_and_only_beyond_the_bound() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut segments = small_segments(directory.path(), 35);
+    let second = crate::segments::recovery::list(directory.path(), crate::segments::LogKind::SPOOL)
+        .expect("list")[1]
+        .0;
+    assert_eq!(segments.remove_settled(35, u64::MAX).expect("remove"), None);
+    assert_eq!(segments.remove_settled(second - 2, 0).expect("remove"), None);
+    assert_eq!(segments.remove_settled(second - 1, 0).expect("remove"), Some(second - 1));
+    let left = read_all(&mut segments, 100, 35);
+    assert_eq!(left, (second..=35).collect::<Vec<_>>());
+    segments.remove_settled(35, 0).expect("remove");
+    assert!(!read_all(&mut segments, 100, 35).is_empty(), "the newest segment stays");
+}

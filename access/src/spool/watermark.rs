@@ -1,0 +1,92 @@
+//! The watermark on disk: how far settlement has answered. Two slots, one sync each time it moves.
+//!
+//! Losing it costs a second delivery of everything, never money: settlement knows packets. So a
+//! missing or unreadable file means "deliver from the start".
+
+use crate::slot_file::{SlotFile, SlotFileError, directory_of, sync_directory};
+use std::{fs, path::Path};
+use yao_protocol::{
+    CampaignId, ShardId, WireError,
+    spool::{WATERMARK_MAGIC, Watermark},
+};
+
+/// The open file and what it said.
+#[derive(Debug)]
+pub(super) struct WatermarkFile {
+    file: SlotFile,
+    settled: u64,
+}
+
+impl WatermarkFile {
+    /// Opens the watermark, or makes one that says "nothing is settled".
+    ///
+    /// # Errors
+    /// A watermark of another node, and those of the operating system. A damaged file is renamed
+    /// to `*.corrupt` and is no error.
+    pub(super) fn open(
+        path: &Path,
+        campaign: CampaignId,
+        shard: ShardId,
+    ) -> Result<Self, SlotFileError> {
+        match SlotFile::open(path, WATERMARK_MAGIC) {
+            Ok((file, pair)) => match Watermark::decode(&pair.newest.payload) {
+                Ok(found) if (found.campaign, found.shard) == (campaign, shard) => {
+                    Ok(Self { file, settled: found.settled })
+                }
+                Ok(found) => Err(SlotFileError::Content {
+                    path: path.to_owned(),
+                    error: WireError::Value {
+                        field: "the watermark's shard (it is another node's)",
+                        value: u64::from(found.shard.0),
+                    },
+                }),
+                Err(error) => replace(path, campaign, shard, &error),
+            },
+            Err(SlotFileError::Missing(_)) => create(path, campaign, shard),
+            Err(SlotFileError::Content { error, .. }) => replace(path, campaign, shard, &error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the file said when it was opened.
+    #[must_use]
+    pub(super) const fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Brings `watermark` to disk.
+    ///
+    /// # Errors
+    /// Those of [`SlotFile::write`]; the first one fences the file.
+    pub(super) fn save(&mut self, watermark: &Watermark) -> Result<(), SlotFileError> {
+        self.file.write(&watermark.encode())
+    }
+}
+
+fn create(
+    path: &Path,
+    campaign: CampaignId,
+    shard: ShardId,
+) -> Result<WatermarkFile, SlotFileError> {
+    let first = Watermark { campaign, shard, settled: 0, answer_digest: [0; 32] };
+    let file = SlotFile::create(path, WATERMARK_MAGIC, |_| first.encode())?;
+    Ok(WatermarkFile { file, settled: 0 })
+}
+
+fn replace(
+    path: &Path,
+    campaign: CampaignId,
+    shard: ShardId,
+    error: &WireError,
+) -> Result<WatermarkFile, SlotFileError> {
+    tracing::error!(
+        path = %path.display(), %error,
+        "the spool's watermark is damaged: it is kept as *.corrupt and every open is delivered again"
+    );
+    let fail = |error| SlotFileError::Io { doing: "set aside", path: path.to_owned(), error };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".corrupt");
+    fs::rename(path, path.with_file_name(name)).map_err(fail)?;
+    sync_directory(directory_of(path)).map_err(fail)?;
+    create(path, campaign, shard)
+}
