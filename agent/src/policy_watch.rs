@@ -1,0 +1,160 @@
+//! Watches the policy file: a changed one is compiled and published, a bad one is named once in the
+//! log and the rules stay as they are. Also moves the cue when its time comes.
+
+use crate::policy_file::PolicyFile;
+use anyhow::{Context, Result};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use yao_protocol::{WallTime, policy::Policy};
+
+/// The file is looked at this often, and cues change within it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What tells one state of a file from another: modification time, size and inode.
+type Stamp = (i64, i64, u64, u64);
+
+/// The policy file, as last read.
+#[derive(Debug)]
+pub struct PolicyWatch {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    file: PolicyFile,
+}
+
+impl PolicyWatch {
+    /// Reads the file; without a good one no agent starts.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no policy.
+    pub fn open(path: &Path) -> Result<Self> {
+        let stamp = stamp(path);
+        let file = read(path)?;
+        Ok(Self { path: path.to_owned(), stamp, file })
+    }
+
+    /// The policy of the moment.
+    #[must_use]
+    pub fn now(&self) -> Policy {
+        self.file.at(wall_now())
+    }
+
+    /// Publishes every change into `sender`, for ever.
+    ///
+    /// # Errors
+    /// When the handler of SIGHUP cannot be installed.
+    pub async fn run(mut self, sender: Arc<watch::Sender<Policy>>) -> Result<()> {
+        let mut hang_up = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let forced = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = hang_up.recv() => true,
+            };
+            let (path, before) = (self.path.clone(), self.stamp);
+            // A slow disk must not delay a verdict.
+            let look = tokio::task::spawn_blocking(move || {
+                let stamp = stamp(&path);
+                (forced || stamp != before).then(|| (stamp, read(&path)))
+            });
+            if let Some((stamp, content)) = look.await? {
+                self.stamp = stamp;
+                self.take(content);
+            }
+            let policy = self.now();
+            sender.send_if_modified(|current| {
+                let changed = *current != policy;
+                *current = policy;
+                changed
+            });
+        }
+    }
+
+    fn take(&mut self, content: Result<PolicyFile>) {
+        match content {
+            Ok(file) => {
+                self.file = file;
+                let policy = self.now();
+                tracing::info!(
+                    event = "policy_read",
+                    version = policy.version,
+                    cue = policy.cue,
+                    banned = policy.banned.len(),
+                );
+            }
+            Err(error) => tracing::error!(
+                event = "policy_refused",
+                reason = format!("{error:#}"),
+                "the policy stays as it was, version {}",
+                self.now().version
+            ),
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.mtime(), data.mtime_nsec(), data.size(), data.ino()))
+}
+
+fn read(path: &Path) -> Result<PolicyFile> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the policy file {name}; check policy.file"))?;
+    PolicyFile::compile(&text).with_context(|| format!("{name}"))
+}
+
+fn wall_now() -> WallTime {
+    // A clock before 1970 reads as 1970: no cue begins there.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy_path(directory: &tempfile::TempDir, text: &str) -> PathBuf {
+        let path = directory.path().join("policy.toml");
+        std::fs::write(&path, text).expect("writable");
+        path
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_published() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = policy_path(&directory, "version = 1\ncue = 1\n");
+        let watch = PolicyWatch::open(&path).expect("good");
+        let (sender, mut receiver) = watch::channel(watch.now());
+        let task = tokio::spawn(watch.run(Arc::new(sender)));
+        policy_path(&directory, "version = 2\ncue = 22\n");
+        receiver.changed().await.expect("published");
+        assert_eq!((receiver.borrow().version, receiver.borrow().cue), (2, 22));
+        task.abort();
+    }
+
+    #[test]
+    fn a_bad_file_changes_nothing_and_a_good_one_after_it_does() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = policy_path(&directory, "version = 1\ncue = 1\n");
+        let mut watch = PolicyWatch::open(&path).expect("good");
+        let before = watch.now();
+        policy_path(&directory, "version = 3\ncue = \"oops\"\n");
+        watch.take(read(&path));
+        assert_eq!(watch.now(), before);
+        std::fs::remove_file(&path).expect("there");
+        watch.take(read(&path));
+        assert_eq!(watch.now(), before);
+        watch.take(read(&policy_path(&directory, "version = 4\n")));
+        assert_eq!(watch.now().version, 4);
+    }
+}

@@ -1,0 +1,236 @@
+//! The life of an agent: read the files, connect, serve two sockets, drain, leave. A thin shell: the
+//! verdicts are in [`crate::rules`], the fate of batches in [`crate::delivery`].
+//!
+//! The two sockets are served by two tasks, so that a slow delivery never delays a verdict. When the
+//! access process closes either of them, the agent ends: nobody is left to serve.
+
+use crate::{
+    config::Config,
+    delivery::{Delivery, Outcome, Output},
+    link::{Link, LinkError, greeting, name},
+    policy_watch::PolicyWatch,
+    rules,
+    upstream::Upstream,
+};
+use anyhow::{Context, Result};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use yao_protocol::{
+    agent::{FromAccess, FromAgent, Role},
+    policy::Policy,
+};
+
+/// Deliveries under way when the drain began get this long. Below the access process' patience
+/// (`agent.leave_ms_max`, 5 s): what is cut here is delivered again by the successor.
+const DRAIN_MAX: Duration = Duration::from_secs(4);
+
+/// How this process was started.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Where the access process listens.
+    pub socket: PathBuf,
+    /// Which generation we are.
+    pub generation: u32,
+    /// What shows that we were started by it.
+    pub proof: [u8; 16],
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serving,
+    Draining,
+    Drained,
+}
+
+/// Serves until told to drain, or until the access process is gone.
+///
+/// # Errors
+/// Whatever keeps the agent from serving.
+pub async fn run(start: &Start, config: &Config, policy: PolicyWatch) -> Result<()> {
+    let upstream = Upstream::new(&config.settlement.url).context("cannot make an HTTP client")?;
+    let (policies, policy_now) = watch::channel(policy.now());
+    let greet = |role| greeting(role, start.generation, start.proof);
+    let vets = Link::open(&start.socket, greet(Role::Vet)).await?;
+    let delivers = Link::open(&start.socket, greet(Role::Deliver)).await?;
+    let stage = Arc::new(watch::Sender::new(Stage::Serving));
+    tracing::info!(event = "agent_serves", generation = start.generation);
+
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let ended = {
+        let vetting = serve_vets(vets, policy_now, &stage);
+        let delivering = serve_deliveries(delivers, &upstream, &stage);
+        let both = async { tokio::try_join!(vetting, delivering) };
+        let watching = policy.run(Arc::new(policies));
+        tokio::pin!(both, watching);
+        loop {
+            tokio::select! {
+                ended = &mut both => break ended,
+                failed = &mut watching => return failed,
+                _ = terminate.recv() => drain(&stage),
+                _ = interrupt.recv() => drain(&stage),
+            }
+        }
+    };
+    ended?;
+    tracing::info!(event = "agent_left", generation = start.generation);
+    Ok(())
+}
+
+fn drain(stage: &watch::Sender<Stage>) {
+    stage.send_if_modified(|stage| {
+        let begins = *stage == Stage::Serving;
+        if begins {
+            *stage = Stage::Draining;
+        }
+        begins
+    });
+}
+
+/// Waits until the end has come as far as `stage`. The value is let go at once: it is a lock.
+async fn reached(ending: &mut watch::Receiver<Stage>, stage: Stage) {
+    ending.wait_for(|now| *now >= stage).await.map(drop).expect("`run` holds the sender");
+}
+
+/// Answers VETs at once, in as many writes as reads, and sends the policy when it changes.
+async fn serve_vets(
+    mut link: Link,
+    mut policy: watch::Receiver<Policy>,
+    stage: &watch::Sender<Stage>,
+) -> Result<(), LinkError> {
+    let mut ending = stage.subscribe();
+    let first = policy.borrow_and_update().encode();
+    link.put(&FromAgent::Policy(&first), 0);
+    loop {
+        link.take(|request_id, message, out| match message {
+            FromAccess::Vet(vet) => {
+                let allowed = rules::verdict(&policy.borrow(), &vet);
+                FromAgent::Verdict { call: vet.call, allowed }.put(out, request_id);
+                Ok(())
+            }
+            FromAccess::Drain => {
+                drain(stage);
+                Ok(())
+            }
+            other => Err(LinkError::Misplaced(name(&other))),
+        })?;
+        link.flush().await?;
+        tokio::select! {
+            filled = link.fill() => filled?,
+            Ok(()) = policy.changed() => {
+                let changed = policy.borrow_and_update().encode();
+                link.put(&FromAgent::Policy(&changed), 0);
+            }
+            () = reached(&mut ending, Stage::Drained) => {
+                link.put(&FromAgent::Bye, 0);
+                return link.flush().await;
+            }
+        }
+    }
+}
+
+/// Carries batches to settlement and its answers back.
+async fn serve_deliveries(
+    mut link: Link,
+    upstream: &Upstream,
+    stage: &watch::Sender<Stage>,
+) -> Result<(), LinkError> {
+    let mut ending = stage.subscribe();
+    let mut delivery = Delivery::new(RandomState::new().build_hasher().finish());
+    let mut posts: JoinSet<(u32, Outcome)> = JoinSet::new();
+    let mut cut_at: Option<Instant> = None;
+    loop {
+        link.take(|request_id, message, _| match message {
+            FromAccess::Deliver(batch) => {
+                delivery.handle_batch(request_id, batch);
+                Ok(())
+            }
+            FromAccess::Drain => {
+                drain(stage);
+                Ok(())
+            }
+            other => Err(LinkError::Misplaced(name(&other))),
+        })?;
+        perform(&mut delivery, &mut link, upstream, &mut posts);
+        link.flush().await?;
+        if delivery.is_drained() {
+            break;
+        }
+        tokio::select! {
+            filled = link.fill() => filled?,
+            Some(ended) = posts.join_next() => {
+                let (request_id, outcome) = ended.expect("a POST does not panic");
+                tell(request_id, &outcome);
+                delivery.handle_outcome(request_id, outcome);
+            }
+            () = reached(&mut ending, Stage::Draining), if cut_at.is_none() => {
+                delivery.handle_drain();
+                cut_at = Some(Instant::now() + DRAIN_MAX);
+            }
+            () = sleep_until(cut_at.unwrap_or_else(Instant::now)), if cut_at.is_some() => {
+                tracing::warn!(event = "drain_cut", deliveries = posts.len());
+                break;
+            }
+        }
+    }
+    link.put(&FromAgent::Bye, 0);
+    link.flush().await?;
+    stage.send_replace(Stage::Drained);
+    Ok(())
+}
+
+/// Does what the state machine asks for.
+fn perform(
+    delivery: &mut Delivery,
+    link: &mut Link,
+    upstream: &Upstream,
+    posts: &mut JoinSet<(u32, Outcome)>,
+) {
+    while let Some(output) = delivery.poll() {
+        match output {
+            Output::Post { request_id, batch } => {
+                let upstream = upstream.clone();
+                posts.spawn(async move { (request_id, upstream.post(batch).await) });
+            }
+            Output::Delivered { request_id, answer } => {
+                link.put(&FromAgent::Delivered(&answer), request_id);
+            }
+            Output::Undelivered { request_id, retry_after_ms } => {
+                link.put(&FromAgent::Undelivered { retry_after_ms }, request_id);
+            }
+        }
+    }
+}
+
+fn tell(request_id: u32, outcome: &Outcome) {
+    match outcome {
+        Outcome::Answered(answer) => {
+            tracing::debug!(event = "batch_answered", request_id, bytes = answer.len());
+        }
+        Outcome::Busy { retry_after_ms } => {
+            tracing::info!(event = "settlement_busy", request_id, retry_after_ms);
+        }
+        Outcome::Unreachable { reason } => {
+            tracing::warn!(event = "settlement_unreachable", request_id, reason);
+        }
+        // Asked again for ever, since nothing acknowledged may be lost: a person must look.
+        Outcome::Refused { status, text } => tracing::error!(
+            event = "batch_refused",
+            request_id,
+            status,
+            text,
+            "settlement does not take this batch; compare the key sets of node and settlement"
+        ),
+    }
+}
