@@ -60,11 +60,10 @@ impl TokenKeys {
     /// See [`JwksError`]; a key of another kind is refused rather than ignored.
     pub fn load(path: &Path, audience: &str) -> Result<Self, JwksError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| JwksError::Read(name.clone(), error))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| JwksError::Read(name.clone(), error))?;
         let refuse = |message: String| JwksError::Content(name.clone(), message);
-        let set: JwkSet =
-            serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        let set: JwkSet = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         let mut keys = BTreeMap::new();
         for jwk in &set.keys {
             let key_id = jwk.common.key_id.clone();
@@ -147,8 +146,11 @@ fn take(context: &CryptoContext, message: ToCrypto, waiting: &mut Vec<Waiting>) 
     match message {
         ToCrypto::Token { connection, token } => {
             let identity = context.tokens.load().identity(&token, context.node.clock.wall());
-            let counter =
-                if identity.is_some() { &context.counters.tokens } else { &context.counters.tokens_bad };
+            let counter = if identity.is_some() {
+                &context.counters.tokens
+            } else {
+                &context.counters.tokens_bad
+            };
             counter.add(1);
             context.shards.send(connection.thread, ToShard::TokenChecked { connection, identity });
         }

@@ -55,7 +55,8 @@ fn descriptors() -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let soft = limit.current.unwrap_or(u64::MAX);
     let hard = limit.maximum.unwrap_or(u64::MAX);
-    let advice = (soft < hard).then(|| format!("raise it to the hard limit with `ulimit -n {hard}`"));
+    let advice =
+        (soft < hard).then(|| format!("raise it to the hard limit with `ulimit -n {hard}`"));
     Finding {
         what: format!("descriptors of a process: soft {soft}, hard {hard}"),
         allows: Some(soft.saturating_sub(DESCRIPTORS_OWN)),
@@ -103,7 +104,10 @@ fn ports() -> Finding {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let range: Vec<&str> = text.split_whitespace().collect();
     Finding {
-        what: format!("net.ipv4.ip_local_port_range {} (binds load generators, not servers)", range.join("-")),
+        what: format!(
+            "net.ipv4.ip_local_port_range {} (binds load generators, not servers)",
+            range.join("-")
+        ),
         allows: None,
         advice: None,
     }
@@ -123,9 +127,8 @@ fn disk(config: &Config) -> Finding {
     let Ok(space) = rustix::fs::statvfs(existing) else { return unknown("space for node.state") };
     let free = space.f_bavail * space.f_frsize;
     let needed = config.spool.bytes_max;
-    let advice = (free < needed).then(|| {
-        format!("spool.bytes_max is {} MiB; free space or lower it", needed / 1_048_576)
-    });
+    let advice = (free < needed)
+        .then(|| format!("spool.bytes_max is {} MiB; free space or lower it", needed / 1_048_576));
     Finding {
         what: format!("{} MiB free for node.state in {}", free / 1_048_576, existing.display()),
         allows: None,

@@ -44,8 +44,11 @@ pub(crate) fn content(path: &Path, message: impl ToString) -> FileError {
 }
 
 fn read_text(path: &Path, advice: &'static str) -> Result<String, FileError> {
-    fs::read_to_string(path)
-        .map_err(|source| FileError::Read { path: path.to_owned(), source, advice })
+    fs::read_to_string(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+        advice,
+    })
 }
 
 /// A secret file must be nobody else's to read.
@@ -109,11 +112,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyFile, FileError> {
 ///
 /// # Errors
 /// Unreadable, no key for `campaign`, not authentic.
-pub fn manifest(
-    path: &Path,
-    campaign: CampaignId,
-    keys: &KeySet,
-) -> Result<Manifest, FileError> {
+pub fn manifest(path: &Path, campaign: CampaignId, keys: &KeySet) -> Result<Manifest, FileError> {
     let key = keys.campaign(campaign).ok_or_else(|| {
         let advice = "copy campaign-*.pub.json from the seed directory's keyset into node.keys";
         content(path, format!("no public key of campaign {campaign} to check it by; {advice}"))
@@ -132,13 +131,10 @@ pub fn manifest(
 /// Unreadable, not a schedule, of another campaign.
 pub fn schedule(path: &Path, campaign: CampaignId) -> Result<Schedule, FileError> {
     let text = read_text(path, "point shard.schedule at the schedule's TOML file")?;
-    let schedule =
-        Schedule::decode(&text).map_err(|error: ScheduleError| content(path, error))?;
+    let schedule = Schedule::decode(&text).map_err(|error: ScheduleError| content(path, error))?;
     if schedule.campaign != campaign {
-        let message = format!(
-            "is for campaign {}, this node serves campaign {campaign}",
-            schedule.campaign
-        );
+        let message =
+            format!("is for campaign {}, this node serves campaign {campaign}", schedule.campaign);
         return Err(content(path, message));
     }
     Ok(schedule)

@@ -213,7 +213,11 @@ impl Desk<'_> {
                 Some((entry, t0)) => {
                     let clock = WaveClock::new(t0, entry.factor);
                     tracing::info!(event = "wave_armed", wave = wave.0, factor = entry.factor);
-                    Input::ArmWave { wave, clock, grace_us: u64::from(entry.grace_seconds) * 1_000_000 }
+                    Input::ArmWave {
+                        wave,
+                        clock,
+                        grace_us: u64::from(entry.grace_seconds) * 1_000_000,
+                    }
                 }
                 None => Input::DisarmWave { wave },
             };

@@ -2,7 +2,11 @@
 #![expect(clippy::print_stdout, reason = "the commands answer on standard output")]
 
 use clap::{Parser, Subcommand};
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use tracing_subscriber::EnvFilter;
 use yao_access::{
     config::{Config, load},
@@ -49,23 +53,24 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_standard_error();
-    let (path, act): (PathBuf, fn(Config) -> anyhow::Result<Outcome>) =
-        match (arguments.command, arguments.config) {
-            (Some(Command::Init { config }), _) => {
-                (config, |config| server::init(&config).map(Outcome::Said))
-            }
-            (Some(Command::CheckConfig { config }), _) => {
-                (config, |config| server::check(&config).map(Outcome::Said))
-            }
-            (Some(Command::Doctor { config }), _) => {
-                (config, |config| Ok(Outcome::Said(doctor::examine(&config))))
-            }
-            (None, Some(config)) => (config, |config| server::run(config).map(Outcome::Ran)),
-            (None, None) => {
-                eprintln!("error: name the configuration with --config FILE (see --help)");
-                return ExitCode::from(2);
-            }
-        };
+    let (path, act): (PathBuf, Act) = match (arguments.command, arguments.config) {
+        (Some(Command::Init { config }), _) => {
+            (config, |config, _| server::init(&config).map(Outcome::Said))
+        }
+        (Some(Command::CheckConfig { config }), _) => {
+            (config, |config, _| server::check(&config).map(Outcome::Said))
+        }
+        (Some(Command::Doctor { config }), _) => {
+            (config, |config, _| Ok(Outcome::Said(doctor::examine(&config))))
+        }
+        (None, Some(config)) => {
+            (config, |config, path| server::run(config, path).map(Outcome::Ran))
+        }
+        (None, None) => {
+            eprintln!("error: name the configuration with --config FILE (see --help)");
+            return ExitCode::from(2);
+        }
+    };
     let config = match load::load(&path, std::env::vars()) {
         Ok(config) => config,
         Err(error) => {
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match act(config) {
+    match act(config, &path) {
         Ok(Outcome::Said(text)) => {
             println!("{text}");
             ExitCode::SUCCESS
@@ -90,6 +95,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// A command, given the configuration and where it stood.
+type Act = fn(Config, &Path) -> anyhow::Result<Outcome>;
+
 /// What a command came to.
 enum Outcome {
     /// It has something to say.
@@ -101,8 +109,7 @@ enum Outcome {
 /// JSON lines for machines, plain lines for people; `RUST_LOG` chooses the level.
 fn log_to_standard_error() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.init();
     } else {

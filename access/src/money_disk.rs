@@ -4,12 +4,8 @@
 //! within [`SYNC_MS_MAX`] of an issue (M8). The first failure ends all persisting (M3).
 
 use crate::{
-    messages::ToIssuer,
-    node::Node,
-    seed_shard::SeedShard,
-    segments::SegmentLog,
-    slot_file::SlotFile,
-    telemetry::DiskCounters,
+    messages::ToIssuer, node::Node, seed_shard::SeedShard, segments::SegmentLog,
+    slot_file::SlotFile, telemetry::DiskCounters,
 };
 use std::{
     collections::BTreeMap,

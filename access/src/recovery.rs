@@ -49,11 +49,7 @@ pub fn boot_id() -> Result<[u8; 16], FileError> {
 ///
 /// # Errors
 /// A cursor that is missing, foreign, copied or doubly torn; a journal that is of another shard.
-pub fn recover(
-    node: &Node,
-    state: &StateDir,
-    header: &SeedHeader,
-) -> Result<Recovered, FileError> {
+pub fn recover(node: &Node, state: &StateDir, header: &SeedHeader) -> Result<Recovered, FileError> {
     let mut cursors = BTreeMap::new();
     let mut highs = BTreeMap::new();
     for section in &header.sections {
@@ -101,10 +97,7 @@ fn open_cursor(
     Ok((OpenCursor { file, writer }, recovered.high))
 }
 
-fn open_journal(
-    node: &Node,
-    state: &StateDir,
-) -> Result<(SegmentLog, Vec<TicketBody>), FileError> {
+fn open_journal(node: &Node, state: &StateDir) -> Result<(SegmentLog, Vec<TicketBody>), FileError> {
     let directory = state.journal();
     let template = SegmentHeader {
         campaign: node.campaign,
@@ -128,8 +121,7 @@ fn open_journal(
         tracing::error!(event = "journal_damaged", ?damage, "the segment was copied aside");
     }
     let (incarnation, boot_id) = (node.incarnation, node.boot_id);
-    let (kind, payload) =
-        Event::Start { incarnation, boot_id, at: node.clock.wall() }.encode();
+    let (kind, payload) = Event::Start { incarnation, boot_id, at: node.clock.wall() }.encode();
     journal.append(kind, &payload);
     journal.commit().map_err(|error| content(&directory, error))?;
     Ok((journal, issued))

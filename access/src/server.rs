@@ -27,9 +27,10 @@ use mio::{Poll, Waker, net::TcpListener};
 use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::AtomicBool,
+        atomic::{AtomicBool, AtomicU32},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -70,8 +71,7 @@ fn check_files(config: &Config) -> Result<Checked> {
     let campaign = shard_key.campaign;
     let manifest = files::manifest(&config.shard.manifest, campaign, &keys)?;
     let campaign_key = keys.campaign(campaign).context("the manifest was checked by it")?;
-    let seed =
-        SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
+    let seed = SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
     let schedule = files::schedule(&config.shard.schedule, campaign)?;
     Ok(Checked { tokens, manifest, shard_key, seed, keys, schedule })
 }
@@ -115,7 +115,7 @@ pub fn init(config: &Config) -> Result<String> {
 ///
 /// # Errors
 /// Whatever keeps it from starting: nothing has been issued then.
-pub fn run(config: Config) -> Result<bool> {
+pub fn run(config: Config, config_path: &Path) -> Result<bool> {
     let clock = Clock::start();
     let checked = check_files(&config)?;
     let state = StateDir::new(&config.node.state);
@@ -139,7 +139,7 @@ pub fn run(config: Config) -> Result<bool> {
     });
     let recovered = recovery::recover(&node, &state, header)?;
     let parts = Parts::start(config, node, &state, checked.seed, checked.tokens, recovered)?;
-    let all_left = parts.serve(checked.schedule)?;
+    let all_left = parts.serve(checked.schedule, config_path)?;
     drop(lock);
     Ok(all_left)
 }
@@ -161,6 +161,7 @@ struct Parts {
     crypto_counters: Vec<Arc<CryptoCounters>>,
     shard_counters: Vec<Arc<ShardCounters>>,
     refusing: Arc<AtomicBool>,
+    shake_interval_ms: Arc<AtomicU32>,
     shard_threads: Vec<JoinHandle<()>>,
     money_threads: Vec<JoinHandle<()>>,
     admin: std::net::TcpListener,
@@ -235,6 +236,7 @@ impl Parts {
             crypto_counters: Vec::new(),
             shard_counters: Vec::new(),
             refusing: Arc::default(),
+            shake_interval_ms: Arc::new(AtomicU32::new(config.session.shake_interval_ms)),
             shard_threads: Vec::new(),
             config,
             node,
@@ -299,7 +301,7 @@ impl Parts {
                 issuer: self.issuer.clone(),
                 crypto: crypto.to_vec(),
                 policy: Arc::clone(policy),
-                shake_interval_ms: self.config.session.shake_interval_ms,
+                shake_interval_ms: Arc::clone(&self.shake_interval_ms),
                 counters,
                 refusing: Arc::clone(&self.refusing),
             };
@@ -312,7 +314,7 @@ impl Parts {
     }
 
     /// Serves until told to end, then ends every thread in order.
-    fn serve(self, schedule: yao_protocol::schedule::Schedule) -> Result<bool> {
+    fn serve(self, schedule: yao_protocol::schedule::Schedule, config_path: &Path) -> Result<bool> {
         let schedule = Arc::new(schedule);
         self.issuer.send(ToIssuer::Schedule(Arc::clone(&schedule)))?;
         let admin_address = self.admin.local_addr()?;
@@ -334,7 +336,9 @@ impl Parts {
             stop: tokio::sync::Notify::new(),
             exporter: control::Exporter::default(),
             reloads_refused: Default::default(),
-            config: self.config,
+            config_path: config_path.to_owned(),
+            shake_interval_ms: self.shake_interval_ms,
+            config: ArcSwap::from_pointee(self.config),
         });
         let tcp: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let ready = serde_json::json!({ "tcp": tcp, "admin": admin_address.to_string() });

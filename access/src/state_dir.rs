@@ -102,7 +102,10 @@ impl StateDir {
         })?;
         let links = file.metadata().map(|metadata| metadata.nlink());
         if !matches!(links, Ok(1)) {
-            return Err(content(&path, "has a second hard link; remove it and find out who made it"));
+            return Err(content(
+                &path,
+                "has a second hard link; remove it and find out who made it",
+            ));
         }
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             let owner = fs::read_to_string(&path).unwrap_or_default();
@@ -176,8 +179,7 @@ impl StateDir {
         let private = PrivateKeyFile { owner, seed };
         let public =
             PublicKeyFile { owner, key: SignKey::from_seed(&private.seed).public().to_bytes() };
-        let public_path =
-            keys.join(format!("ticket-{:05}-{:03}.pub.json", shard.0, EPOCH_LOCAL.0));
+        let public_path = keys.join(format!("ticket-{:05}-{:03}.pub.json", shard.0, EPOCH_LOCAL.0));
         // The public half first: a key that nobody can check must never sign.
         create_synced(&public_path, json(&public).as_bytes(), 0o644)?;
         create_synced(&self.ticket_key(EPOCH_LOCAL), json(&private).as_bytes(), 0o600)?;
@@ -204,8 +206,7 @@ fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> 
 fn claim_name(campaign: CampaignId, shard: ShardId) -> Result<OwnedFd, Errno> {
     let name = format!("yao-shard-{campaign}-{shard}");
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &address)?;
     Ok(socket)
 }

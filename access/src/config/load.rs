@@ -78,7 +78,8 @@ pub fn parse(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
     let syntax = |message: String| ConfigError::Syntax { path: path.to_owned(), message };
-    let mut table: Table = text.parse().map_err(|error: toml::de::Error| syntax(error.to_string()))?;
+    let mut table: Table =
+        text.parse().map_err(|error: toml::de::Error| syntax(error.to_string()))?;
     check_keys(&table, &path.display().to_string())?;
     let overridden = override_keys(&mut table, environment)?;
     // An untouched text is read as it stands: its errors then name line and column.
@@ -279,7 +280,12 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
     )?;
     if let Some(agent) = &config.agent {
         let length = agent.socket.as_os_str().len();
-        check(length <= 107, "agent.socket", &length, "a unix socket's path has at most 107 bytes")?;
+        check(
+            length <= 107,
+            "agent.socket",
+            &length,
+            "a unix socket's path has at most 107 bytes",
+        )?;
         check(
             (1..=1_000).contains(&agent.vet_ms_max),
             "agent.vet_ms_max",

@@ -47,11 +47,8 @@ impl Exporter {
 
 fn record(sample: Sample) {
     let name = format!("{PREFIX}{}", sample.name);
-    let labels: Vec<metrics::Label> = sample
-        .labels
-        .into_iter()
-        .map(|(key, value)| metrics::Label::new(key, value))
-        .collect();
+    let labels: Vec<metrics::Label> =
+        sample.labels.into_iter().map(|(key, value)| metrics::Label::new(key, value)).collect();
     if name.ends_with("_total") {
         metrics::counter!(name, labels).absolute(sample.value);
     } else {
@@ -98,9 +95,12 @@ const CRYPTO: [CryptoNumber; 4] = [
     ("tickets_refused_total", |c| c.tickets_bad.value()),
 ];
 
+/// A metric's name and its one label, if any.
+type Series = (&'static str, Option<(&'static str, &'static str)>);
+
 /// Shard numbers summed over threads, and the connections of each thread: their skew is a symptom.
 fn shard_samples(control: &Control, all: &mut Vec<Sample>) {
-    let mut sums: BTreeMap<(&str, Option<(&'static str, &'static str)>), u64> = BTreeMap::new();
+    let mut sums: BTreeMap<Series, u64> = BTreeMap::new();
     for (thread, counters) in control.shard_counters.iter().enumerate() {
         for (counter, value) in counters.iter() {
             *sums.entry((counter.name, counter.label)).or_default() += value;

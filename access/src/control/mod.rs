@@ -8,7 +8,7 @@ mod status;
 use crate::{
     agent_link::AgentHandle,
     clock::Clock,
-    config::Config,
+    config::{self, Config},
     crypto::TokenKeys,
     files,
     issuer_thread::IssuerStatus,
@@ -19,17 +19,18 @@ use crate::{
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
 };
 use arc_swap::ArcSwap;
+pub use metrics::Exporter;
 use serde_json::{Value, json};
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
         mpsc::SyncSender,
     },
     time::Duration,
 };
-pub use metrics::Exporter;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -46,8 +47,12 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// Everything the control thread reads and commands.
 #[derive(Debug)]
 pub struct Control {
+    /// Where the configuration came from.
+    pub config_path: PathBuf,
     /// The configuration in force.
-    pub config: Config,
+    pub config: ArcSwap<Config>,
+    /// Least time between two shakes, ms, as the shard threads read it.
+    pub shake_interval_ms: Arc<AtomicU32>,
     /// Who we are.
     pub node: Arc<Node>,
     /// The shard threads' inboxes.
@@ -113,7 +118,7 @@ impl Control {
         reasons
     }
 
-    /// Reads key set, JWKS and schedule anew. Nothing changes unless all of them are good.
+    /// Reads configuration, key set, JWKS and schedule anew. Nothing changes unless all are good.
     ///
     /// # Errors
     /// One line that names the file and what is wrong with it.
@@ -126,10 +131,12 @@ impl Control {
 
     fn try_reload(&self) -> Result<String, String> {
         let text = |error: &dyn ToString| error.to_string();
-        let identity = &self.config.identity;
+        let config =
+            config::load::load(&self.config_path, std::env::vars()).map_err(|e| text(&e))?;
+        let identity = &config.identity;
         let tokens = TokenKeys::load(&identity.jwks, &identity.audience).map_err(|e| text(&e))?;
-        let keys = files::key_set(&self.config.node.keys).map_err(|e| text(&e))?;
-        let path = &self.config.shard.schedule;
+        let keys = files::key_set(&config.node.keys).map_err(|e| text(&e))?;
+        let path = &config.shard.schedule;
         let schedule = files::schedule(path, self.node.campaign).map_err(|e| text(&e))?;
         let old = self.schedule.load();
         let same = **old == schedule;
@@ -141,8 +148,6 @@ impl Control {
                 old.version
             ));
         }
-        self.tokens.store(Arc::new(tokens));
-        self.node.keys.store(Arc::new(keys));
         let version = schedule.version;
         if !same {
             let schedule = Arc::new(schedule);
@@ -150,8 +155,17 @@ impl Control {
             sent.map_err(|_| "the issuer's queue is full; ask again".to_owned())?;
             self.schedule.store(schedule);
         }
-        tracing::info!(event = "reloaded", schedule_version = version);
-        Ok(format!("reloaded; schedule version {version}"))
+        self.tokens.store(Arc::new(tokens));
+        self.node.keys.store(Arc::new(keys));
+        self.shake_interval_ms.store(config.session.shake_interval_ms, Ordering::Relaxed);
+        let restart = needs_restart(&self.config.load(), &config);
+        self.config.store(Arc::new(config));
+        tracing::info!(event = "reloaded", schedule_version = version, needs_restart = ?restart);
+        let mut report = format!("reloaded; schedule version {version}");
+        if !restart.is_empty() {
+            report += &format!("; changes in {} take effect at the next start", restart.join(", "));
+        }
+        Ok(report)
     }
 
     /// Replaces the agent.
@@ -173,7 +187,7 @@ impl Control {
     /// Asks everybody to leave and waits; `true` when all left before the deadline.
     async fn drain(&self) -> bool {
         self.refusing.store(true, Ordering::Relaxed);
-        let drain = &self.config.drain;
+        let drain = self.config.load().drain.clone();
         let threads = u32::try_from(self.shards.count()).expect("at most 256 threads");
         let per_second = drain.per_second.div_ceil(threads.max(1));
         tracing::info!(event = "draining", connections = self.connections(), per_second);
@@ -202,6 +216,30 @@ impl Control {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     }
+}
+
+/// Sections whose changes a running node does not take over.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    // What a reload does take over is made equal first.
+    let mut old = old.clone();
+    old.session.shake_interval_ms = new.session.shake_interval_ms;
+    old.identity.jwks.clone_from(&new.identity.jwks);
+    old.identity.audience.clone_from(&new.identity.audience);
+    old.shard.schedule.clone_from(&new.shard.schedule);
+    old.node.keys.clone_from(&new.node.keys);
+    [
+        ("[node]", old.node != new.node),
+        ("[listen]", old.listen != new.listen),
+        ("[shard]", old.shard != new.shard),
+        ("[identity]", old.identity != new.identity),
+        ("[session]", old.session != new.session),
+        ("[spool]", old.spool != new.spool),
+        ("[agent]", old.agent != new.agent),
+        ("[admin]", old.admin != new.admin),
+    ]
+    .into_iter()
+    .filter_map(|(section, differs)| differs.then_some(section))
+    .collect()
 }
 
 /// The agent's part of `/status`.

@@ -57,7 +57,8 @@ impl Shard<'_> {
                 Ok((stream, _)) if self.is_refusing() => drop(stream),
                 Ok((stream, _)) => {
                     let Some(connection) = self.engine.handle_accepted(now) else { continue };
-                    let registered = self.sockets.insert(self.ports.poll.registry(), connection, stream);
+                    let registered =
+                        self.sockets.insert(self.ports.poll.registry(), connection, stream);
                     if registered.is_err() {
                         self.engine.handle_closed(connection.slot);
                     }

@@ -86,9 +86,7 @@ impl Shard<'_> {
             }
             Effect::Opened { connection, user } => {
                 if let Some(older) = self.context.registry.opened(user, connection) {
-                    self.context
-                        .shards
-                        .send(older.thread, ToShard::Replaced { connection: older });
+                    self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
                 }
                 // Without room the user's tickets come with his next session, or by RESEND.
                 self.context.issuer.try_send(ToIssuer::Welcomed { connection, user }).ok();

@@ -25,7 +25,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::SyncSender,
     },
     time::Duration,
@@ -68,8 +68,8 @@ pub struct ShardContext {
     pub crypto: Vec<SyncSender<ToCrypto>>,
     /// What the agent says.
     pub policy: Arc<ArcSwap<Policy>>,
-    /// Least time between two shakes, ms, unless the policy says otherwise.
-    pub shake_interval_ms: u32,
+    /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
+    pub shake_interval_ms: Arc<AtomicU32>,
     /// Where this thread's numbers are read by others.
     pub counters: Arc<ShardCounters>,
     /// Set when the node no longer takes new connections.
@@ -156,7 +156,9 @@ impl<'a> Shard<'a> {
             for event in &events {
                 match event.token() {
                     WAKE => woken = true,
-                    Token(number) if number > LISTENER_FIRST - LISTENERS_MAX => self.accept_at = now,
+                    Token(number) if number > LISTENER_FIRST - LISTENERS_MAX => {
+                        self.accept_at = now
+                    }
                     Token(number) => self.on_socket(now, &surroundings, number, event, &mut buffer),
                 }
             }
@@ -172,7 +174,9 @@ impl<'a> Shard<'a> {
         Surroundings {
             gate: self.context.gate.view(),
             wall: self.context.node.clock.anchor().wall(now),
-            shake_interval_ms: policy.shake_interval_ms.unwrap_or(self.context.shake_interval_ms),
+            shake_interval_ms: policy
+                .shake_interval_ms
+                .unwrap_or_else(|| self.context.shake_interval_ms.load(Ordering::Relaxed)),
             cue: policy.cue,
             tier: 0,
         }
@@ -224,8 +228,14 @@ impl<'a> Shard<'a> {
             }
             ToShard::Lost { connection, request_id, shake } => {
                 let reason = NoWinReason::NoneDue;
-                self.engine
-                    .handle_lost(surroundings, connection, request_id, shake, reason, &mut out);
+                self.engine.handle_lost(
+                    surroundings,
+                    connection,
+                    request_id,
+                    shake,
+                    reason,
+                    &mut out,
+                );
                 Some(connection)
             }
             ToShard::OpenDecided { connection, request_id, reply } => {

@@ -112,9 +112,7 @@ impl Sockets {
                 self.counters.bytes_out += count as u64;
                 count == bytes.len() || self.keep(registry, slot, &bytes[count..])
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.keep(registry, slot, bytes)
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.keep(registry, slot, bytes),
             Err(_) => false,
         }
     }

@@ -311,7 +311,8 @@ impl ShardEngine {
         let state = self.table.slot(slot).state();
         let limit = payload_bytes_max(state) + FRAME_HEADER_BYTES;
         while !rest.is_empty() {
-            let lacking = lacking_bytes(&partial.bytes).min(limit.saturating_sub(partial.bytes.len()));
+            let lacking =
+                lacking_bytes(&partial.bytes).min(limit.saturating_sub(partial.bytes.len()));
             if lacking == 0 {
                 break;
             }

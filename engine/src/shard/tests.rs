@@ -163,9 +163,8 @@ fn whatever_breaks_the_protocol_gets_one_error_and_is_closed() {
         put_empty(&mut bytes, kind::PING, 1);
         bytes
     };
-    let mut giant = FrameHeader { payload_bytes: 1_025, kind: 1, flags: 0, request_id: 0 }
-        .encode()
-        .to_vec();
+    let mut giant =
+        FrameHeader { payload_bytes: 1_025, kind: 1, flags: 0, request_id: 0 }.encode().to_vec();
     giant.push(0);
     let mut unknown = Vec::new();
     put_empty(&mut unknown, 0x3f, 1);
@@ -176,8 +175,11 @@ fn whatever_breaks_the_protocol_gets_one_error_and_is_closed() {
         world.effects();
         let out = world.receive(bytes);
         let found = messages(&out);
-        assert!(matches!(&found[..], [(_, ServerMessage::Error(refusal))]
-            if refusal.code == code && refusal.closes), "{found:?}");
+        assert!(
+            matches!(&found[..], [(_, ServerMessage::Error(refusal))]
+            if refusal.code == code && refusal.closes),
+            "{found:?}"
+        );
         let connection = world.connection;
         assert_eq!(world.effects(), [Effect::Close { connection }]);
         assert!(world.receive(&shake(2, false)).is_empty(), "nothing is read after it");
@@ -409,8 +411,10 @@ fn every_client_message_of_an_open_session_is_accepted() {
     assert_eq!(ClientMessage::decode(frame), Ok(ClientMessage::Ping));
     let out = world.receive(&bytes);
     assert!(matches!(&messages(&out)[..], [(_, ServerMessage::Pong(WallTime(5)))]));
-    assert!(matches!(&world.effects()[..],
-        [Effect::CheckTicket { request_id: 6, .. }, Effect::Close { .. }]));
+    assert!(matches!(
+        &world.effects()[..],
+        [Effect::CheckTicket { request_id: 6, .. }, Effect::Close { .. }]
+    ));
 }
 
 fn ticket() -> Ticket {
