@@ -1,1 +1,25 @@
-//! stub
+//! The reference settlement service: who was paid which packet, exactly once.
+//!
+//! # Map
+//! * [`state`]: the rules, pure: what becomes of one open, given what is known of its packet and user
+//! * [`admission`]: which opens are genuine: signatures, campaign, range of the manifest
+//! * [`store`]: the rules applied to SQLite, many batches in one transaction
+//! * [`writer`]: the one thread that writes; answers are signed only after their commit
+//! * [`keys`]: the key set, read again when a batch names a key that is not in it
+//! * [`http`], [`serve`], [`init`]: the service around it
+//!
+//! Packets are settled by id and never deleted; a repeated open gets the same final word. The
+//! ledger holds no seeds: whether a packet was planned it believes the signature of the shard.
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod error;
+pub mod http;
+pub mod init;
+pub mod keys;
+pub mod serve;
+pub mod state;
+pub mod store;
+pub mod writer;
+
+pub use error::LedgerError;

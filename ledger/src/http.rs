@@ -1,0 +1,248 @@
+//! The HTTP face: `POST /v1/opens`, `GET /v1/audit`, `GET /v1/audit/opens`, `GET /healthz`.
+//!
+//! Batches are read and their signatures checked on blocking threads, a bounded number at once;
+//! what finds no room is told to come again. Never decides about an open.
+
+use crate::{
+    admission::{Admission, admit},
+    keys::KeyDirectory,
+    state::{PacketState, Row},
+    store::{Store, Totals},
+    writer::{Job, Writer},
+};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Instant,
+};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::spawn_blocking,
+};
+use yao_protocol::{
+    Fen, PacketId, SponsorId, WireError,
+    manifest::Manifest,
+    settlement::{BATCH_BYTES_MAX, Batch},
+};
+
+/// Batches whose signatures are checked or that wait for their commit, at once.
+const BATCHES_MAX: usize = 64;
+/// Rows of one page of the audit, unless the caller says otherwise, and at most.
+const PAGE_ROWS: (usize, usize) = (1_000, 10_000);
+/// What a caller that finds no room is told to wait, seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Service {
+    /// What was planned.
+    pub manifest: Manifest,
+    /// The public keys.
+    pub keys: Arc<KeyDirectory>,
+    /// The way to the database.
+    pub writer: Writer,
+    /// A second connection, for the audit.
+    pub reader: Mutex<Store>,
+    room: Semaphore,
+}
+
+impl Service {
+    /// A service with room for its batches.
+    #[must_use]
+    pub fn new(manifest: Manifest, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
+        let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
+        Self { manifest, keys, writer, reader, room }
+    }
+}
+
+/// The routes of the ledger.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/v1/opens", post(opens))
+        .route("/v1/audit", get(audit))
+        .route("/v1/audit/opens", get(audit_opens))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
+        .with_state(service)
+}
+
+/// Why a request gets no answer of settlement.
+enum Refusal {
+    /// The bytes are no batch, or not that of a node.
+    Batch(WireError),
+    /// A key has not reached us yet.
+    KeyMissing(String),
+    /// No room, or the writer is gone.
+    Busy,
+    /// The database did not answer a reader.
+    Unreadable(String),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let again = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
+        match self {
+            Self::Batch(error @ WireError::Forged { .. }) => {
+                (StatusCode::FORBIDDEN, format!("{error}; is the node's key in --keys?\n"))
+                    .into_response()
+            }
+            Self::Batch(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+            Self::KeyMissing(message) => {
+                (StatusCode::SERVICE_UNAVAILABLE, again, message).into_response()
+            }
+            Self::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, again, "too many batches wait\n").into_response()
+            }
+            Self::Unreadable(message) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
+            }
+        }
+    }
+}
+
+async fn opens(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let _room = service.room.try_acquire().map_err(|_| Refusal::Busy)?;
+    let judge = Arc::clone(&service);
+    let (answer, settled) = oneshot::channel();
+    let job = spawn_blocking(move || judged(&judge, body.into(), answer))
+        .await
+        .map_err(|error| Refusal::Unreadable(format!("{error}\n")))??;
+    service.writer.submit(job).map_err(|_| Refusal::Busy)?;
+    // A dropped sender means that the transaction failed: nothing is acknowledged.
+    let bytes = settled.await.map_err(|_| Refusal::Busy)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// Reads a batch and judges its opens, with the keys read again if one is missing.
+fn judged(
+    service: &Service,
+    bytes: Vec<u8>,
+    answer: oneshot::Sender<Vec<u8>>,
+) -> Result<Job, Refusal> {
+    let reload = || service.keys.reload_if_due(Instant::now());
+    let batch = match Batch::decode(&bytes, &service.keys.current()) {
+        // A missing key looks like a forgery.
+        Err(WireError::Forged { .. }) if reload() => Batch::decode(&bytes, &service.keys.current()),
+        read => read,
+    }
+    .map_err(Refusal::Batch)?;
+    let admission = match admit(&batch, &service.manifest, &service.keys.current()) {
+        Admission::KeyMissing { .. } if reload() => {
+            admit(&batch, &service.manifest, &service.keys.current())
+        }
+        judged => judged,
+    };
+    match admission {
+        Admission::Judged(genuine) => Ok(Job { batch, bytes, genuine, answer }),
+        Admission::KeyMissing { campaign, shard, epoch } => Err(Refusal::KeyMissing(format!(
+            "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
+        ))),
+    }
+}
+
+async fn audit(State(service): State<Arc<Service>>) -> Result<Json<Value>, Refusal> {
+    let reading = Arc::clone(&service);
+    let totals = read(&service, move |store| store.totals()).await?;
+    Ok(Json(totals_json(&reading, &totals)))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    /// Only packets above this id.
+    after: Option<u64>,
+    /// At most this many rows.
+    limit: Option<usize>,
+}
+
+async fn audit_opens(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    let rows = read(&service, move |store| store.rows(page.after.map(PacketId), limit)).await?;
+    Ok(Json(rows.iter().map(row_json).collect()))
+}
+
+/// Reads from the second connection on a blocking thread.
+async fn read<T: Send + 'static>(
+    service: &Arc<Service>,
+    query: impl FnOnce(&mut Store) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let service = Arc::clone(service);
+    let queried = spawn_blocking(move || {
+        query(&mut service.reader.lock().unwrap_or_else(PoisonError::into_inner))
+    });
+    match queried.await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(Refusal::Unreadable(format!("{error}\n"))),
+        Err(error) => Err(Refusal::Unreadable(format!("{error}\n"))),
+    }
+}
+
+fn totals_json(service: &Service, totals: &Totals) -> Value {
+    let manifest = &service.manifest;
+    let part = |wanted: PacketState, only: Option<SponsorId>| {
+        let chosen = totals
+            .parts
+            .iter()
+            .filter(|(state, sponsor, ..)| *state == wanted && only.is_none_or(|n| n == *sponsor));
+        let (count, sum) = chosen.fold((0, Fen::ZERO), |(count, sum), part| {
+            (count + part.2, sum.checked_add(part.3).expect("within the budget's type"))
+        });
+        json!({ "packets": count, "sum": sum })
+    };
+    let states = |only: Option<SponsorId>| {
+        PacketState::ALL.map(|state| (state.name().to_owned(), part(state, only)))
+    };
+    let sponsors: Vec<Value> = manifest
+        .sponsors
+        .iter()
+        .map(|plan| {
+            let mut object = serde_json::Map::from_iter(states(Some(plan.sponsor)));
+            object.insert("sponsor".into(), json!(plan.sponsor));
+            object.insert("name".into(), json!(plan.name));
+            Value::Object(object)
+        })
+        .collect();
+    let counters = &service.writer.counters;
+    let mut object = serde_json::Map::from_iter(states(None));
+    object.extend([
+        ("campaign".to_owned(), json!(manifest.campaign)),
+        ("currency".to_owned(), json!(manifest.currency)),
+        ("exponent".to_owned(), json!(manifest.exponent)),
+        ("sequence".to_owned(), json!(totals.sequence)),
+        ("conflicts".to_owned(), json!(totals.conflicts)),
+        ("sponsors".to_owned(), Value::Array(sponsors)),
+        (
+            "since_start".to_owned(),
+            json!({
+                "transactions": counters.transactions.load(Ordering::Relaxed),
+                "batches": counters.batches.load(Ordering::Relaxed),
+                "opens": counters.opens.load(Ordering::Relaxed),
+            }),
+        ),
+    ]);
+    Value::Object(object)
+}
+
+fn row_json(row: &Row) -> Value {
+    json!({
+        "packet": row.packet,
+        "user": row.user,
+        "sponsor": row.sponsor,
+        "amount": row.amount,
+        "state": row.state.name(),
+        "sequence": row.sequence,
+        "accepted_at": row.accepted_at,
+        "settled_at": row.settled_at,
+    })
+}

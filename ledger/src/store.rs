@@ -1,0 +1,291 @@
+//! The ledger's rows in SQLite, and the rules of [`crate::state`] applied to them.
+//!
+//! One row per packet, never changed, never deleted. WAL with `synchronous = FULL`: what is
+//! committed survives a power cut. Never signs, never answers.
+
+use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use std::{path::Path, time::Duration};
+use yao_protocol::{
+    CampaignId, Fen, PacketId, SponsorId, UserId, WallTime,
+    settlement::{Batch, OpenResult},
+    spool::Open,
+};
+
+/// Version of the tables, in `PRAGMA user_version`.
+const SCHEMA_VERSION: i64 = 1;
+/// How long one process waits for another that writes the same database.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// Unsigned 64-bit numbers are stored as the signed ones with the same bits.
+const SCHEMA: &str = "
+    CREATE TABLE packets (
+        packet      INTEGER PRIMARY KEY,
+        user        INTEGER NOT NULL,
+        sponsor     INTEGER NOT NULL CHECK (sponsor BETWEEN 0 AND 63),
+        amount      INTEGER NOT NULL CHECK (amount >= 0),
+        state       INTEGER NOT NULL CHECK (state BETWEEN 1 AND 3),
+        sequence    INTEGER NOT NULL UNIQUE,
+        accepted_at INTEGER NOT NULL,
+        settled_at  INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX paid_to ON packets (user, sponsor) WHERE state = 1;
+    CREATE TABLE conflicts (
+        packet     INTEGER NOT NULL,
+        user       INTEGER NOT NULL,
+        settled_at INTEGER NOT NULL,
+        PRIMARY KEY (packet, user)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE campaign (id INTEGER PRIMARY KEY) STRICT;
+";
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite refused.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// It holds something else.
+    #[error("{0}")]
+    Foreign(String),
+}
+
+/// What the ledger holds, at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows so far; the sequence of the last one.
+    pub sequence: u64,
+    /// Packets and their sum by state and sponsor.
+    pub parts: Vec<(PacketState, SponsorId, u64, Fen)>,
+    /// Opens of a packet that another user had opened before. Never expected.
+    pub conflicts: u64,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+}
+
+impl Store {
+    /// Opens the database, creating its tables when it is new.
+    ///
+    /// # Errors
+    /// Those of SQLite; a database of another campaign or version.
+    pub fn open(path: &Path, campaign: CampaignId) -> Result<Self, OpenError> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_MAX)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 =
+            transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match version {
+            0 => {
+                transaction.execute_batch(SCHEMA)?;
+                transaction
+                    .execute("INSERT INTO campaign (id) VALUES (?1)", [signed(campaign.0)])?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            SCHEMA_VERSION => {
+                let found: i64 =
+                    transaction.query_row("SELECT id FROM campaign", [], |row| row.get(0))?;
+                if found != signed(campaign.0) {
+                    let found = unsigned(found);
+                    return Err(OpenError::Foreign(format!(
+                        "belongs to campaign {found}, the manifest is of campaign {campaign}; \
+                         name another --database"
+                    )));
+                }
+            }
+            other => {
+                return Err(OpenError::Foreign(format!(
+                    "has tables of version {other}, this program knows {SCHEMA_VERSION}"
+                )));
+            }
+        }
+        transaction.commit()?;
+        Ok(Self { connection })
+    }
+
+    /// Settles several batches in one transaction: all of them, or on an error none. With each
+    /// batch comes which of its opens are genuine; one result per open comes back.
+    ///
+    /// # Errors
+    /// Those of SQLite. Whether the commit happened is then unknown until the next start.
+    pub fn settle(
+        &mut self,
+        limits: Limits,
+        now: WallTime,
+        batches: &[(&Batch, &[bool])],
+    ) -> rusqlite::Result<Vec<Vec<OpenResult>>> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut sequence = last_sequence(&transaction)?;
+        let mut all = Vec::with_capacity(batches.len());
+        for (batch, genuine) in batches {
+            assert_eq!(batch.records.len(), genuine.len(), "one verdict per open");
+            let mut results = Vec::with_capacity(genuine.len());
+            for ((_, open), genuine) in batch.records.iter().zip(*genuine) {
+                results.push(if *genuine {
+                    settle_one(&transaction, limits, now, &mut sequence, open)?
+                } else {
+                    OpenResult::Invalid
+                });
+            }
+            all.push(results);
+        }
+        transaction.commit()?;
+        Ok(all)
+    }
+
+    /// Totals at one instant.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn totals(&mut self) -> rusqlite::Result<Totals> {
+        let transaction = self.connection.transaction()?;
+        let sequence = last_sequence(&transaction)?;
+        let conflicts: i64 =
+            transaction.query_row("SELECT COUNT(*) FROM conflicts", [], |row| row.get(0))?;
+        let mut statement = transaction.prepare_cached(
+            "SELECT state, sponsor, COUNT(*), SUM(amount) FROM packets
+             GROUP BY state, sponsor ORDER BY state, sponsor",
+        )?;
+        let parts = statement
+            .query_map([], |row| {
+                let (count, sum): (i64, i64) = (row.get(2)?, row.get(3)?);
+                Ok((state(row.get(0)?), sponsor(row.get(1)?), unsigned(count), Fen(unsigned(sum))))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Totals { sequence, parts, conflicts: unsigned(conflicts) })
+    }
+
+    /// At most `limit` rows with a packet id above `after`, rising.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn rows(&self, after: Option<PacketId>, limit: usize) -> rusqlite::Result<Vec<Row>> {
+        // Ids from 2^63 on are stored as negative numbers, in order: they come last.
+        let mut found = Vec::new();
+        for upper_half in [false, true] {
+            let (first, last) = if upper_half { (i64::MIN, -1) } else { (0, i64::MAX) };
+            let first = match after.map(|packet| signed(packet.0)) {
+                Some(after) if (after < 0) == upper_half => match after.checked_add(1) {
+                    Some(next) => next,
+                    None => continue,
+                },
+                // Everything in the lower half lies before an id in the upper one.
+                Some(after) if after < 0 => continue,
+                _ => first,
+            };
+            let room = limit - found.len();
+            let mut statement = self.connection.prepare_cached(
+                "SELECT packet, user, sponsor, amount, state, sequence, accepted_at, settled_at
+                 FROM packets WHERE packet BETWEEN ?1 AND ?2 ORDER BY packet LIMIT ?3",
+            )?;
+            let room = i64::try_from(room).unwrap_or(i64::MAX);
+            for row in statement.query_map(params![first, last, room], read_row)? {
+                found.push(row?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn settle_one(
+    transaction: &Transaction<'_>,
+    limits: Limits,
+    now: WallTime,
+    sequence: &mut u64,
+    open: &Open,
+) -> rusqlite::Result<OpenResult> {
+    let body = &open.ticket.body;
+    let found = transaction
+        .prepare_cached("SELECT user, state FROM packets WHERE packet = ?1")?
+        .query_row([signed(body.packet.0)], |row| {
+            Ok(Settled { user: UserId(unsigned(row.get(0)?)), state: state(row.get(1)?) })
+        })
+        .optional()?;
+    let wins = if found.is_none() { wins(transaction, body.user)? } else { Wins::default() };
+    let Decision { result, record } = decide(limits, found, wins, open);
+    if let Some(state) = record {
+        *sequence += 1;
+        transaction
+            .prepare_cached(
+                "INSERT INTO packets
+                 (packet, user, sponsor, amount, state, sequence, accepted_at, settled_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                signed(body.packet.0),
+                signed(body.user.0),
+                body.sponsor.number(),
+                signed(body.amount.0),
+                state as u8,
+                signed(*sequence),
+                signed(open.accepted_at.0),
+                signed(now.0),
+            ])?;
+    }
+    if result == OpenResult::Conflict {
+        tracing::error!(packet = %body.packet, "a second user presents a valid ticket for a packet");
+        transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO conflicts (packet, user, settled_at) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![signed(body.packet.0), signed(body.user.0), signed(now.0)])?;
+    }
+    Ok(result)
+}
+
+fn wins(transaction: &Transaction<'_>, user: UserId) -> rusqlite::Result<Wins> {
+    let mut statement =
+        transaction.prepare_cached("SELECT sponsor FROM packets WHERE user = ?1 AND state = 1")?;
+    let mut wins = Wins::default();
+    for paid in statement.query_map([signed(user.0)], |row| row.get(0))? {
+        wins = wins.with(sponsor(paid?));
+    }
+    Ok(wins)
+}
+
+fn last_sequence(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
+    let mut statement =
+        transaction.prepare_cached("SELECT COALESCE(MAX(sequence), 0) FROM packets")?;
+    statement.query_row([], |row| row.get(0)).map(unsigned)
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row {
+        packet: PacketId(unsigned(row.get(0)?)),
+        user: UserId(unsigned(row.get(1)?)),
+        sponsor: sponsor(row.get(2)?),
+        amount: Fen(unsigned(row.get(3)?)),
+        state: state(row.get(4)?),
+        sequence: unsigned(row.get(5)?),
+        accepted_at: WallTime(unsigned(row.get(6)?)),
+        settled_at: WallTime(unsigned(row.get(7)?)),
+    })
+}
+
+fn state(number: u8) -> PacketState {
+    PacketState::from_number(number).expect("the table's CHECK admits no other state")
+}
+
+fn sponsor(number: u8) -> SponsorId {
+    SponsorId::new(number).expect("the table's CHECK admits no other sponsor")
+}
+
+/// The signed number with these 64 bits.
+const fn signed(value: u64) -> i64 {
+    value.cast_signed()
+}
+
+/// The unsigned number with these 64 bits.
+const fn unsigned(value: i64) -> u64 {
+    value.cast_unsigned()
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
