@@ -1,0 +1,164 @@
+//! What was asked of an agent and not answered: sent again to its successor. Pure and bounded.
+//!
+//! A vet is forgotten at its deadline, because its owner has answered yes by then. A batch stays
+//! until it is answered; the spool holds it on disk in any case (M7).
+
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, VecDeque};
+use yao_engine::Timestamp;
+use yao_protocol::agent::{Vet, VetKind};
+
+/// Wins, and likewise opens, that are remembered at once: what each owner has in flight at most.
+pub(super) const VETS_MAX: usize = 1_024;
+/// Batches remembered at once: `spool.batches_in_flight_max` is at most this.
+pub(super) const BATCHES_MAX: usize = 64;
+
+/// Unanswered vets and batches.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    vets: HashMap<u64, Vet>,
+    wins: usize,
+    opens: usize,
+    /// Calls by deadline; answered ones are skipped when reached.
+    order: VecDeque<(Timestamp, u64)>,
+    batches: BTreeMap<u32, Vec<u8>>,
+}
+
+impl InFlight {
+    /// Remembers `vet` until `deadline`; `false` when there is no room.
+    pub(super) fn vet(&mut self, now: Timestamp, deadline: Timestamp, vet: Vet) -> bool {
+        self.forget(now);
+        let count = match vet.kind {
+            VetKind::Win => &mut self.wins,
+            VetKind::Open => &mut self.opens,
+            // Probes are the link's own affair.
+            VetKind::Probe => return false,
+        };
+        // The order is bounded apart: answered calls stay in it until their deadline, and an owner
+        // that is answered at once could otherwise lengthen it without end.
+        if *count >= VETS_MAX
+            || self.order.len() >= VETS_MAX * 64
+            || self.vets.contains_key(&vet.call)
+        {
+            return false;
+        }
+        *count += 1;
+        self.order.push_back((deadline, vet.call));
+        self.vets.insert(vet.call, vet);
+        true
+    }
+
+    /// A verdict came: what the call was about, unless nobody waits for it.
+    pub(super) fn verdict(&mut self, call: u64) -> Option<VetKind> {
+        let kind = self.vets.remove(&call)?.kind;
+        match kind {
+            VetKind::Win => self.wins -= 1,
+            VetKind::Open => self.opens -= 1,
+            VetKind::Probe => unreachable!("never remembered"),
+        }
+        Some(kind)
+    }
+
+    /// Remembers a batch; the same id again replaces it. `false` when there is no room.
+    pub(super) fn batch(&mut self, request_id: u32, batch: Vec<u8>) -> bool {
+        if self.batches.len() >= BATCHES_MAX && !self.batches.contains_key(&request_id) {
+            return false;
+        }
+        self.batches.insert(request_id, batch);
+        true
+    }
+
+    /// A batch was answered or sent back; `false` when it was not under way.
+    pub(super) fn batch_ended(&mut self, request_id: u32) -> bool {
+        self.batches.remove(&request_id).is_some()
+    }
+
+    /// Forgets the vets whose deadline has passed.
+    pub(super) fn forget(&mut self, now: Timestamp) {
+        while let Some((deadline, call)) = self.order.front().copied()
+            && deadline <= now
+        {
+            self.order.pop_front();
+            self.verdict(call);
+        }
+    }
+
+    /// Unanswered vets, oldest first.
+    pub(super) fn vets(&self) -> impl Iterator<Item = &Vet> {
+        self.order.iter().filter_map(|(_, call)| self.vets.get(call))
+    }
+
+    /// Unanswered batches by rising id.
+    pub(super) fn batches(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.batches.iter().map(|(request_id, batch)| (*request_id, batch.as_slice()))
+    }
+
+    /// How many vets and batches are unanswered.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.vets.len(), self.batches.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yao_protocol::{Fen, PacketId, ShakeId, SponsorId, UserId};
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::default().plus_ms(ms)
+    }
+
+    fn vet(call: u64, kind: VetKind) -> Vet {
+        Vet {
+            call,
+            kind,
+            user: UserId(1),
+            sponsor: SponsorId::new(0).expect("below 64"),
+            amount: Fen(1),
+            packet: PacketId(1),
+            shake: ShakeId(1),
+        }
+    }
+
+    #[test]
+    fn a_vet_is_remembered_until_answered_or_due() {
+        let mut table = InFlight::default();
+        assert!(table.vet(at(0), at(20), vet(1, VetKind::Win)));
+        assert!(table.vet(at(1), at(21), vet(2, VetKind::Open)));
+        assert!(table.vet(at(2), at(22), vet(3, VetKind::Win)));
+        assert_eq!(table.verdict(2), Some(VetKind::Open));
+        assert_eq!(table.verdict(2), None, "the second answer finds nobody");
+        let calls = |table: &InFlight| table.vets().map(|vet| vet.call).collect::<Vec<_>>();
+        assert_eq!(calls(&table), [1, 3]);
+        table.forget(at(20));
+        assert_eq!(calls(&table), [3]);
+        table.forget(at(22));
+        assert_eq!(table.counts(), (0, 0));
+    }
+
+    #[test]
+    fn wins_and_opens_are_bounded_apart() {
+        let mut table = InFlight::default();
+        for call in 0..1_024 {
+            assert!(table.vet(at(0), at(20), vet(call, VetKind::Win)));
+        }
+        assert!(!table.vet(at(0), at(20), vet(5_000, VetKind::Win)));
+        assert!(table.vet(at(0), at(20), vet(5_001, VetKind::Open)));
+        assert!(table.vet(at(20), at(40), vet(5_002, VetKind::Win)), "the old ones are due");
+        assert_eq!(table.counts().0, 1);
+    }
+
+    #[test]
+    fn batches_are_bounded_and_replaced_by_id() {
+        let mut table = InFlight::default();
+        for id in 0..64 {
+            assert!(table.batch(id, vec![1]));
+        }
+        assert!(!table.batch(64, vec![1]));
+        assert!(table.batch(3, vec![2]), "the same batch once more");
+        assert_eq!(table.batches().nth(3), Some((3, &[2][..])));
+        assert!(table.batch_ended(3));
+        assert!(!table.batch_ended(3));
+        assert!(table.batch(64, vec![1]));
+    }
+}
