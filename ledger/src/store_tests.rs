@@ -115,6 +115,7 @@ proptest! {
             if next.is_empty() {
                 break;
             }
+            prop_assert!(after.is_none_or(|after| next[0].packet > after), "pages go on");
             rows.extend(next);
         }
         let found: BTreeMap<u64, _> = rows
