@@ -318,5 +318,12 @@ mod tests {
         file.file = writable;
         assert!(matches!(file.write(b"new"), Err(SlotFileError::Fenced(_))));
         assert_eq!(newest(&path).expect("open").0, b"old");
+        // The same for a sync: this device takes every byte and syncs nothing.
+        let (mut file, _) = SlotFile::open(&path, MAGIC).expect("open");
+        let null = OpenOptions::new().write(true).open("/dev/null").expect("open");
+        let working = std::mem::replace(&mut file.file, null);
+        assert!(matches!(file.write(b"new"), Err(SlotFileError::Io { doing: "sync", .. })));
+        file.file = working;
+        assert!(matches!(file.write(b"new"), Err(SlotFileError::Fenced(_))));
     }
 }

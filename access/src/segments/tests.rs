@@ -200,6 +200,22 @@ fn m3_a_failed_write_fences_the_log_for_good() {
 }
 
 #[test]
+fn m3_a_failed_sync_fences_the_log_for_good() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = written(directory.path(), &[1], u64::MAX);
+    // This device takes every byte and syncs nothing.
+    let null = OpenOptions::new().write(true).open("/dev/null").expect("open");
+    let working = log.file.replace(null);
+    log.append(1, &PAYLOAD);
+    assert!(matches!(log.commit(), Err(SegmentError::Io { doing: "sync", .. })));
+    log.file = working;
+    assert!(matches!(log.sync(), Err(SegmentError::Fenced(_))), "never a second sync");
+    log.append(1, &PAYLOAD);
+    assert!(matches!(log.commit(), Err(SegmentError::Fenced(_))));
+    assert_eq!(log.committed(), 1);
+}
+
+#[test]
 fn oldest_segments_go_and_a_gap_is_left_on_request() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut log = written(directory.path(), &[1, 1, 1], RECORD_BYTES);

@@ -382,6 +382,26 @@ fn only_settled_segments_are_removed_and_only_beyond_the_bound() {
     assert_eq!(segments.remove_settled(second - 1, 0).expect("remove"), Some(second - 1));
     let left = read_all(&mut segments, 100, 35);
     assert_eq!(left, (second..=35).collect::<Vec<_>>());
-    segments.remove_settled(35, 0).expect("remove");
-    assert!(!read_all(&mut segments, 100, 35).is_empty(), "the newest segment stays");
+    let newest = segments.remove_settled(35, 0).expect("remove").expect("some") + 1;
+    assert_eq!(read_all(&mut segments, 100, 35), (newest..=35).collect::<Vec<_>>());
+    assert!(newest <= 35, "the newest segment stays");
+}
+
+#[test]
+fn a_watermark_beyond_lost_segments_is_never_issued_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut rig = Rig::start(directory.path(), 1);
+    rig.receipt(1, ticket(1, 50));
+    rig.send(ToSpool::AgentAvailable(true));
+    rig.answer(SETTLEMENT_SEED, OpenResult::Applied);
+    rig.stop();
+    let kind = crate::segments::LogKind::SPOOL;
+    for (_, path) in crate::segments::recovery::list(directory.path(), kind).expect("list") {
+        fs::remove_file(path).expect("remove");
+    }
+    let mut rig = Rig::start(directory.path(), 2);
+    rig.send(ToSpool::AgentAvailable(true));
+    rig.receipt(2, ticket(2, 50));
+    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [2], "behind the watermark");
+    rig.stop();
 }
