@@ -32,6 +32,9 @@ pub(super) struct Generation {
     vet_out: Option<Outbox>,
     deliver_out: Option<Outbox>,
     sockets: usize,
+    /// Greeted sockets that have not ended.
+    open: usize,
+    exited: bool,
     /// Readers and writers of its sockets; they end with it.
     tasks: JoinSet<()>,
 }
@@ -49,6 +52,8 @@ impl Generation {
             vet_out: None,
             deliver_out: None,
             sockets: 0,
+            open: 0,
+            exited: false,
             tasks: JoinSet::new(),
         }
     }
@@ -80,6 +85,7 @@ impl Generation {
         self.proving.handle_greet(&greet)?;
         let role = greet.role;
         self.software = greet.software;
+        self.open += 1;
         let outbox = match role {
             Role::Vet => self.vet_out.insert(Outbox::new(VET_BYTES_MAX)),
             Role::Deliver => self.deliver_out.insert(Outbox::new(DELIVER_BYTES_MAX)),
@@ -95,6 +101,21 @@ impl Generation {
         self.tasks.spawn(outbox.clone().write(writing));
         self.tasks.spawn(wire::read(self.number, role, reading, received, events.clone()));
         Ok(())
+    }
+
+    /// One of its greeted sockets ended: everything it said there has been read.
+    pub(super) const fn closed(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// Its process ended.
+    pub(super) const fn exited(&mut self) {
+        self.exited = true;
+    }
+
+    /// Whether it has left: the process is gone and its last words were read.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.exited && self.open == 0
     }
 
     /// Sends a question; `false` when the agent has not read for too long.

@@ -94,7 +94,9 @@ impl World {
         let mut all = Vec::new();
         loop {
             let told = self.told.recv_timeout(PATIENCE);
-            let told = told.unwrap_or_else(|_| panic!("no {what} came, but {all:?}"));
+            let told = told.unwrap_or_else(|_| {
+                panic!("no {what} came, but {all:?}; {:?}", self.handle.status())
+            });
             all.push(told);
             if all.last().is_some_and(&found) {
                 return all;
@@ -163,8 +165,8 @@ impl Drop for World {
 }
 
 fn set_mode(directory: &Path, mode: Mode) {
-    let binary = std::env::current_exe().expect("we run");
-    let text = format!("{mode:?}\n{}\n", binary.display());
+    // This very binary, even when a build has replaced its file meanwhile.
+    let text = format!("{mode:?}\n/proc/{}/exe\n", std::process::id());
     // By rename: an agent that starts meanwhile reads the one or the other.
     let new = directory.join("mode.new");
     std::fs::write(&new, text).expect("writable");

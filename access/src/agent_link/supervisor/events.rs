@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        generation::Generation,
         proving::CALL_YES,
         wire::{Event, Word},
     },
@@ -41,14 +42,25 @@ impl Supervisor<'_> {
             Event::Words { generation, words } => {
                 words.into_iter().for_each(|word| self.handle_word(generation, word));
             }
-            Event::Closed { generation, why } => self.fail(generation, &why),
+            Event::Closed { generation, why } => {
+                self.fail(generation, &why);
+                self.settle(generation, Generation::closed);
+            }
             Event::Exited { generation, how } => {
                 self.fail(generation, &how);
-                let before = self.leaving.len();
-                self.leaving.retain(|agent| agent.number != generation);
-                if self.leaving.len() < before {
-                    tracing::info!(event = "agent_left", generation, how);
-                }
+                self.settle(generation, Generation::exited);
+            }
+        }
+    }
+
+    /// A leaving agent came closer to its end: what it finished while it drained still counts.
+    fn settle(&mut self, generation: u32, step: fn(&mut Generation)) {
+        let found = self.leaving.iter().position(|agent| agent.number == generation);
+        if let Some(index) = found {
+            step(&mut self.leaving[index]);
+            if self.leaving[index].is_gone() {
+                self.leaving.remove(index);
+                tracing::info!(event = "agent_left", generation);
             }
         }
     }

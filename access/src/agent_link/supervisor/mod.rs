@@ -296,6 +296,7 @@ impl<'a> Supervisor<'a> {
         tracing::error!(event = "agent_lost", generation = number, reason = why);
         self.shared.status.lock().expect("no holder panics").last_error = Some(why);
         self.shared.available.store(false, Ordering::Relaxed);
+        self.publish();
         (self.sinks.available)(false);
         if self.newcomer.is_none() {
             self.start_later(served);
@@ -346,13 +347,14 @@ impl<'a> Supervisor<'a> {
         );
         let predecessor = self.serving.replace(agent);
         self.shared.available.store(true, Ordering::Relaxed);
+        // Whoever hears of it finds it in the status.
+        self.publish();
         (self.sinks.available)(true);
         if let Some(predecessor) = predecessor {
             self.leave(predecessor);
         }
         if let Some(reply) = reply {
             self.shared.status.lock().expect("no holder panics").swaps += 1;
-            self.publish();
             reply.send(Ok(report)).ok();
         }
     }
