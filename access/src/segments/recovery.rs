@@ -138,7 +138,6 @@ impl Recovery<'_> {
         }
         let next_sequence =
             salvaged.last().map_or(scan.next_sequence(), |record| record.sequence + 1);
-        let valid_bytes = SEGMENT_HEADER_BYTES as u64 + scan.valid_bytes() as u64;
         let mut segment = Segment {
             path: path.to_owned(),
             first_sequence,
@@ -146,25 +145,8 @@ impl Recovery<'_> {
             bytes: bytes.len() as u64,
             damaged: header.is_none() || !salvaged.is_empty(),
         };
-        if let Some(ScanEnd::TornTail { error }) = scan.end() {
-            // Only the last segment can end in an interrupted write, and only behind everything
-            // that a record says was committed.
-            let torn = last && !segment.damaged && scan.next_sequence() > self.committed;
-            if torn {
-                truncate(path, valid_bytes)?;
-                self.found.torn_bytes = segment.bytes - valid_bytes;
-                segment.bytes = valid_bytes;
-            } else {
-                segment.damaged = true;
-                self.found.damage.push(Damage::BadBytes {
-                    path: path.to_owned(),
-                    offset: valid_bytes,
-                    error: Some(error),
-                    sequence: scan.next_sequence(),
-                    salvaged: salvaged.len() as u64,
-                });
-            }
-        } else if header.is_none() {
+        self.judge_end(&mut segment, &scan, salvaged.len() as u64, last)?;
+        if header.is_none() && scan.end() == Some(ScanEnd::Clean) {
             self.found.damage.push(Damage::BadBytes {
                 path: path.to_owned(),
                 offset: 0,
@@ -183,6 +165,35 @@ impl Recovery<'_> {
             return remove(path);
         }
         self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Trims a torn tail; anything else behind the valid records is damage.
+    fn judge_end(
+        &mut self,
+        segment: &mut Segment,
+        scan: &Scan<'_>,
+        salvaged: u64,
+        last: bool,
+    ) -> Result<(), SegmentError> {
+        let Some(ScanEnd::TornTail { error }) = scan.end() else { return Ok(()) };
+        let valid_bytes = SEGMENT_HEADER_BYTES as u64 + scan.valid_bytes() as u64;
+        // Only the last segment can end in an interrupted write, and only behind everything that a
+        // record says was committed.
+        if last && !segment.damaged && scan.next_sequence() > self.committed {
+            truncate(&segment.path, valid_bytes)?;
+            self.found.torn_bytes = segment.bytes - valid_bytes;
+            segment.bytes = valid_bytes;
+            return Ok(());
+        }
+        segment.damaged = true;
+        self.found.damage.push(Damage::BadBytes {
+            path: segment.path.clone(),
+            offset: valid_bytes,
+            error: Some(error),
+            sequence: scan.next_sequence(),
+            salvaged,
+        });
         Ok(())
     }
 
