@@ -6,11 +6,10 @@ use anyhow::{Context, Result};
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::Signal,
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
@@ -47,12 +46,11 @@ impl PolicyWatch {
         self.file.at(wall_now())
     }
 
-    /// Publishes every change into `sender`, for ever.
+    /// Publishes every change into `sender`, for ever; `hang_up` has the file read at once.
     ///
     /// # Errors
-    /// When the handler of SIGHUP cannot be installed.
-    pub async fn run(mut self, sender: Arc<watch::Sender<Policy>>) -> Result<()> {
-        let mut hang_up = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+    /// When the thread that reads the file failed.
+    pub async fn run(mut self, sender: watch::Sender<Policy>, mut hang_up: Signal) -> Result<()> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -122,6 +120,7 @@ fn wall_now() -> WallTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::signal::unix::{SignalKind, signal};
 
     fn policy_path(directory: &tempfile::TempDir, text: &str) -> PathBuf {
         let path = directory.path().join("policy.toml");
@@ -135,7 +134,8 @@ mod tests {
         let path = policy_path(&directory, "version = 1\ncue = 1\n");
         let watch = PolicyWatch::open(&path).expect("good");
         let (sender, mut receiver) = watch::channel(watch.now());
-        let task = tokio::spawn(watch.run(Arc::new(sender)));
+        let hang_up = signal(SignalKind::hangup()).expect("a handler");
+        let task = tokio::spawn(watch.run(sender, hang_up));
         policy_path(&directory, "version = 2\ncue = 22\n");
         receiver.changed().await.expect("published");
         assert_eq!((receiver.borrow().version, receiver.borrow().cue), (2, 22));

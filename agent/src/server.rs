@@ -58,6 +58,10 @@ enum Stage {
 /// # Errors
 /// Whatever keeps the agent from serving.
 pub async fn run(start: &Start, config: &Config, policy: PolicyWatch) -> Result<()> {
+    // Before anybody may send one: the default of each is death.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let hang_up = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let upstream = Upstream::new(&config.settlement.url).context("cannot make an HTTP client")?;
     let (policies, policy_now) = watch::channel(policy.now());
     let greet = |role| greeting(role, start.generation, start.proof);
@@ -66,13 +70,11 @@ pub async fn run(start: &Start, config: &Config, policy: PolicyWatch) -> Result<
     let stage = Arc::new(watch::Sender::new(Stage::Serving));
     tracing::info!(event = "agent_serves", generation = start.generation);
 
-    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let ended = {
         let vetting = serve_vets(vets, policy_now, &stage);
         let delivering = serve_deliveries(delivers, &upstream, &stage);
         let both = async { tokio::try_join!(vetting, delivering) };
-        let watching = policy.run(Arc::new(policies));
+        let watching = policy.run(policies, hang_up);
         tokio::pin!(both, watching);
         loop {
             tokio::select! {
@@ -157,6 +159,8 @@ async fn serve_deliveries(
                 Ok(())
             }
             FromAccess::Drain => {
+                // At once: a batch may stand right behind it.
+                delivery.handle_drain();
                 drain(stage);
                 Ok(())
             }
