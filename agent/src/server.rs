@@ -16,7 +16,6 @@ use anyhow::{Context, Result};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -67,25 +66,28 @@ pub async fn run(start: &Start, config: &Config, policy: PolicyWatch) -> Result<
     let greet = |role| greeting(role, start.generation, start.proof);
     let vets = Link::open(&start.socket, greet(Role::Vet)).await?;
     let delivers = Link::open(&start.socket, greet(Role::Deliver)).await?;
-    let stage = Arc::new(watch::Sender::new(Stage::Serving));
+    let stage = watch::Sender::new(Stage::Serving);
     tracing::info!(event = "agent_serves", generation = start.generation);
 
-    let ended = {
-        let vetting = serve_vets(vets, policy_now, &stage);
-        let delivering = serve_deliveries(delivers, &upstream, &stage);
-        let both = async { tokio::try_join!(vetting, delivering) };
-        let watching = policy.run(policies, hang_up);
-        tokio::pin!(both, watching);
-        loop {
-            tokio::select! {
-                ended = &mut both => break ended,
-                failed = &mut watching => return failed,
-                _ = terminate.recv() => drain(&stage),
-                _ = interrupt.recv() => drain(&stage),
-            }
-        }
+    let both = async {
+        tokio::try_join!(
+            serve_vets(vets, policy_now, &stage),
+            serve_deliveries(delivers, &upstream, &stage),
+        )
     };
-    ended?;
+    let watching = policy.run(policies, hang_up);
+    tokio::pin!(both, watching);
+    loop {
+        tokio::select! {
+            ended = &mut both => {
+                ended?;
+                break;
+            }
+            failed = &mut watching => return failed,
+            _ = terminate.recv() => drain(&stage),
+            _ = interrupt.recv() => drain(&stage),
+        }
+    }
     tracing::info!(event = "agent_left", generation = start.generation);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Plays the access process and settlement against the real `yao-agent` binary.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
@@ -153,13 +153,25 @@ impl Agent {
         write(directory.path(), "agent.toml", &config);
         write(directory.path(), "policy.toml", POLICY);
         let listener = UnixListener::bind(directory.path().join("s")).expect("bound");
+        listener.set_nonblocking(true).expect("a socket");
         let child = command(directory.path()).spawn().expect("built by cargo");
         Self { child, directory, listener }
     }
 
     /// Accepts the next socket and reads its greeting's raw frame.
     pub(crate) fn accept(&self) -> (Socket, Vec<u8>) {
-        let (stream, _) = self.listener.accept().expect("the agent connects");
+        let begun = Instant::now();
+        let stream = loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(begun.elapsed() < PATIENCE, "the agent does not connect");
+                    thread::sleep(Duration::from_millis(2));
+                }
+                Err(error) => panic!("cannot accept: {error}"),
+            }
+        };
+        stream.set_nonblocking(false).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let mut socket = Socket { stream, received: Vec::new() };
         let greeting = socket.frame();
