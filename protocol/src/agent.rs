@@ -177,8 +177,9 @@ impl<'a> FromAgent<'a> {
         };
         put_frame(out, kind, 0, request_id, |out| match self {
             Self::Greet(greet) => {
-                let software = greet.software.as_bytes();
-                let software = &software[..software.len().min(255)];
+                // Cut between characters, else the reader would find no text.
+                let end = greet.software.floor_char_boundary(255);
+                let software = &greet.software.as_bytes()[..end];
                 out.put_u16(greet.version);
                 out.put(&[greet.role as u8, 0]);
                 out.put_u32(greet.generation);
@@ -277,4 +278,34 @@ fn read_vet(r: &mut Reader<'_>) -> Result<Vet, WireError> {
         packet: PacketId(r.u64()?),
         shake: ShakeId(r.u64()?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{frame::split_frame, limits::AGENT_PAYLOAD_BYTES_MAX};
+
+    #[test]
+    fn a_long_software_version_is_cut_between_characters() {
+        let check = |software: String, expected_bytes: usize| {
+            let greet = Greet {
+                version: VERSION,
+                role: Role::Vet,
+                generation: 1,
+                proof: [7; 16],
+                software,
+            };
+            let mut bytes = Vec::new();
+            FromAgent::Greet(greet.clone()).put(&mut bytes, 0);
+            let whole = split_frame(&bytes, AGENT_PAYLOAD_BYTES_MAX).expect("within the limit");
+            let (frame, _) = whole.expect("whole");
+            let Ok(FromAgent::Greet(found)) = FromAgent::decode(frame) else {
+                panic!("a greeting that we wrote is read again")
+            };
+            assert_eq!(found.software, greet.software[..expected_bytes]);
+        };
+        check("x".repeat(300), 255);
+        check("摇".repeat(100), 255);
+        check(format!("ab{}", "摇".repeat(100)), 254);
+    }
 }

@@ -54,11 +54,12 @@ id! {
     KeyId(u32)
 }
 
-/// A sponsor, 0..64: its bit in a [`SponsorSet`].
+/// A sponsor, 0..64: its bit in a [`SponsorSet`]. Invariant: below 64, from JSON too, so that no
+/// shift by it can overflow.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(transparent)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct SponsorId(u8);
 
 impl SponsorId {
@@ -78,6 +79,21 @@ impl SponsorId {
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl TryFrom<u8> for SponsorId {
+    type Error = crate::WireError;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        let wrong = crate::WireError::Value { field: "sponsor", value: u64::from(number) };
+        Self::new(number).ok_or(wrong)
+    }
+}
+
+impl From<SponsorId> for u8 {
+    fn from(sponsor: SponsorId) -> Self {
+        sponsor.0
     }
 }
 
@@ -217,7 +233,9 @@ impl Fen {
     /// The amount in major units with `exponent` decimals: 500 with exponent 2 is "5.00".
     #[must_use]
     pub fn to_decimal(self, exponent: u8) -> String {
-        let unit = 10_u64.pow(u32::from(exponent.min(18)));
+        // 10^19 is the largest power of ten in 64 bits; no currency has more than four decimals.
+        let exponent = exponent.min(19);
+        let unit = 10_u64.pow(u32::from(exponent));
         if unit == 1 {
             return self.0.to_string();
         }
@@ -327,6 +345,8 @@ mod tests {
         check("184467440737095516.16", 2, None);
         assert_eq!(Fen(5).to_decimal(2), "0.05");
         assert_eq!(Fen(7).to_decimal(0), "7");
+        assert_eq!(Fen(u64::MAX).to_decimal(19), "1.8446744073709551615");
+        assert_eq!(Fen(u64::MAX).to_decimal(255), "1.8446744073709551615");
     }
 
     #[test]
@@ -336,5 +356,16 @@ mod tests {
         assert!(set.contains(three) && set.count() == 2);
         assert_eq!(set.without(three).iter().map(SponsorId::number).collect::<Vec<_>>(), [63]);
         assert!(SponsorId::new(64).is_none());
+    }
+
+    #[test]
+    fn no_json_makes_a_sponsor_above_63() {
+        let read = serde_json::from_str::<SponsorId>;
+        assert_eq!(read("63").ok(), SponsorId::new(63));
+        for wrong in ["64", "200", "255", "256", "-1"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let text = serde_json::to_string(&SponsorId::new(7)).expect("plain data");
+        assert_eq!(text, "7");
     }
 }

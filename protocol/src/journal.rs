@@ -165,6 +165,9 @@ impl Event {
                 r.reserved::<1>()?;
                 let (first, count) = (PacketIndex(r.u32()?), r.u32()?);
                 r.reserved::<4>()?;
+                if first.0.checked_add(count).is_none() {
+                    return Err(WireError::Value { field: "skip count", value: u64::from(count) });
+                }
                 Self::Skip { wave, reason, first, count, at: WallTime(r.u64()?) }
             }
             kind::CLOSE => {

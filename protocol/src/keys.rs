@@ -8,7 +8,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -262,15 +262,20 @@ impl KeySet {
     ///
     /// # Errors
     /// [`WireError::Forged`] when the bytes are no usable key, and when the owner already has
-    /// another key: a key is never replaced in place, it gets a new epoch or id.
+    /// another key: a key is never replaced in place, it gets a new epoch or id. The set is then
+    /// as it was.
     pub fn add(&mut self, file: &PublicKeyFile) -> Result<(), WireError> {
         let key = PublicKey::from_bytes(&file.key)
             .ok_or(WireError::Forged { what: "a public key file (no usable Ed25519 key)" })?;
-        match self.0.insert(file.owner, key) {
-            Some(old) if old != key => {
+        match self.0.entry(file.owner) {
+            Entry::Occupied(old) if *old.get() != key => {
                 Err(WireError::Forged { what: "a second, different key for the same owner" })
             }
-            _ => Ok(()),
+            Entry::Occupied(_) => Ok(()),
+            Entry::Vacant(free) => {
+                free.insert(key);
+                Ok(())
+            }
         }
     }
 
@@ -342,5 +347,12 @@ mod tests {
         set.add(&file).expect("the same again");
         let other = PublicKeyFile { owner, key: SignKey::from_seed(&[3; 32]).public().to_bytes() };
         assert!(set.add(&other).is_err());
+        let kept = set.ticket(CampaignId(2015), ShardId(17), Epoch(1)).map(|key| key.to_bytes());
+        assert_eq!((kept, set.len()), (Some(file.key), 1), "the refused key left no trace");
+    }
+
+    #[test]
+    fn nothing_to_verify_is_no_failure() {
+        assert!(verify_batch(context::TICKET, &[], &[], &[]).is_empty());
     }
 }

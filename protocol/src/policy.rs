@@ -1,7 +1,7 @@
 //! The policy: compiled rules that the agent hands to the access process as one immutable
 //! snapshot. JSON, at most one agent-link frame.
 
-use crate::{UserId, WireError};
+use crate::{UserId, WireError, limits::AGENT_PAYLOAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 /// What the access process obeys until the next snapshot.
@@ -30,8 +30,16 @@ impl Policy {
     /// Reads a policy; the ban list is sorted whatever the sender did.
     ///
     /// # Errors
-    /// [`WireError::Text`] for JSON that is not of this form.
+    /// [`WireError::TooLarge`] for more than a frame holds, [`WireError::Text`] for JSON that is not
+    /// of this form.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > AGENT_PAYLOAD_BYTES_MAX {
+            return Err(WireError::TooLarge {
+                what: "a policy",
+                length: bytes.len(),
+                limit: AGENT_PAYLOAD_BYTES_MAX,
+            });
+        }
         let mut policy: Self =
             serde_json::from_slice(bytes).map_err(|_| WireError::Text { field: "a policy" })?;
         policy.banned.sort_unstable();

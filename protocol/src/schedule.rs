@@ -118,7 +118,7 @@ impl Schedule {
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<WallTime> {
     let nanoseconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
-    u64::try_from(nanoseconds / 1_000).ok().map(WallTime)
+    u64::try_from(nanoseconds.div_euclid(1_000)).ok().map(WallTime)
 }
 
 /// `time` in RFC 3339, UTC.
@@ -168,6 +168,12 @@ mod tests {
         assert_eq!(schedule.waves[0].t0, Some(WallTime(1_424_269_800_000_000)));
         assert_eq!((schedule.waves[1].t0, schedule.waves[1].factor), (None, 1));
         assert_eq!(Schedule::decode(&schedule.encode()), Ok(schedule));
+    }
+
+    #[test]
+    fn no_time_before_the_epoch_passes_for_one_after_it() {
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00Z"), Some(WallTime(0)));
+        assert_eq!(parse_rfc3339("1969-12-31T23:59:59.9999999Z"), None);
     }
 
     #[test]

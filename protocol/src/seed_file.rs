@@ -243,7 +243,11 @@ impl SeedHeader {
     /// The signature is checked first; whatever follows it is the generator's fault.
     pub fn decode(bytes: &[u8], key: &PublicKey) -> Result<Self, WireError> {
         let length = Self::peek_length(bytes)?;
-        if bytes.len() != length {
+        if bytes.len() > length {
+            let extra = bytes.len() - length;
+            return Err(WireError::Trailing { what: "a seed file's header", extra });
+        }
+        if bytes.len() < length {
             return Err(WireError::Short {
                 what: "a seed file's header",
                 have: bytes.len(),
@@ -337,6 +341,7 @@ fn read_section(r: &mut Reader<'_>) -> Result<Section, WireError> {
     for _ in 0..segment_count {
         let segment = Segment { duration_us: r.u64()?, packets: r.u32()? };
         r.reserved::<4>()?;
+        // 64 segments of less than 2^48 us each: the sum below cannot overflow.
         in_range("segment duration", segment.duration_us, 1..1 << 48)?;
         total += segment.duration_us;
         segments.push(segment);

@@ -269,6 +269,9 @@ impl Answer {
         }
         known_version("a settlement answer", r.u16()?)?;
         let count = usize::from(r.u16()?);
+        if !(1..=BATCH_RECORDS_MAX).contains(&count) {
+            return Err(WireError::Value { field: "answer count", value: count as u64 });
+        }
         let mut answer = Self {
             campaign: CampaignId(r.u64()?),
             shard: ShardId(r.u32()?),

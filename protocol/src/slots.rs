@@ -59,7 +59,7 @@ impl Slot {
     /// Reads the slot in `bytes`, 4,096 of them.
     ///
     /// # Errors
-    /// The checksum is checked first; then magic, version and length.
+    /// The checksum is checked first; then magic, version, sequence, length, and that zeros follow.
     pub fn decode(magic: [u8; 8], bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new("a slot", bytes);
         let covered = r.bytes(SLOT_BYTES - CHECKSUM_BYTES)?;
@@ -78,7 +78,15 @@ impl Slot {
         let length = usize::from(r.u16()?);
         r.reserved::<4>()?;
         let sequence = r.u64()?;
-        Ok(Self { sequence, payload: r.bytes(length)?.to_vec() })
+        if sequence == u64::MAX {
+            // No slot could ever follow it.
+            return Err(WireError::Value { field: "slot sequence", value: sequence });
+        }
+        let payload = r.bytes(length)?.to_vec();
+        if r.rest().iter().any(|byte| *byte != 0) {
+            return Err(WireError::Trailing { what: "a slot", extra: r.rest().len() });
+        }
+        Ok(Self { sequence, payload })
     }
 }
 

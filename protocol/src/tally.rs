@@ -12,7 +12,7 @@ use crate::{
     CampaignId, KeyId, SponsorSet, UserId, WallTime, WireError,
     codec::{Put, Reader},
     keys::{MAC_BYTES, MacKey, context},
-    limits::WINS_PER_USER_MAX,
+    limits::SPONSORS_MAX,
 };
 
 /// Bytes of a tally.
@@ -27,7 +27,8 @@ pub struct Tally {
     pub campaign: CampaignId,
     /// The user.
     pub user: UserId,
-    /// How many packets, 0..=16.
+    /// How many packets, 0..=64. A user who hopped nodes may have one of every sponsor, more than
+    /// the campaign allows: the tally says so truly, and settlement pays the limit only.
     pub wins: u8,
     /// From which sponsors.
     pub sponsors: SponsorSet,
@@ -100,7 +101,7 @@ impl Tally {
         };
         r.array::<MAC_BYTES>()?;
         r.finish()?;
-        if wins > WINS_PER_USER_MAX || u32::from(wins) < tally.sponsors.count() {
+        if usize::from(wins) > SPONSORS_MAX || u32::from(wins) < tally.sponsors.count() {
             return Err(WireError::Value { field: "wins", value: u64::from(wins) });
         }
         Ok(tally)
