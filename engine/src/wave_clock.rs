@@ -154,7 +154,8 @@ mod tests {
     use yao_protocol::{Fen, PacketIndex, WaveIndex, seed_file::Segment};
 
     fn clock(factor: u32, halts: &[(u64, u64)]) -> WaveClock {
-        let halt = |(from, until): &(u64, u64)| Halt { from: WallTime(*from), until: WallTime(*until) };
+        let halt =
+            |(from, until): &(u64, u64)| Halt { from: WallTime(*from), until: WallTime(*until) };
         WaveClock::new(WallTime(1_000), factor).with_halts(halts.iter().map(halt).collect())
     }
 

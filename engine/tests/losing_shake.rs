@@ -3,7 +3,11 @@
 //! Allocations are counted, so that promise holds or fails on any machine. Time is measured only in
 //! release builds, as the median of many batches.
 #![expect(unsafe_code, reason = "a counting global allocator can only be written so")]
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement reads the clock and reports")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a measurement reads the clock and reports"
+)]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -78,8 +82,7 @@ fn a_losing_shake_allocates_nothing_and_takes_at_most_150_ns() {
     Hello { version_min: 1, version_max: 1, software: 1, campaign, tally, token }
         .put(&mut bytes, 1);
     engine.handle_received(now, &surroundings, connection.slot, &bytes, &mut out);
-    let identity =
-        Identity { user: UserId(1), device: 0, risk: 0, expires_at: WallTime(u64::MAX) };
+    let identity = Identity { user: UserId(1), device: 0, risk: 0, expires_at: WallTime(u64::MAX) };
     engine.handle_token(&surroundings, connection, Some(identity), &mut out);
     while engine.poll_effect().is_some() {}
     bytes.clear();

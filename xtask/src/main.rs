@@ -1,2 +1,56 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: the repository's own commands. Reads like the list it is.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a command answers on standard output")]
+
+mod ci;
+mod demo;
+mod event;
+mod http;
+mod layers;
+mod process;
+mod shell;
+mod table;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The repository's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole small event: seeds, ledger, node, agent, 5,000 clients, audit.
+    Demo(demo::DemoArguments),
+    /// Run every test.
+    Test,
+    /// Everything that continuous integration checks.
+    Ci,
+    /// Prove who imports whom.
+    Layers,
+    /// Check the repository's own rules.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result: Result<()> = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test => ci::test(),
+        Command::Ci => ci::run(),
+        Command::Layers => layers::run(),
+        Command::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

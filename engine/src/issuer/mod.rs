@@ -30,7 +30,7 @@ use yao_protocol::{
     journal::{Event, SkipReason},
     keys::SignKey,
     policy::Policy,
-    seed_file::{SeedRecord, Section},
+    seed_file::{Section, SeedRecord},
     tally::Tally,
     ticket::{Ticket, TicketBody},
 };

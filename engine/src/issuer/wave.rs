@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use yao_protocol::{
     Fen, PacketIndex, SponsorSet, WaveIndex,
     limits::SPONSORS_MAX,
-    seed_file::{SeedRecord, Section},
+    seed_file::{Section, SeedRecord},
 };
 
 /// Where a wave stands.
@@ -216,7 +216,8 @@ impl Wave {
         // Whether the moments around now are known: then credit comes with each packet that passes
         // its own, and none is late for want of credit. Else the plan's curve stands in for them.
         let all_read = self.high == self.count;
-        let known = all_read || self.reserved.back().is_some_and(|p| p.record.offset_us > offset_us);
+        let known =
+            all_read || self.reserved.back().is_some_and(|p| p.record.offset_us > offset_us);
         let mut passed = 0_u64;
         while let Some(packet) = self.reserved.front().copied() {
             let moment = packet.record.offset_us;
@@ -356,7 +357,8 @@ impl Wave {
             WaveState::Idle | WaveState::Closed => Timestamp::NEVER,
             WaveState::Armed => {
                 let t0 = anchor.timestamp(clock.t0());
-                let lead = anchor.timestamp(yao_protocol::WallTime(clock.t0().0.saturating_sub(LEAD_US)));
+                let lead =
+                    anchor.timestamp(yao_protocol::WallTime(clock.t0().0.saturating_sub(LEAD_US)));
                 if now < lead { lead } else { t0.max(now.plus_ns(STEP_NS_MIN)) }
             }
             WaveState::Running => self.running_deadline(now, anchor, clock),

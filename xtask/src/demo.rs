@@ -1,0 +1,156 @@
+//! `cargo xtask demo`: a whole small event with the real programs, and the audit that it balanced.
+
+use crate::{
+    event::{self, Event, Plan},
+    process::Process,
+    table,
+};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// From now to T0, seconds: the crowd connects meanwhile.
+const LEAD_SECONDS: u64 = 6;
+/// The wave of campaigns/demo.toml, seconds.
+const WAVE_SECONDS: u64 = 10;
+/// How long the crowd stays after the wave, seconds.
+const AFTER_SECONDS: u64 = 4;
+
+/// What can be chosen.
+#[derive(Args)]
+pub(crate) struct DemoArguments {
+    /// Print the audit as one JSON object on the last line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How many SDK clients shake.
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) clients: u32,
+}
+
+/// Runs the event; an error unless everything balances.
+pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
+    let plan = Plan {
+        campaign_file: "campaigns/demo.toml",
+        campaign: 1,
+        shard: 0,
+        factor: 1,
+        shake_interval_ms: 200,
+        threads: 2,
+        grace_seconds: 3,
+        release: false,
+    };
+    let mut event = Event::prepare("demo", plan)?;
+    let start = Instant::now();
+    let result = play(&mut event, arguments.clients);
+    let audit = result.with_context(|| {
+        format!("the event's files are kept in {}", event.directory().display())
+    })?;
+    print_audit(&audit, start.elapsed());
+    if arguments.json {
+        println!("{audit}");
+    }
+    if audit["verdict"] != "balanced" {
+        bail!("the audit is not balanced; files are kept in {}", event.directory().display());
+    }
+    drop(event.stop_ledger());
+    std::fs::remove_dir_all(event.directory())?;
+    Ok(())
+}
+
+fn play(event: &mut Event, clients: u32) -> Result<Value> {
+    event.start_ledger()?;
+    event.start_access()?;
+    event.await_agent()?;
+    println!(
+        "ledger, node (2 shard threads) and agent serve; {clients} SDK clients connect to {}",
+        event.tcp_address()
+    );
+    event.write_schedule(2, Some(event::wall_time_in(LEAD_SECONDS)?))?;
+    let (code, answer) = event.post("/reload")?;
+    if code != 200 {
+        bail!("the schedule was refused: {answer}");
+    }
+    println!("armed: 10,000 packets of 10,000.00 CNY from T0 = {LEAD_SECONDS} s on, for 10 s");
+    let seconds = LEAD_SECONDS + WAVE_SECONDS + AFTER_SECONDS;
+    let mut crowd = start_crowd(event, clients, seconds)?;
+    let start = Instant::now();
+    let mut second = 0;
+    while crowd.is_running()? {
+        // The progress is for people: once a second is what they can read.
+        std::thread::sleep(Duration::from_millis(20));
+        if start.elapsed().as_secs() <= second {
+            continue;
+        }
+        second = start.elapsed().as_secs();
+        progress(event, second)?;
+        if second == LEAD_SECONDS + 4 {
+            let (code, answer) = event.post("/agent/swap")?;
+            println!("      agent swapped: {} ({code})", answer.trim());
+            if code != 200 {
+                bail!("the swap was refused");
+            }
+        }
+        if second == LEAD_SECONDS + 7 {
+            println!("      agent {} killed with -9", event.kill_agent()?);
+        }
+    }
+    crowd.finish()?;
+    event.await_settled()?;
+    event.stop_access()?;
+    println!("the node drained and ended; audit:");
+    event.audit(&["tickets.log"])
+}
+
+fn start_crowd(event: &Event, clients: u32, seconds: u64) -> Result<Process> {
+    let mut command = event.program("netbench");
+    command.arg("crowd").args(event.load_options());
+    command.args(["--clients", &clients.to_string(), "--seconds", &seconds.to_string()]);
+    command.args(["--tickets", "tickets.log"]).stdout(std::process::Stdio::null());
+    Process::start("crowd", &mut command, &event.path("crowd.log"))
+}
+
+fn progress(event: &Event, second: u64) -> Result<()> {
+    let status = event.status()?;
+    let wave = &status["waves"][0];
+    let spool = &status["spool"];
+    println!(
+        "{second:>3} s  wave {:>7}  connected {:>5}  shakes {:>7}  issued {:>5}  opened {:>5}  \
+         settled {:>5}  agent {} {}",
+        wave["state"].as_str().unwrap_or("-"),
+        status["users"],
+        status["shakes"],
+        wave["wave_issued_total"],
+        spool["acknowledged_total"],
+        spool["watermark"],
+        status["agent"]["generation"],
+        status["agent"]["state"].as_str().unwrap_or("-"),
+    );
+    Ok(())
+}
+
+fn print_audit(audit: &Value, took: Duration) {
+    let keys = [
+        "verdict",
+        "planned",
+        "opened",
+        "issued",
+        "skipped",
+        "unissued",
+        "settled",
+        "planned_fen",
+        "settled_fen",
+        "duplicates",
+        "lost",
+        "limit_violations",
+        "early_releases",
+        "release_lag_ms_p99",
+    ];
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let rows: Vec<(String, String)> =
+        keys.iter().map(|key| ((*key).to_owned(), plain(&audit[*key]))).collect();
+    table::print(&format!("audit after {:.0} s", took.as_secs_f64()), &rows);
+    for problem in audit["problems"].as_array().into_iter().flatten() {
+        println!("  ! {}", plain(problem));
+    }
+}

@@ -1,0 +1,341 @@
+//! A whole event in a directory of its own: seeds, keys, configuration, ledger, node and agent. The
+//! demo and the soaks drive it.
+
+use crate::{
+    http,
+    process::{self, Process},
+    shell,
+};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use yao_protocol::{
+    CampaignId, WallTime, WaveIndex,
+    schedule::{Schedule, WaveSchedule},
+};
+
+/// How an event differs from another.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Campaign file, relative to the repository.
+    pub(crate) campaign_file: &'static str,
+    /// Its id.
+    pub(crate) campaign: u64,
+    /// The node's shard.
+    pub(crate) shard: u32,
+    /// How much faster than the clock the wave runs.
+    pub(crate) factor: u32,
+    /// Least time between two shakes of a connection, ms.
+    pub(crate) shake_interval_ms: u32,
+    /// Shard threads of the node.
+    pub(crate) threads: u16,
+    /// Wall time after the wave's end in which packets may still be taken, seconds.
+    pub(crate) grace_seconds: u32,
+    /// Whether optimised binaries are used.
+    pub(crate) release: bool,
+}
+
+/// A prepared event; its servers end with it.
+pub(crate) struct Event {
+    plan: Plan,
+    directory: PathBuf,
+    binaries: PathBuf,
+    ledger: Option<Process>,
+    access: Option<Process>,
+    ledger_address: String,
+    tcp_address: String,
+    admin_address: String,
+}
+
+impl Event {
+    /// Builds the binaries and prepares everything up to the first start.
+    pub(crate) fn prepare(name: &str, plan: Plan) -> Result<Self> {
+        let binaries = build(plan.release)?;
+        let directory = shell::root().join("target").join(format!("{name}-{}", std::process::id()));
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::create_dir_all(&directory)?;
+        let free = "127.0.0.1:0".to_owned();
+        let event = Self {
+            plan,
+            directory,
+            binaries,
+            ledger: None,
+            access: None,
+            ledger_address: free.clone(),
+            tcp_address: free.clone(),
+            admin_address: free,
+        };
+        event.make_seeds_and_keys()?;
+        Ok(event)
+    }
+
+    /// Where everything of the event lies.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A path inside it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// One of our programs, with as many descriptors as this user may have.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""]);
+        command.arg(self.binaries.join(name)).current_dir(&self.directory);
+        command
+    }
+
+    fn make_seeds_and_keys(&self) -> Result<()> {
+        let campaign = shell::root().join(self.plan.campaign_file);
+        shell::output(self.program("netbench").args(["keys", "--out", "session"]))?;
+        let shard = self.plan.shard.to_string();
+        let mut generate = self.program("yao-seedgen");
+        generate.arg("generate").arg("--campaign").arg(&campaign);
+        generate.args(["--secret", "campaign.secret", "--out", "seeds", "--shard", &shard]);
+        shell::output(&mut generate)?;
+        fs::create_dir_all(self.path("keys"))?;
+        for entry in fs::read_dir(self.path("seeds").join("keyset"))? {
+            let path = entry?.path();
+            let name = path.file_name().context("an entry has a name")?.to_owned();
+            fs::copy(&path, self.path("keys").join(name))?;
+        }
+        let mut init = self.program("yao-ledger");
+        init.args(["init", "--signing-key", "settlement.key.json", "--key-id", "1"]);
+        shell::output(init.args(["--keys", "keys"]))?;
+        fs::write(self.path("policy.toml"), "version = 1\ncue = 1\n")?;
+        self.write_schedule(1, None)?;
+        self.write_config()?;
+        shell::output(self.program("yao-access").args(["init", "--config", "yao.toml"]))?;
+        Ok(())
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let plan = &self.plan;
+        let agent = self.binaries.join("yao-agent");
+        let config = format!(
+            "[node]\nname = \"node-{shard:05}\"\nstate = \"state\"\nkeys = \"keys\"\n\
+             [listen]\ntcp = [\"{tcp}\"]\nthreads = {threads}\n\
+             [shard]\nseed = \"seeds/shard-{shard:05}.yaoseed\"\n\
+             key = \"seeds/shard-{shard:05}.yaokey\"\n\
+             manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
+             [identity]\njwks = \"session/session.jwks.json\"\n\
+             [session]\nshake_interval_ms = {interval}\n\
+             [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
+             [admin]\nlisten = \"{admin}\"\n\
+             [drain]\nper_second = 20000\ndeadline_seconds = 20\n",
+            shard = plan.shard,
+            tcp = self.tcp_address,
+            threads = plan.threads,
+            interval = plan.shake_interval_ms,
+            agent = agent.display(),
+            // A unix socket's path is short: 107 bytes at most, wherever the repository lies.
+            socket = socket_path().display(),
+            admin = self.admin_address,
+        );
+        fs::write(self.path("yao.toml"), config)?;
+        let agent = format!(
+            "[settlement]\nurl = \"http://{}\"\n[policy]\nfile = \"policy.toml\"\n",
+            self.ledger_address
+        );
+        Ok(fs::write(self.path("agent.toml"), agent)?)
+    }
+
+    /// Writes the schedule; `t0` `None` leaves the wave unarmed.
+    pub(crate) fn write_schedule(&self, version: u64, t0: Option<WallTime>) -> Result<()> {
+        let wave = WaveSchedule {
+            index: WaveIndex(0),
+            t0,
+            factor: self.plan.factor,
+            grace_seconds: self.plan.grace_seconds,
+        };
+        let campaign = CampaignId(self.plan.campaign);
+        let schedule = Schedule { version, campaign, waves: vec![wave] };
+        Ok(fs::write(self.path("schedule.toml"), schedule.encode())?)
+    }
+
+    /// Starts (or starts again) the ledger, on the port it had before.
+    pub(crate) fn start_ledger(&mut self) -> Result<()> {
+        let mut command = self.program("yao-ledger");
+        command.args(["serve", "--listen", &self.ledger_address, "--database", "ledger.db"]);
+        command.args(["--signing-key", "settlement.key.json", "--keys", "keys"]);
+        command.args(["--manifest", "seeds/manifest.yaomanifest"]);
+        let (process, ready) = Process::serve("ledger", &mut command, &self.path("ledger.log"))?;
+        self.ledger_address = text(&ready["http"])?;
+        self.ledger = Some(process);
+        Ok(())
+    }
+
+    /// Starts (or starts again) the node, on the ports it had before.
+    pub(crate) fn start_access(&mut self) -> Result<()> {
+        self.write_config()?;
+        let mut command = self.program("yao-access");
+        command.args(["--config", "yao.toml"]);
+        let (process, ready) = Process::serve("access", &mut command, &self.path("access.log"))?;
+        self.tcp_address = text(&ready["tcp"][0])?;
+        self.admin_address = text(&ready["admin"])?;
+        self.access = Some(process);
+        Ok(())
+    }
+
+    /// kill -9 of the node.
+    pub(crate) fn kill_access(&mut self) -> Result<()> {
+        self.access.take().context("the node runs")?.kill()
+    }
+
+    /// kill -9 of the ledger.
+    pub(crate) fn kill_ledger(&mut self) -> Result<()> {
+        self.ledger.take().context("the ledger runs")?.kill()
+    }
+
+    /// kill -9 of the agent that serves now.
+    pub(crate) fn kill_agent(&self) -> Result<u64> {
+        let status = self.status()?;
+        let id = status["agent"]["pid"].as_u64().context("an agent runs")?;
+        process::signal("KILL", u32::try_from(id)?)?;
+        Ok(id)
+    }
+
+    /// Ends the node in order and says whether every client had left.
+    pub(crate) fn stop_access(&mut self) -> Result<()> {
+        let process = self.access.take().context("the node runs")?;
+        let log = process.log_tail();
+        let status = process.terminate()?;
+        if !status.success() {
+            bail!("the node ended with {status}:\n{log}");
+        }
+        Ok(())
+    }
+
+    /// Ends the ledger in order.
+    pub(crate) fn stop_ledger(&mut self) -> Result<()> {
+        let status = self.ledger.take().context("the ledger runs")?.terminate()?;
+        if !status.success() {
+            bail!("the ledger ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// The node's `/status`.
+    pub(crate) fn status(&self) -> Result<Value> {
+        http::get(&self.admin_address, "/status")
+    }
+
+    /// Status code and text of a POST to the node's admin port.
+    pub(crate) fn post(&self, path: &str) -> Result<(u16, String)> {
+        http::post(&self.admin_address, path)
+    }
+
+    /// Where clients connect.
+    pub(crate) fn tcp_address(&self) -> &str {
+        &self.tcp_address
+    }
+
+    /// The node's process id.
+    pub(crate) fn access_id(&self) -> Result<u32> {
+        Ok(self.access.as_ref().context("the node runs")?.id())
+    }
+
+    /// Options that every netbench load of this event shares.
+    pub(crate) fn load_options(&self) -> Vec<String> {
+        let campaign = self.plan.campaign.to_string();
+        let options = [
+            ("--addr", self.tcp_address.as_str()),
+            ("--session-key", "session/session.key.pem"),
+            ("--kid", "dev-1"),
+            ("--audience", "yao"),
+            ("--campaign", &campaign),
+            ("--first-user", "1"),
+        ];
+        options.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]).collect()
+    }
+
+    /// Waits until an agent serves.
+    pub(crate) fn await_agent(&self) -> Result<()> {
+        self.await_status("an agent that serves", Duration::from_secs(20), |status| {
+            status["agent"]["state"] == "serving"
+        })
+    }
+
+    /// Waits until settlement has answered every open that was acknowledged.
+    pub(crate) fn await_settled(&self) -> Result<()> {
+        self.await_status("every open to be settled", Duration::from_secs(60), |status| {
+            let spool = &status["spool"];
+            let next = spool["next_sequence"].as_u64().unwrap_or(0);
+            spool["watermark"].as_u64().is_some_and(|watermark| watermark + 1 >= next)
+        })
+    }
+
+    fn await_status(
+        &self,
+        what: &str,
+        time_max: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            if status.as_ref().is_ok_and(&holds) {
+                return Ok(());
+            }
+            if start.elapsed() > time_max {
+                let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
+                bail!("waited {time_max:?} for {what} in vain; the last status: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs the audit and returns its verdict object, balanced or not.
+    pub(crate) fn audit(&self, ticket_logs: &[&str]) -> Result<Value> {
+        let mut command = self.program("netbench");
+        command.args(["audit", "--manifest", "seeds/manifest.yaomanifest", "--seeds", "seeds"]);
+        command.args(["--keys", "keys", "--state", "state", "--schedule", "schedule.toml"]);
+        command.args(["--ledger", &format!("http://{}", self.ledger_address), "--json"]);
+        for log in ticket_logs {
+            command.args(["--tickets", log]);
+        }
+        let output = command.stderr(std::process::Stdio::inherit()).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let line = text.lines().last().context("the audit printed nothing")?;
+        serde_json::from_str(line).context("the audit's last line is JSON")
+    }
+}
+
+/// This instant and `seconds` more.
+pub(crate) fn wall_time_in(seconds: u64) -> Result<WallTime> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(WallTime(u64::try_from(now.as_micros())?).plus_us(seconds * 1_000_000))
+}
+
+fn text(value: &Value) -> Result<String> {
+    Ok(value.as_str().context("the ready line names an address")?.to_owned())
+}
+
+fn socket_path() -> PathBuf {
+    std::env::temp_dir().join(format!("yao-agent-{}.sock", std::process::id()))
+}
+
+/// Builds our programs and says where they are.
+fn build(release: bool) -> Result<PathBuf> {
+    let mut command = shell::cargo();
+    command.args(["build", "--bins"]);
+    for package in ["yao-access", "yao-agent", "yao-ledger", "yao-seedgen", "yao-bench"] {
+        command.args(["--package", package]);
+    }
+    if release {
+        command.arg("--release");
+    }
+    shell::run(&mut command)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| shell::root().join("target"), PathBuf::from);
+    Ok(target.join(if release { "release" } else { "debug" }))
+}

@@ -1,0 +1,40 @@
+//! Just enough HTTP to ask our own servers on loopback: one request, one answer, one connection.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// An answer must come within this time: a swap of the agent takes seconds.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// The body of `GET path`, as JSON.
+pub(crate) fn get(address: &str, path: &str) -> Result<Value> {
+    let (status, body) = ask(address, "GET", path)?;
+    if status != 200 {
+        bail!("GET {path} answered {status}: {}", body.trim());
+    }
+    serde_json::from_str(&body).with_context(|| format!("GET {path} answers JSON"))
+}
+
+/// Status and body of `POST path`.
+pub(crate) fn post(address: &str, path: &str) -> Result<(u16, String)> {
+    ask(address, "POST", path)
+}
+
+fn ask(address: &str, method: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connect {address}"))?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    // HTTP/1.0: the answer ends with the connection and is never chunked.
+    let request =
+        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a head")?;
+    let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Ok((status.context("an HTTP answer has a status")?, body.to_owned()))
+}
