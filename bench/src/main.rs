@@ -1,23 +1,56 @@
-//! `netbench`: temporary front until the whole tool is there.
+//! `netbench`: load, comparison and audit of Yao.
+#![forbid(unsafe_code)]
+
 mod crowd;
 mod identity;
+mod idle;
+mod load;
+mod opens;
+mod shake;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Load, comparison and audit of Yao.
 #[derive(Parser)]
+#[command(name = "netbench", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
 #[derive(Subcommand)]
 enum Command {
+    Shake(shake::ShakeArgs),
+    Opens(opens::OpensArgs),
+    Idle(idle::IdleArgs),
     Crowd(crowd::CrowdArgs),
+    /// Make a session key pair for load: `session.key.pem` and `session.jwks.json`
     Keys {
+        /// Folder that gets both files
         #[arg(long)]
-        out: std::path::PathBuf,
+        out: PathBuf,
     },
 }
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+
+fn main() -> ExitCode {
+    let result: Result<()> = match Arguments::parse().command {
+        Command::Shake(args) => shake::run(&args),
+        Command::Opens(args) => opens::run(&args),
+        Command::Idle(args) => idle::run(&args),
         Command::Crowd(args) => crowd::run(args),
-        Command::Keys { out } => identity::create_keys(&out).map(|_| ()),
+        Command::Keys { out } => identity::create_keys(&out),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; the exit code says it all the same.
+            #[expect(clippy::print_stderr, reason = "a command tells its error there")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,0 +1,26 @@
+//! The load generator: raw frames over many non-blocking connections on one thread, so that it
+//! costs as little as a generator can. `shake`, `opens`, `idle`, `malformed` and `compare` drive it.
+//!
+//! Never the SDK: that is what `netbench crowd` is for. Never reads the server's memory or clock.
+
+mod counts;
+mod fleet;
+mod meter;
+mod peer;
+mod target;
+mod ticket_log;
+
+pub(crate) use counts::{Counts, Latency};
+pub(crate) use fleet::{Fleet, Pace, Plan};
+pub(crate) use meter::{Meter, pin_to_core};
+pub(crate) use peer::Opens;
+pub(crate) use target::{Target, TargetArgs};
+pub(crate) use ticket_log::TicketLog;
+
+use std::{sync::OnceLock, time::Instant};
+
+/// Monotonic time of this process, ns.
+pub(crate) fn now_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
