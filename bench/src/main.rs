@@ -1,6 +1,7 @@
 //! `netbench`: load, comparison and audit of Yao.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod crowd;
 mod identity;
 mod idle;
@@ -25,6 +26,9 @@ enum Command {
     Shake(shake::ShakeArgs),
     Opens(opens::OpensArgs),
     Idle(idle::IdleArgs),
+    Compare(compare::CompareArgs),
+    #[command(hide = true)]
+    Worker(compare::WorkerArgs),
     Crowd(crowd::CrowdArgs),
     /// Make a session key pair for load: `session.key.pem` and `session.jwks.json`
     Keys {
@@ -39,6 +43,8 @@ fn main() -> ExitCode {
         Command::Shake(args) => shake::run(&args),
         Command::Opens(args) => opens::run(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Worker(args) => compare::run_worker(&args),
         Command::Crowd(args) => crowd::run(args),
         Command::Keys { out } => identity::create_keys(&out),
     };
