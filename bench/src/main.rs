@@ -6,6 +6,7 @@ mod crowd;
 mod identity;
 mod idle;
 mod load;
+mod malformed;
 mod opens;
 mod shake;
 
@@ -26,6 +27,7 @@ enum Command {
     Shake(shake::ShakeArgs),
     Opens(opens::OpensArgs),
     Idle(idle::IdleArgs),
+    Malformed(malformed::MalformedArgs),
     Compare(compare::CompareArgs),
     #[command(hide = true)]
     Worker(compare::WorkerArgs),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Shake(args) => shake::run(&args),
         Command::Opens(args) => opens::run(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Malformed(args) => malformed::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Worker(args) => compare::run_worker(&args),
         Command::Crowd(args) => crowd::run(args),

@@ -1,0 +1,237 @@
+//! `netbench malformed`: broken frames before and after HELLO, and whether anybody else notices.
+//!
+//! Ordinary connections shake all the time. One-second windows take turns: without the attack, with
+//! it, without it again. The claim is about the median of the windows' p99; the third kind of window
+//! is the control, which says how much the first kind differs from itself.
+
+mod attack;
+mod mutate;
+
+use crate::load::{Fleet, Latency, Meter, Opens, Pace, Plan, Target, TargetArgs, now_ns};
+use anyhow::{Context, Result, bail};
+use attack::{Attack, Outcomes};
+use mutate::Mutator;
+use serde::Serialize;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// A fault harms nobody when the median p99 stays within this ratio, or within [`SLACK_US`].
+const RATIO_MAX: f64 = 1.5;
+/// See [`RATIO_MAX`].
+const SLACK_US: u64 = 5_000;
+/// Memory that the server may keep after the attack, bytes.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+/// One window.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Users of the attack begin here, far from the others.
+const ATTACK_USERS: u64 = 1 << 40;
+/// Rounds of windows at most, should the attack be slower than planned.
+const ROUNDS_MAX: usize = 120;
+
+/// Broken frames before and after HELLO, and whether anybody else notices
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MalformedArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Process whose memory is read
+    #[arg(long)]
+    server_pid: u32,
+    /// Broken frames in all, half of them after HELLO
+    #[arg(long, default_value_t = 100_000)]
+    frames: u64,
+    /// Rounds of three one-second windows: without, with, without
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Ordinary connections
+    #[arg(long, default_value_t = 200)]
+    connections: usize,
+    /// Shakes a second of all ordinary connections together
+    #[arg(long, default_value_t = 2_000.0)]
+    rate: f64,
+    /// Folder of golden vectors whose bytes are mutated too
+    #[arg(long)]
+    vectors: Option<PathBuf>,
+    /// Seed of the mutations
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    verdict: &'static str,
+    rounds: usize,
+    outcomes: Outcomes,
+    /// Median p99 of the ordinary connections, us.
+    p99_us_without: u64,
+    p99_us_with: u64,
+    p99_us_control: u64,
+    ratio_with: f64,
+    ratio_control: f64,
+    /// Ordinary shakes that got no good answer.
+    errors: u64,
+    private_dirty_before: u64,
+    private_dirty_after: u64,
+    problems: Vec<String>,
+}
+
+/// Runs the attack to its end.
+///
+/// # Errors
+/// The node harmed somebody, grew, or ended.
+pub(crate) fn run(args: &MalformedArgs) -> Result<()> {
+    let meter = Meter::new(args.server_pid)?;
+    let mut fleet = Fleet::new(Plan {
+        target: Target::node(&args.target)?,
+        opens: Opens::Never,
+        relogin: false,
+        reconnect: false,
+        spin: false,
+        log: None,
+        seed: args.seed,
+    })?;
+    fleet.connect(args.connections)?;
+    let pace = Pace::Open { per_second: args.rate };
+    fleet.run(pace, WINDOW)?;
+    let mut attack_target = args.target.clone();
+    attack_target.first_user = ATTACK_USERS;
+    let mutator = Mutator::new(args.seed, args.target.campaign, args.vectors.as_deref())?;
+    let rounds = u64::try_from(args.rounds)?.max(1);
+    let per_window = args.frames.div_ceil(rounds);
+    let mut attack = Attack::new(Target::node(&attack_target)?, mutator)?;
+    let before = meter.private_dirty_bytes()?;
+    let mut p99 = [const { Vec::new() }; 3];
+    let mut errors = 0;
+    let mut round = 0;
+    while round < args.rounds || attack.outcomes().frames < args.frames {
+        if round == ROUNDS_MAX {
+            let sent = attack.outcomes().frames;
+            bail!("only {sent} of {} broken frames were sent in {ROUNDS_MAX} s", args.frames);
+        }
+        for (kind, p99) in p99.iter_mut().enumerate() {
+            fleet.take();
+            if kind == 1 {
+                attack = with_attack(attack, per_window, || fleet.run(pace, WINDOW))?;
+            } else {
+                fleet.run(pace, WINDOW)?;
+            }
+            let (counts, latency, _) = fleet.take();
+            errors += counts.troubles();
+            p99.push(latency.p99);
+            tell(round, kind, latency)?;
+        }
+        round += 1;
+    }
+    let after = meter.private_dirty_bytes().context("the server ended")?;
+    let [without, with, control] = p99.map(median);
+    let mut report = Report {
+        verdict: "unharmed",
+        rounds: round,
+        outcomes: attack.outcomes().clone(),
+        p99_us_without: without,
+        p99_us_with: with,
+        p99_us_control: control,
+        ratio_with: with as f64 / without.max(1) as f64,
+        ratio_control: control as f64 / without.max(1) as f64,
+        errors,
+        private_dirty_before: before,
+        private_dirty_after: after,
+        problems: Vec::new(),
+    };
+    judge(&mut report);
+    print(&report, args.json)
+}
+
+/// Runs `ordinary` while another thread attacks.
+fn with_attack(
+    mut attack: Attack,
+    frames: u64,
+    ordinary: impl FnOnce() -> Result<()>,
+) -> Result<Attack> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stop);
+    let until = now_ns() + u64::try_from(WINDOW.as_nanos())?;
+    let attacker = thread::spawn(move || {
+        attack.run(frames, until, || seen.load(Ordering::Relaxed)).map(|()| attack)
+    });
+    let result = ordinary();
+    stop.store(true, Ordering::Relaxed);
+    let attack = attacker.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))??;
+    result.map(|()| attack)
+}
+
+fn judge(report: &mut Report) {
+    let Report { p99_us_without, p99_us_with, errors, .. } = *report;
+    let within = report.ratio_with <= RATIO_MAX || p99_us_with <= p99_us_without + SLACK_US;
+    if !within {
+        report.problems.push(format!("p99 rose from {p99_us_without} us to {p99_us_with} us"));
+    }
+    if errors > 0 {
+        report.problems.push(format!("{errors} ordinary shakes got no good answer"));
+    }
+    let grown = report.private_dirty_after.saturating_sub(report.private_dirty_before);
+    if grown > GROWTH_BYTES_MAX {
+        report.problems.push(format!("the server kept {grown} bytes"));
+    }
+    if report.outcomes.before_hello == 0 || report.outcomes.after_hello == 0 {
+        report.problems.push("one half of the attack never happened".to_owned());
+    }
+    if !report.problems.is_empty() {
+        report.verdict = "HARMED";
+    }
+}
+
+fn tell(round: usize, kind: usize, latency: Latency) -> Result<()> {
+    let name = ["without", "with", "without"][kind];
+    writeln!(
+        io::stderr(),
+        "round {:>2} {name:>8}: p50 {} us, p99 {} us, max {} us",
+        round + 1,
+        latency.p50,
+        latency.p99,
+        latency.max
+    )?;
+    Ok(())
+}
+
+fn print(report: &Report, json: bool) -> Result<()> {
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        writeln!(
+            out,
+            "{}: {} broken frames in {} rounds; p99 {} us without, {} us with ({:.2} x), control {} us \
+             ({:.2} x); private memory {} KiB before, {} KiB after",
+            report.verdict,
+            report.outcomes.frames,
+            report.rounds,
+            report.p99_us_without,
+            report.p99_us_with,
+            report.ratio_with,
+            report.p99_us_control,
+            report.ratio_control,
+            report.private_dirty_before / 1_024,
+            report.private_dirty_after / 1_024
+        )?;
+    }
+    if !report.problems.is_empty() {
+        bail!("{}", report.problems.join("; "));
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
