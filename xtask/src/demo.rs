@@ -53,9 +53,8 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     if audit["verdict"] != "balanced" {
         bail!("the audit is not balanced; files are kept in {}", event.directory().display());
     }
-    drop(event.stop_ledger());
-    std::fs::remove_dir_all(event.directory())?;
-    Ok(())
+    event.stop_ledger()?;
+    event.remove()
 }
 
 fn play(event: &mut Event, clients: u32) -> Result<Value> {

@@ -56,7 +56,7 @@ impl Event {
     /// Builds the binaries and prepares everything up to the first start.
     pub(crate) fn prepare(name: &str, plan: Plan) -> Result<Self> {
         let binaries = build(plan.release)?;
-        let directory = shell::root().join("target").join(format!("{name}-{}", std::process::id()));
+        let directory = shell::target().join(format!("{name}-{}", std::process::id()));
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
@@ -224,6 +224,11 @@ impl Event {
         Ok(())
     }
 
+    /// Ends what runs and removes the event's files.
+    pub(crate) fn remove(&self) -> Result<()> {
+        Ok(fs::remove_dir_all(&self.directory)?)
+    }
+
     /// The node's `/status`.
     pub(crate) fn status(&self) -> Result<Value> {
         http::get(&self.admin_address, "/status")
@@ -325,7 +330,7 @@ fn socket_path() -> PathBuf {
 }
 
 /// Builds our programs and says where they are.
-fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let mut command = shell::cargo();
     command.args(["build", "--bins"]);
     for package in ["yao-access", "yao-agent", "yao-ledger", "yao-seedgen", "yao-bench"] {
@@ -335,7 +340,5 @@ fn build(release: bool) -> Result<PathBuf> {
         command.arg("--release");
     }
     shell::run(&mut command)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| shell::root().join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }))
+    Ok(shell::target().join(if release { "release" } else { "debug" }))
 }

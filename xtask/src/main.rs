@@ -9,6 +9,7 @@ mod http;
 mod layers;
 mod process;
 mod shell;
+mod soak;
 mod table;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Command {
     Test,
     /// Everything that continuous integration checks.
     Ci,
+    /// Long runs with optimised programs, each judged by the audit.
+    Soak(soak::SoakArguments),
     /// Prove who imports whom.
     Layers,
     /// Check the repository's own rules.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test => ci::test(),
         Command::Ci => ci::run(),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Layers => layers::run(),
         Command::Tidy => tidy::run(),
     };

@@ -12,6 +12,11 @@ pub(crate) fn root() -> PathBuf {
     package.parent().expect("xtask lies in the repository").to_owned()
 }
 
+/// Where everything built and everything passing lies.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

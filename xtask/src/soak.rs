@@ -1,0 +1,376 @@
+//! `cargo xtask soak`: long runs with optimised programs, each judged by the audit. Never part of
+//! continuous integration: they take minutes and most of the machine.
+
+use crate::{
+    event::{self, Event, Plan},
+    process::Process,
+    shell, table,
+};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+/// From arming to T0, seconds.
+const LEAD_SECONDS: u64 = 3;
+/// The block of M1 lasts so many seconds of release.
+const BLOCK_SECONDS: u64 = 3;
+
+/// Which soak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Soak {
+    /// Shard 17 of the gala at 100 times the speed, shaken out to its last packet.
+    Gala,
+    /// 10,000 wins a second on one node, each opened.
+    Wins,
+    /// 10,000 acknowledged durable opens a second.
+    Opens,
+    /// Node, agent and ledger each killed 50 times under load.
+    Kills,
+    /// Memory of 15,000 idle connections.
+    Idle,
+    /// 100,000 malformed frames.
+    Malformed,
+    /// CPU per shake against a bare epoll echo.
+    Compare,
+}
+
+/// What can be chosen.
+#[derive(Args)]
+pub(crate) struct SoakArguments {
+    /// Which soak
+    #[arg(value_enum)]
+    which: Soak,
+    /// Seed of the moments at which processes are killed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How often each process is killed
+    #[arg(long, default_value_t = 50)]
+    kills: u32,
+}
+
+/// Runs one soak; an error unless it holds what it promises.
+pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
+    match arguments.which {
+        Soak::Gala => gala(),
+        Soak::Wins => wins(),
+        Soak::Opens => opens(),
+        Soak::Kills => kills(arguments.seed, arguments.kills),
+        Soak::Idle => idle(),
+        Soak::Malformed => malformed(),
+        Soak::Compare => compare(),
+    }
+}
+
+const RUSH: Plan = Plan {
+    campaign_file: "campaigns/rush.toml",
+    campaign: 91,
+    shard: 0,
+    factor: 1,
+    shake_interval_ms: 200,
+    threads: 1,
+    grace_seconds: 30,
+    release: true,
+};
+
+fn gala() -> Result<()> {
+    let plan = Plan {
+        campaign_file: "campaigns/gala-2015.toml",
+        campaign: 2015,
+        shard: 17,
+        factor: 100,
+        grace_seconds: 60,
+        ..RUSH
+    };
+    let mut event = ready("gala", plan)?;
+    let pid = event.access_id()?.to_string();
+    arm(&event)?;
+    // 24 s at this speed; the end of the wave is known to all, so the load stops by itself.
+    let load = load(
+        &event,
+        "shake",
+        &[
+            "--connections",
+            "6000",
+            "--closed",
+            "--relogin",
+            "--open",
+            "--seconds",
+            "40",
+            "--tickets",
+            "tickets.log",
+            "--server-pid",
+            &pid,
+            "--progress",
+        ],
+    )?;
+    println!("{load}");
+    event.await_settled()?;
+    let audit = end(&mut event, &["tickets.log"])?;
+    let users = load["users"].as_u64().unwrap_or(0);
+    if users < 63_000 {
+        bail!("only {users} users were needed");
+    }
+    balanced(&event, &audit)
+}
+
+fn wins() -> Result<()> {
+    let mut event = ready("wins", RUSH)?;
+    let pid = event.access_id()?.to_string();
+    arm(&event)?;
+    let load = load(
+        &event,
+        "shake",
+        &[
+            "--connections",
+            "6000",
+            "--closed",
+            "--relogin",
+            "--open",
+            "--seconds",
+            "30",
+            "--until",
+            "59000",
+            "--tickets",
+            "tickets.log",
+            "--server-pid",
+            &pid,
+            "--progress",
+        ],
+    )?;
+    println!("{load}");
+    event.await_settled()?;
+    let audit = end(&mut event, &["tickets.log"])?;
+    balanced(&event, &audit)
+}
+
+fn opens() -> Result<()> {
+    let mut event = ready("opens", RUSH)?;
+    arm(&event)?;
+    let load = load(
+        &event,
+        "opens",
+        &["--connections", "18000", "--packets", "52000", "--tickets", "tickets.log"],
+    )?;
+    println!("{load}");
+    event.await_settled()?;
+    let audit = end(&mut event, &["tickets.log"])?;
+    balanced(&event, &audit)?;
+    let rate = load["opens_per_s"].as_f64().unwrap_or(0.0);
+    if rate < 10_000.0 {
+        bail!("{rate:.0} acknowledged opens a second; 10,000 are promised");
+    }
+    Ok(())
+}
+
+fn idle() -> Result<()> {
+    let event = ready("idle", Plan { shake_interval_ms: 0, ..RUSH })?;
+    let pid = event.access_id()?.to_string();
+    let load = load(&event, "idle", &["--server-pid", &pid])?;
+    println!("{load}");
+    for key in ["bytes_per_connection", "bytes_per_connection_after_shakes"] {
+        let bytes = load[key].as_f64().context("a number")?;
+        if bytes > 256.0 {
+            bail!("{key} is {bytes:.0}; at most 256 are promised");
+        }
+    }
+    event.remove()
+}
+
+fn malformed() -> Result<()> {
+    let event = ready("malformed", Plan { shake_interval_ms: 0, ..RUSH })?;
+    let pid = event.access_id()?.to_string();
+    let vectors = shell::root().join("protocol/tests/vectors");
+    let vectors = vectors.to_str().context("the repository's path is text")?;
+    let load = load(&event, "malformed", &["--server-pid", &pid, "--vectors", vectors])?;
+    println!("{load}");
+    let log = std::fs::read_to_string(event.path("access.log"))?;
+    let panics = log.matches("panicked").count();
+    println!("panics: {panics}");
+    if panics > 0 {
+        bail!("the node panicked; see {}", event.path("access.log").display());
+    }
+    event.remove()
+}
+
+fn compare() -> Result<()> {
+    let binaries = event::build(true)?;
+    let target = shell::target().join("baselines");
+    let mut cargo = shell::cargo();
+    cargo.env("CARGO_TARGET_DIR", &target);
+    cargo.args(["build", "--release", "--manifest-path", "bench/baselines/Cargo.toml"]);
+    shell::run(cargo.args(["--bin", "raw_epoll"]))?;
+    let mut command = std::process::Command::new(binaries.join("netbench"));
+    command.args(["compare", "--echo"]).arg(target.join("release").join("raw_epoll"));
+    shell::run(&mut command)
+}
+
+/// A node with ledger and agent, unarmed.
+fn ready(name: &str, plan: Plan) -> Result<Event> {
+    let mut event = Event::prepare(name, plan)?;
+    event.start_ledger()?;
+    event.start_access()?;
+    event.await_agent()?;
+    Ok(event)
+}
+
+fn arm(event: &Event) -> Result<()> {
+    event.write_schedule(2, Some(event::wall_time_in(LEAD_SECONDS)?))?;
+    let (code, answer) = event.post("/reload")?;
+    if code != 200 {
+        bail!("the schedule was refused: {answer}");
+    }
+    Ok(())
+}
+
+/// Runs one netbench load to its end and returns its JSON.
+fn load(event: &Event, command: &str, options: &[&str]) -> Result<Value> {
+    let mut netbench = event.program("netbench");
+    netbench.arg(command).args(event.load_options()).args(options).arg("--json");
+    let text = shell::output(&mut netbench)?;
+    let line = text.lines().last().context("netbench printed nothing")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+fn end(event: &mut Event, logs: &[&str]) -> Result<Value> {
+    event.stop_access()?;
+    let audit = event.audit(logs)?;
+    println!("{audit}");
+    Ok(audit)
+}
+
+fn balanced(event: &Event, audit: &Value) -> Result<()> {
+    if audit["verdict"] != "balanced" {
+        bail!("the audit is not balanced; files are kept in {}", event.directory().display());
+    }
+    event.remove()
+}
+
+/// Which process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Access,
+    Agent,
+    Ledger,
+}
+
+fn kills(seed: u64, each: u32) -> Result<()> {
+    let plan =
+        Plan { campaign_file: "campaigns/siege.toml", campaign: 92, grace_seconds: 20, ..RUSH };
+    let mut event = ready("kills", plan)?;
+    arm(&event)?;
+    let mut loads = start_loads(&event)?;
+    std::thread::sleep(Duration::from_secs(LEAD_SECONDS + 1));
+    let mut random = Random(seed);
+    let mut plan = victims(each, &mut random);
+    let start = Instant::now();
+    while let Some(victim) = plan.pop() {
+        // The moments must be random, so this is no wait for anything.
+        std::thread::sleep(Duration::from_millis(300 + random.below(2_700)));
+        strike(&mut event, victim)?;
+        print!("\r{:>4} s: {} kills to go   ", start.elapsed().as_secs(), plan.len());
+    }
+    println!();
+    for load in loads.drain(..) {
+        load.finish()?;
+    }
+    event.await_settled()?;
+    let audit = end(&mut event, &["shake.log", "crowd.log"])?;
+    let block = 100 * BLOCK_SECONDS;
+    let skipped = audit["skipped"].as_u64().context("a number")?;
+    let most = block * u64::from(each);
+    table::print(
+        "kills",
+        &[
+            ("of each process".to_owned(), each.to_string()),
+            ("skipped".to_owned(), skipped.to_string()),
+            ("at most, B per crash".to_owned(), most.to_string()),
+        ],
+    );
+    if skipped > most {
+        bail!("{skipped} packets were skipped; {most} are allowed (M1)");
+    }
+    balanced(&event, &audit)
+}
+
+/// People with the SDK, and raw connections of users who come and go.
+fn start_loads(event: &Event) -> Result<Vec<Process>> {
+    let mut shake = event.program("netbench");
+    shake.arg("shake").args(event.load_options()).args([
+        "--connections",
+        "600",
+        "--closed",
+        "--relogin",
+        "--open",
+        "--reconnect",
+        "--seconds",
+        "400",
+        "--tickets",
+        "shake.log",
+        "--progress",
+    ]);
+    shake.stdout(Stdio::null());
+    let mut crowd = event.program("netbench");
+    let options = event.load_options();
+    // The last option is the first user: these are other people.
+    crowd.arg("crowd").args(&options[..options.len() - 1]).arg("10000000").args([
+        "--clients",
+        "1000",
+        "--seconds",
+        "400",
+        "--shake-every-ms",
+        "500",
+        "--tickets",
+        "crowd.log",
+    ]);
+    crowd.stdout(Stdio::null());
+    Ok(vec![
+        Process::start("shake", &mut shake, &event.path("shake.err"))?,
+        Process::start("crowd", &mut crowd, &event.path("crowd.err"))?,
+    ])
+}
+
+fn strike(event: &mut Event, victim: Victim) -> Result<()> {
+    match victim {
+        Victim::Access => {
+            event.kill_access()?;
+            event.start_access()
+        }
+        Victim::Ledger => {
+            event.kill_ledger()?;
+            event.start_ledger()
+        }
+        Victim::Agent => {
+            // It may be between two lives: then the next one is struck.
+            event.await_agent()?;
+            event.kill_agent().map(|_| ())
+        }
+    }
+}
+
+/// Each victim so often, in random order.
+fn victims(each: u32, random: &mut Random) -> Vec<Victim> {
+    let mut plan: Vec<Victim> =
+        (0..each).flat_map(|_| [Victim::Access, Victim::Agent, Victim::Ledger]).collect();
+    for last in (1..plan.len()).rev() {
+        let other = usize::try_from(random.below(last as u64 + 1)).expect("below a usize");
+        plan.swap(last, other);
+    }
+    plan
+}
+
+/// SplitMix64: repeatable moments, nothing secret.
+struct Random(u64);
+
+impl Random {
+    const fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % end
+    }
+}
