@@ -1,6 +1,7 @@
 //! `netbench`: load, comparison and audit of Yao.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod compare;
 mod crowd;
 mod identity;
@@ -27,6 +28,7 @@ enum Command {
     Shake(shake::ShakeArgs),
     Opens(opens::OpensArgs),
     Idle(idle::IdleArgs),
+    Audit(audit::AuditArgs),
     Malformed(malformed::MalformedArgs),
     Compare(compare::CompareArgs),
     #[command(hide = true)]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Shake(args) => shake::run(&args),
         Command::Opens(args) => opens::run(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Malformed(args) => malformed::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Worker(args) => compare::run_worker(&args),

@@ -42,7 +42,10 @@ enum Step {
     Connecting,
     Greeting,
     /// The broken frame is sent.
-    Sent { at_ns: u64, answered: bool },
+    Sent {
+        at_ns: u64,
+        answered: bool,
+    },
 }
 
 struct Slot {
@@ -184,7 +187,8 @@ impl Attack {
                 Err(_) => return self.end(index, true),
             };
             let first = split_frame(&bytes[..read], bytes.len());
-            let is = |wanted: u8| matches!(first, Ok(Some((frame, _))) if frame.header.kind == wanted);
+            let is =
+                |wanted: u8| matches!(first, Ok(Some((frame, _))) if frame.header.kind == wanted);
             match &mut slot.step {
                 Step::Greeting if is(kind::WELCOME) => self.send_broken(index),
                 Step::Sent { answered, .. } => {

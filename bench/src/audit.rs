@@ -1,0 +1,163 @@
+//! `netbench audit`: whether one node's event balances, to the fen.
+//!
+//! Reads what everybody left behind - the seeds, the node's cursor, journal and spool, the ledger's
+//! rows, and every ticket and receipt that clients saw - and judges it by DESIGN.md's money rules.
+//! It decodes bytes with `protocol` and shares nothing else with the programs that it judges.
+
+mod books;
+mod evidence;
+mod judge;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Result, bail};
+use evidence::Evidence;
+use serde::Serialize;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+use yao_protocol::Fen;
+
+/// Problems that are shown one by one.
+const PROBLEMS_SHOWN_MAX: usize = 100;
+
+/// Whether one node's event balances, to the fen
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct AuditArgs {
+    /// Signed manifest of the campaign
+    #[arg(long)]
+    manifest: PathBuf,
+    /// Folder of seed files and their keys
+    #[arg(long)]
+    seeds: PathBuf,
+    /// Folder of public keys
+    #[arg(long)]
+    keys: PathBuf,
+    /// The node's state directory
+    #[arg(long)]
+    state: PathBuf,
+    /// The schedule that the node played
+    #[arg(long)]
+    schedule: PathBuf,
+    /// The ledger, "http://host:port"
+    #[arg(long)]
+    ledger: String,
+    /// Ticket log of a load; may be given more than once
+    #[arg(long)]
+    tickets: Vec<PathBuf>,
+    /// Print the verdict as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Packets and their sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Heap {
+    packets: u64,
+    sum: Fen,
+}
+
+impl Heap {
+    fn add(&mut self, amount: Fen) {
+        self.packets += 1;
+        self.sum = self.sum.checked_add(amount).expect("a shard's sum fits its type");
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let sum = self.sum.checked_add(other.sum).expect("a shard's sum fits its type");
+        Self { packets: self.packets + other.packets, sum }
+    }
+}
+
+/// The verdict and its figures.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Verdict {
+    /// "balanced" or "UNBALANCED".
+    verdict: &'static str,
+    /// Packets of the shard's plan.
+    planned: u64,
+    /// Packets that left in a ticket, the opened ones too.
+    issued: u64,
+    /// Packets whose open was acknowledged.
+    opened: u64,
+    /// Packets that the ledger applied.
+    settled: u64,
+    /// Packets that a restart or a long wait passed over.
+    skipped: u64,
+    /// Packets that nobody won.
+    unissued: u64,
+    planned_fen: u64,
+    issued_fen: u64,
+    opened_fen: u64,
+    settled_fen: u64,
+    skipped_fen: u64,
+    unissued_fen: u64,
+    /// Packets that left twice.
+    duplicates: u64,
+    /// Acknowledged opens that nobody has.
+    lost: u64,
+    /// Users with more than the campaign allows.
+    limit_violations: u64,
+    /// Packets issued before their moment.
+    early_releases: u64,
+    /// From winning moment to issue.
+    release_lag_ms_p99: f64,
+    /// Packets that the ledger refused because their user had enough.
+    over_limit: u64,
+    /// Distinct tickets that clients saw.
+    tickets_seen: u64,
+    /// Distinct receipts that clients saw.
+    receipts_seen: u64,
+    /// Process lives of the node.
+    lives: u64,
+    /// What is wrong, one line each.
+    problems: Vec<String>,
+}
+
+/// Gathers the evidence and judges it.
+///
+/// # Errors
+/// Evidence that cannot be read at all, or a verdict that is not "balanced".
+pub(crate) fn run(args: &AuditArgs) -> Result<()> {
+    let mut evidence = Evidence::read(args)?;
+    evidence.rows = ledger::read(&args.ledger)?;
+    let verdict = judge::judge(&evidence);
+    print(&verdict, args.json)?;
+    if verdict.problems.is_empty() {
+        return Ok(());
+    }
+    bail!("{} problems; the first: {}", verdict.problems.len(), verdict.problems[0]);
+}
+
+fn print(verdict: &Verdict, json: bool) -> Result<()> {
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(verdict)?)?;
+        return Ok(());
+    }
+    let rows = [
+        ("planned", verdict.planned, Some(verdict.planned_fen)),
+        ("issued", verdict.issued, Some(verdict.issued_fen)),
+        ("opened", verdict.opened, Some(verdict.opened_fen)),
+        ("settled", verdict.settled, Some(verdict.settled_fen)),
+        ("skipped", verdict.skipped, Some(verdict.skipped_fen)),
+        ("unissued", verdict.unissued, Some(verdict.unissued_fen)),
+        ("over limit", verdict.over_limit, None),
+        ("duplicates", verdict.duplicates, None),
+        ("lost", verdict.lost, None),
+        ("limit violations", verdict.limit_violations, None),
+        ("early releases", verdict.early_releases, None),
+    ];
+    writeln!(out, "{:<18}{:>12}{:>18}", verdict.verdict, "packets", "minor units")?;
+    for (name, packets, sum) in rows {
+        let sum = sum.map_or_else(String::new, |sum| sum.to_string());
+        writeln!(out, "{name:<18}{packets:>12}{sum:>18}")?;
+    }
+    writeln!(out, "release lag, p99   {:>10.1} ms", verdict.release_lag_ms_p99)?;
+    for problem in verdict.problems.iter().take(PROBLEMS_SHOWN_MAX) {
+        writeln!(out, "! {problem}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! What is known about each packet, gathered from every piece of evidence.
+
+use std::collections::BTreeMap;
+use yao_protocol::{UserId, ticket::TicketBody};
+
+/// One packet of the plan.
+#[derive(Clone, Default)]
+pub(super) struct Packet {
+    /// The first ticket that names it.
+    pub(super) ticket: Option<TicketBody>,
+    /// The journal says that it was issued.
+    pub(super) journaled: bool,
+    /// An open of it is in the spool.
+    pub(super) spooled: bool,
+    /// A client has a receipt for it.
+    pub(super) receipted: bool,
+    /// The ledger has a row for it.
+    pub(super) in_ledger: bool,
+    /// A restart or a long wait passed over it.
+    pub(super) skipped: bool,
+    /// Another ticket names it too.
+    pub(super) duplicate: bool,
+}
+
+impl Packet {
+    /// An open of it was accepted.
+    pub(super) const fn is_opened(&self) -> bool {
+        self.spooled || self.receipted || self.in_ledger
+    }
+}
+
+/// Wins per user, to be compared with the limits.
+#[derive(Default)]
+pub(super) struct Winners(BTreeMap<UserId, Vec<u8>>);
+
+impl Winners {
+    pub(super) fn add(&mut self, user: UserId, sponsor: u8) {
+        self.0.entry(user).or_default().push(sponsor);
+    }
+
+    /// Users above a limit.
+    pub(super) fn above(&self, per_user: u8, per_sponsor: u8) -> Vec<UserId> {
+        let too_many = |sponsors: &Vec<u8>| {
+            let of = |sponsor| sponsors.iter().filter(|other| **other == sponsor).count();
+            sponsors.len() > usize::from(per_user)
+                || sponsors.iter().any(|sponsor| of(*sponsor) > usize::from(per_sponsor))
+        };
+        self.0.iter().filter(|(_, sponsors)| too_many(sponsors)).map(|(user, _)| *user).collect()
+    }
+}

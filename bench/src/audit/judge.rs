@@ -1,0 +1,404 @@
+//! The judgement: pure, over evidence that was read. Each rule of DESIGN.md section 6 that a finished
+//! event can be held against is one function.
+
+use super::{
+    Heap, Verdict,
+    books::{Packet, Winners},
+    evidence::Evidence,
+};
+use std::collections::HashSet;
+use yao_protocol::{
+    PacketId, UserId, WallTime, WaveIndex,
+    journal::Event,
+    keys::MacKey,
+    receipt::Receipt,
+    seed_file::Section,
+    ticket::{Ticket, TicketBody, verify_tickets},
+};
+
+/// Tickets verified together.
+const BATCH: usize = 256;
+
+/// Judges `evidence`.
+pub(super) fn judge(evidence: &Evidence) -> Verdict {
+    let mut judge = Judge {
+        evidence,
+        packets: vec![Packet::default(); evidence.records.len()],
+        lags_us: Vec::new(),
+        verdict: Verdict { problems: evidence.problems.clone(), ..Verdict::default() },
+    };
+    judge.journal();
+    judge.spool();
+    judge.tickets_seen();
+    judge.receipts_seen();
+    judge.ledger();
+    judge.limits();
+    judge.classes();
+    judge.finish()
+}
+
+struct Judge<'a> {
+    evidence: &'a Evidence,
+    /// By index in the shard.
+    packets: Vec<Packet>,
+    lags_us: Vec<u64>,
+    verdict: Verdict,
+}
+
+impl Judge<'_> {
+    fn problem(&mut self, text: String) {
+        self.verdict.problems.push(text);
+    }
+
+    /// The place of a packet in the plan; `None` (and a problem) for one that was never planned.
+    fn place(&mut self, packet: PacketId, source: &str) -> Option<usize> {
+        let header = &self.evidence.header;
+        let ours = packet.generation() == header.generation && packet.shard() == header.shard;
+        let index = usize::try_from(packet.index().0).expect("a u32");
+        if ours && index < self.packets.len() {
+            return Some(index);
+        }
+        self.verdict.lost += 1;
+        self.problem(format!("packet {packet} of {source} is not in the shard's plan"));
+        None
+    }
+
+    fn section(&self, index: usize) -> Option<&Section> {
+        let index = u32::try_from(index).expect("indexes are u32");
+        self.evidence.header.sections.iter().find(|section| section.indexes().contains(&index))
+    }
+
+    /// H of a wave's section, as an index of the shard.
+    fn high_index(&self, wave: WaveIndex) -> Option<u64> {
+        let section = self.evidence.header.section(wave)?;
+        let cursor = self.evidence.cursors.iter().find(|cursor| cursor.wave == wave)?;
+        Some(u64::from(section.first.0) + u64::from(cursor.high))
+    }
+
+    /// M5, M1, M8 and "never early": one ticket, from whichever source.
+    fn ticket(&mut self, body: &TicketBody, source: &str) -> Option<usize> {
+        let index = self.place(body.packet, source)?;
+        if let Some(first) = &self.packets[index].ticket {
+            if first != body {
+                let text = format!(
+                    "packet {} left twice: to user {} and, says {source}, to user {}",
+                    body.packet, first.user, body.user
+                );
+                self.packets[index].duplicate = true;
+                self.problem(text);
+            }
+            return Some(index);
+        }
+        self.packets[index].ticket = Some(*body);
+        let planned = self.evidence.records[index];
+        let wave = self.section(index).map(|section| section.wave);
+        let same = (planned.amount, planned.sponsor, wave, self.evidence.schedule.campaign)
+            == (body.amount, body.sponsor, Some(body.wave), body.campaign);
+        if !same {
+            self.verdict.lost += 1;
+            self.problem(format!(
+                "packet {}: {source} says {} of sponsor {}, the plan says {} of sponsor {}",
+                body.packet, body.amount.0, body.sponsor, planned.amount.0, planned.sponsor
+            ));
+        }
+        let below = self.high_index(body.wave).is_some_and(|high| (index as u64) < high);
+        if !below {
+            let high = self.high_index(body.wave);
+            self.problem(format!(
+                "packet {} was issued at or above H ({high:?}), says {source} (M1)",
+                body.packet
+            ));
+        }
+        self.moment(index, body);
+        Some(index)
+    }
+
+    /// Release: never before the winning moment.
+    fn moment(&mut self, index: usize, body: &TicketBody) {
+        let Some(due) = self.due(index, body.wave) else {
+            self.verdict.early_releases += 1;
+            let text = format!("packet {} was issued, but its wave has no T0", body.packet);
+            return self.problem(text);
+        };
+        if body.issued_at < due {
+            self.verdict.early_releases += 1;
+            let early = due.0 - body.issued_at.0;
+            return self.problem(format!("packet {} was issued {early} us early", body.packet));
+        }
+        self.lags_us.push(body.issued_at.0 - due.0);
+    }
+
+    /// The winning moment as wall time; rounded down, as a clock that reads less is early.
+    fn due(&self, index: usize, wave: WaveIndex) -> Option<WallTime> {
+        let schedule = self.evidence.schedule.wave(wave)?;
+        let factor = u64::from(schedule.factor.max(1));
+        let offset = self.evidence.records[index].offset_us / factor;
+        Some(WallTime(schedule.t0?.0 + offset))
+    }
+
+    fn journal(&mut self) {
+        let mut high = vec![0_u64; self.evidence.header.sections.len()];
+        for event in &self.evidence.events {
+            match event {
+                Event::Start { .. } => {
+                    self.verdict.lives += 1;
+                    self.restart(&high);
+                }
+                Event::Reserve { wave, high: raised, .. } => {
+                    self.reserve(&mut high, *wave, *raised)
+                }
+                Event::Issue(body) => {
+                    if let Some(index) = self.ticket(body, "the journal") {
+                        self.packets[index].journaled = true;
+                    }
+                }
+                Event::Skip { first, count, .. } => {
+                    let first = usize::try_from(first.0).expect("a u32");
+                    let end = first + usize::try_from(*count).expect("a u32");
+                    if end > self.packets.len() {
+                        self.problem(format!("the journal skips packets up to {end}"));
+                    }
+                    for packet in self.packets.iter_mut().take(end).skip(first) {
+                        packet.skipped = true;
+                    }
+                }
+                Event::Close { .. } => {}
+                Event::Fence { place, .. } => {
+                    self.problem(format!(
+                        "the shard was fenced (place {place}): see the node's log"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// A start passes over whatever was reserved and not issued.
+    fn restart(&mut self, high: &[u64]) {
+        for (section, high) in self.evidence.header.sections.iter().zip(high) {
+            let first = usize::try_from(section.first.0).expect("a u32");
+            let reserved = usize::try_from(*high).expect("checked to be below the section's count");
+            for packet in &mut self.packets[first..first + reserved] {
+                packet.skipped |= packet.ticket.is_none();
+            }
+        }
+    }
+
+    fn reserve(&mut self, high: &mut [u64], wave: WaveIndex, raised: u32) {
+        let sections = &self.evidence.header.sections;
+        let Some(at) = sections.iter().position(|section| section.wave == wave) else {
+            return self.problem(format!("the journal reserves for wave {wave}, which is unknown"));
+        };
+        if raised > sections[at].count || u64::from(raised) < high[at] {
+            return self.problem(format!(
+                "the journal moves H of wave {wave} from {} to {raised} of {} (M2)",
+                high[at], sections[at].count
+            ));
+        }
+        high[at] = u64::from(raised);
+        let on_disk = self.evidence.cursors.iter().find(|cursor| cursor.wave == wave);
+        if on_disk.is_none_or(|cursor| cursor.high < raised) {
+            let found = on_disk.map(|cursor| cursor.high);
+            self.problem(format!("the cursor of wave {wave} is at {found:?}, below {raised} (M2)"));
+        }
+    }
+
+    fn spool(&mut self) {
+        let opens = &self.evidence.opens;
+        let tickets: Vec<Ticket> = opens.iter().map(|(_, open)| open.ticket).collect();
+        self.signatures(&tickets, "the spool");
+        for (sequence, open) in opens {
+            let body = &open.ticket.body;
+            let Some(index) = self.ticket(body, "the spool") else { continue };
+            if self.packets[index].spooled {
+                self.problem(format!("packet {} is in the spool twice ({sequence})", body.packet));
+            }
+            self.packets[index].spooled = true;
+            if open.accepted_at < body.issued_at || open.accepted_at > body.expires_at {
+                self.problem(format!(
+                    "packet {} was opened outside its ticket's life, at {}",
+                    body.packet, open.accepted_at.0
+                ));
+            }
+        }
+    }
+
+    fn tickets_seen(&mut self) {
+        self.signatures(&self.evidence.tickets, "a client");
+        let mut distinct = HashSet::new();
+        for ticket in &self.evidence.tickets {
+            if distinct.insert(ticket.body.packet) {
+                self.verdict.tickets_seen += 1;
+            }
+            self.ticket(&ticket.body, "a client");
+        }
+    }
+
+    fn signatures(&mut self, tickets: &[Ticket], source: &str) {
+        for tickets in tickets.chunks(BATCH) {
+            let good = verify_tickets(tickets, &self.evidence.keys);
+            for (ticket, good) in tickets.iter().zip(good) {
+                if !good {
+                    let packet = ticket.body.packet;
+                    self.problem(format!("the ticket of packet {packet} of {source} is forged"));
+                }
+            }
+        }
+    }
+
+    /// M7: what was acknowledged is in the spool, or settled before its segment was removed.
+    fn receipts_seen(&mut self) {
+        let settled: HashSet<u64> = self.evidence.rows.iter().map(|row| row.packet).collect();
+        let key = &self.evidence.shard_key;
+        let key = MacKey::new(key.mac_key_id, key.mac_key);
+        for bytes in &self.evidence.receipts {
+            let Ok(receipt) = Receipt::decode(bytes, &key) else {
+                self.problem("a client has a receipt that is forged".to_owned());
+                continue;
+            };
+            let Some(index) = self.place(receipt.packet, "a receipt") else { continue };
+            let packet = &mut self.packets[index];
+            if !packet.receipted {
+                self.verdict.receipts_seen += 1;
+            }
+            packet.receipted = true;
+            let removed = self.evidence.opens_from > 1 && settled.contains(&receipt.packet.0);
+            if !packet.spooled && !removed {
+                self.verdict.lost += 1;
+                self.problem(format!(
+                    "packet {} has a receipt and no spooled open",
+                    receipt.packet
+                ));
+            }
+            let user = self.packets[index].ticket.map(|ticket| ticket.user);
+            if user.is_some_and(|user| user != receipt.user) {
+                self.problem(format!(
+                    "the receipt of packet {} names another user",
+                    receipt.packet
+                ));
+            }
+        }
+    }
+
+    /// M7: the ledger has every acknowledged open once, and nothing else.
+    fn ledger(&mut self) {
+        for row in &self.evidence.rows {
+            let packet = PacketId(row.packet);
+            let Some(index) = self.place(packet, "the ledger") else { continue };
+            self.packets[index].in_ledger = true;
+            let Some(ticket) = self.packets[index].ticket else {
+                self.problem(format!("the ledger has packet {packet}, which was never issued"));
+                continue;
+            };
+            let (sponsor, amount) = (u64::from(ticket.sponsor.number()), ticket.amount.0);
+            let told = (row.user, u64::from(row.sponsor), row.amount);
+            if told != (ticket.user.0, sponsor, amount) {
+                self.problem(format!("the ledger's row of packet {packet} is not what was issued"));
+            }
+            match row.state.as_str() {
+                "applied" => {
+                    self.verdict.settled += 1;
+                    self.verdict.settled_fen += row.amount;
+                }
+                "over_limit" => self.verdict.over_limit += 1,
+                "expired" => {}
+                other => self.problem(format!("packet {packet} is in the unknown state {other}")),
+            }
+        }
+        for (sequence, open) in &self.evidence.opens {
+            let packet = open.ticket.body.packet;
+            let known = self.packets.get(usize::try_from(packet.index().0).expect("a u32"));
+            if known.is_some_and(|packet| packet.in_ledger) {
+                continue;
+            }
+            if *sequence <= self.evidence.settled_until {
+                self.verdict.lost += 1;
+                self.problem(format!(
+                    "packet {packet} is below the watermark and not in the ledger"
+                ));
+            } else {
+                self.problem(format!("packet {packet} waits for settlement: audit again later"));
+            }
+        }
+    }
+
+    fn limits(&mut self) {
+        let manifest = &self.evidence.manifest;
+        let (per_user, per_sponsor) = (manifest.wins_per_user, manifest.wins_per_sponsor);
+        let mut paid = Winners::default();
+        for row in self.evidence.rows.iter().filter(|row| row.state == "applied") {
+            paid.add(UserId(row.user), row.sponsor);
+        }
+        // A ticket that a crash kept from the journal is judged by settlement, not here.
+        let mut won = Winners::default();
+        for ticket in self.packets.iter().filter(|packet| packet.journaled) {
+            if let Some(ticket) = &ticket.ticket {
+                won.add(ticket.user, ticket.sponsor.number());
+            }
+        }
+        for (winners, where_) in [(paid, "was paid"), (won, "won")] {
+            for user in winners.above(per_user, per_sponsor) {
+                self.verdict.limit_violations += 1;
+                self.problem(format!("user {user} {where_} more than the campaign allows"));
+            }
+        }
+    }
+
+    /// M8: each planned packet in exactly one class, the strongest evidence deciding.
+    fn classes(&mut self) {
+        let (mut issued, mut opened) = (Heap::default(), Heap::default());
+        let (mut skipped, mut unissued) = (Heap::default(), Heap::default());
+        for index in 0..self.packets.len() {
+            let amount = self.evidence.records[index].amount;
+            let packet = &self.packets[index];
+            if packet.ticket.is_some() || packet.is_opened() {
+                issued.add(amount);
+                if packet.is_opened() {
+                    opened.add(amount);
+                }
+            } else if packet.skipped || self.is_below_open_cursor(index) {
+                skipped.add(amount);
+            } else {
+                unissued.add(amount);
+            }
+        }
+        let verdict = &mut self.verdict;
+        verdict.duplicates = self.packets.iter().filter(|packet| packet.duplicate).count() as u64;
+        (verdict.issued, verdict.issued_fen) = (issued.packets, issued.sum.0);
+        (verdict.opened, verdict.opened_fen) = (opened.packets, opened.sum.0);
+        (verdict.skipped, verdict.skipped_fen) = (skipped.packets, skipped.sum.0);
+        (verdict.unissued, verdict.unissued_fen) = (unissued.packets, unissued.sum.0);
+        let planned = &self.evidence.header;
+        (verdict.planned, verdict.planned_fen) = (u64::from(planned.record_count), planned.sum.0);
+        let classed = issued.plus(skipped).plus(unissued);
+        if (classed.packets, classed.sum.0) != (verdict.planned, verdict.planned_fen) {
+            let text = format!(
+                "{} packets of {} in all classes; planned are {} of {} (M8)",
+                classed.packets, classed.sum.0, verdict.planned, verdict.planned_fen
+            );
+            self.problem(text);
+        }
+    }
+
+    /// Below H of a wave that its node never closed: nobody knows whether it was issued. A node
+    /// that closed a wave knows from its own books what it had not issued.
+    fn is_below_open_cursor(&self, index: usize) -> bool {
+        let Some(wave) = self.section(index).map(|section| section.wave) else { return false };
+        let closed = self
+            .evidence
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Close { wave: closed, .. } if *closed == wave));
+        !closed && self.high_index(wave).is_some_and(|high| (index as u64) < high)
+    }
+
+    fn finish(mut self) -> Verdict {
+        self.lags_us.sort_unstable();
+        if let Some(last) = self.lags_us.len().checked_sub(1) {
+            let p99 = self.lags_us[last * 99 / 100];
+            self.verdict.release_lag_ms_p99 = p99 as f64 / 1_000.0;
+        }
+        let good = self.verdict.problems.is_empty();
+        self.verdict.verdict = if good { "balanced" } else { "UNBALANCED" };
+        self.verdict
+    }
+}

@@ -1,0 +1,1 @@
+//! Balanced books pass, and each kind of tampering is found.
