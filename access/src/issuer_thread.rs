@@ -10,7 +10,6 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError},
@@ -22,9 +21,7 @@ use yao_engine::{
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
-use yao_protocol::{
-    WaveIndex, journal::Event, schedule::Schedule, seed_file::SeedHeader, ticket::TicketBody,
-};
+use yao_protocol::{WaveIndex, journal::Event, schedule::Schedule, seed_file::SeedHeader};
 
 /// Messages taken before the outputs are done: their answers then leave together.
 const INPUTS_MAX: usize = 256;
@@ -111,15 +108,9 @@ impl WaveStatus {
 pub fn run(
     context: &IssuerContext,
     header: &SeedHeader,
-    highs: &BTreeMap<WaveIndex, u32>,
-    issued: &[TicketBody],
+    recovered: &Recovered,
     queue: &Receiver<ToIssuer>,
 ) {
-    let sections = header.sections.iter();
-    let recovered = Recovered {
-        sections: sections.map(|section| (section.clone(), highs[&section.wave])).collect(),
-        issued: issued.to_vec(),
-    };
     let node = &context.node;
     let settings = Settings {
         campaign: node.campaign,
@@ -131,7 +122,7 @@ pub fn run(
         ticket_lifetime_us: node.manifest.ticket_lifetime_seconds.saturating_mul(1_000_000),
         vet_ms_max: u64::from(context.vet_ms_max),
     };
-    let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), &recovered);
+    let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), recovered);
     let status_at = node.clock.now();
     let waves = header.sections.iter().map(|section| section.wave).collect();
     Desk { context, issuer, waves, held: None, status_at }.run(queue);

@@ -9,8 +9,11 @@ use crate::{
     slot_file::SlotFile,
     state_dir::{EPOCH_LOCAL, StateDir},
 };
-use std::{collections::BTreeMap, path::Path};
-use yao_engine::cursor::{self, CursorWriter};
+use std::{collections::BTreeMap, iter, path::Path};
+use yao_engine::{
+    cursor::{self, CursorWriter},
+    issuer::{self, History},
+};
 use yao_protocol::{
     WaveIndex,
     cursor::MAGIC,
@@ -18,7 +21,6 @@ use yao_protocol::{
     journal::Event,
     log::SegmentHeader,
     seed_file::{Section, SeedHeader},
-    ticket::TicketBody,
 };
 
 /// What was found.
@@ -28,10 +30,8 @@ pub struct Recovered {
     pub journal: SegmentLog,
     /// Cursors by wave.
     pub cursors: BTreeMap<WaveIndex, OpenCursor>,
-    /// H of every wave: issuing goes on there, whatever lies below it is skipped.
-    pub highs: BTreeMap<WaveIndex, u32>,
-    /// Every issue that the journal remembers.
-    pub issued: Vec<TicketBody>,
+    /// What the issuer begins with.
+    pub issuer: issuer::Recovered,
 }
 
 /// The kernel's boot id.
@@ -58,8 +58,8 @@ pub fn recover(node: &Node, state: &StateDir, header: &SeedHeader) -> Result<Rec
         highs.insert(section.wave, high);
         cursors.insert(section.wave, cursor);
     }
-    let (journal, issued) = open_journal(node, state)?;
-    Ok(Recovered { journal, cursors, highs, issued })
+    let (journal, issuer) = open_journal(node, state, header, &highs)?;
+    Ok(Recovered { journal, cursors, issuer })
 }
 
 fn open_cursor(
@@ -97,7 +97,13 @@ fn open_cursor(
     Ok((OpenCursor { file, writer }, recovered.high))
 }
 
-fn open_journal(node: &Node, state: &StateDir) -> Result<(SegmentLog, Vec<TicketBody>), FileError> {
+/// The journal with this start and what it skips on disk, and what the issuer learns from it.
+fn open_journal(
+    node: &Node,
+    state: &StateDir,
+    header: &SeedHeader,
+    highs: &BTreeMap<WaveIndex, u32>,
+) -> Result<(SegmentLog, issuer::Recovered), FileError> {
     let directory = state.journal();
     let template = SegmentHeader {
         campaign: node.campaign,
@@ -106,11 +112,9 @@ fn open_journal(node: &Node, state: &StateDir) -> Result<(SegmentLog, Vec<Ticket
         incarnation: node.incarnation,
         first_sequence: 0,
     };
-    let mut issued = Vec::new();
+    let mut history = History::new(&header.sections);
     let opened = SegmentLog::open(&directory, LogKind::JOURNAL, template, |_, record| {
-        if let Event::Issue(body) = Event::decode(record.kind, record.payload)? {
-            issued.push(body);
-        }
+        history.read(&Event::decode(record.kind, record.payload)?);
         Ok(())
     });
     let (mut journal, recovered) = opened.map_err(|error| content(&directory, error))?;
@@ -121,8 +125,13 @@ fn open_journal(node: &Node, state: &StateDir) -> Result<(SegmentLog, Vec<Ticket
         tracing::error!(event = "journal_damaged", ?damage, "the segment was copied aside");
     }
     let (incarnation, boot_id) = (node.incarnation, node.boot_id);
-    let (kind, payload) = Event::Start { incarnation, boot_id, at: node.clock.wall() }.encode();
-    journal.append(kind, &payload);
+    let at = node.clock.wall();
+    let (recovered, skips) = history.recover(|wave| highs[&wave], at);
+    let start = Event::Start { incarnation, boot_id, at };
+    for event in iter::once(start).chain(skips) {
+        let (kind, payload) = event.encode();
+        journal.append(kind, &payload);
+    }
     journal.commit().map_err(|error| content(&directory, error))?;
-    Ok((journal, issued))
+    Ok((journal, recovered))
 }

@@ -222,11 +222,11 @@ impl Parts {
             issuer: issuer.clone(),
             counters: Arc::clone(&disk_counters),
         };
-        let (sections, issued) = (recovered.highs, recovered.issued);
+        let recovered = recovered.issuer;
         let money_threads = vec![
             money_thread("yao-money-disk", move || money_disk.run(&disk_queue))?,
             money_thread("yao-issuer", move || {
-                issuer_thread::run(&issuer_context, &header, &sections, &issued, &issuer_queue);
+                issuer_thread::run(&issuer_context, &header, &recovered, &issuer_queue);
             })?,
         ];
 

@@ -44,11 +44,14 @@ impl Issuer {
         if won.pending {
             return None;
         }
-        if won.wins.max(candidate.wins) >= self.settings.wins_per_user {
+        // Wins of other nodes are in the tally, wins since it was made in the table: one per
+        // sponsor, so together they are at least as many as the sponsors.
+        let had = won.sponsors.union(candidate.sponsors);
+        let wins = won.wins.max(candidate.wins).max(count(had));
+        if wins >= self.settings.wins_per_user {
             self.counters.limited += 1;
             return None;
         }
-        let had = won.sponsors.union(candidate.sponsors);
         let eligible = yao_protocol::SponsorSet(u64::MAX).minus(had);
         let found = self
             .waves
@@ -162,8 +165,7 @@ impl Issuer {
         let won = self.winners.of(body.user);
         let sponsors = won.sponsors.union(sponsors_elsewhere);
         // The tally presented may count wins of this node too; sponsors tell which are the same.
-        let counted = u8::try_from(sponsors.count()).expect("at most 64 sponsors");
-        let wins = won.wins.max(counted).max(wins_elsewhere);
+        let wins = won.wins.max(count(sponsors)).max(wins_elsewhere);
         let tally = Tally {
             campaign: self.settings.campaign,
             user: body.user,
@@ -189,4 +191,8 @@ impl Issuer {
     pub fn is_pending(&self, user: UserId) -> bool {
         self.winners.of(user).pending
     }
+}
+
+fn count(sponsors: yao_protocol::SponsorSet) -> u8 {
+    u8::try_from(sponsors.count()).expect("at most 64 sponsors")
 }

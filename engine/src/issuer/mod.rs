@@ -7,12 +7,14 @@
 //! Never here: files, sockets, the gate's atomics, settlement.
 
 mod draw;
+mod history;
 mod limits;
 #[cfg(test)]
 mod tests;
 mod wave;
 mod winners;
 
+pub use history::History;
 pub use wave::WaveState;
 
 use self::{draw::Claim, wave::Wave, winners::Winners};
@@ -59,10 +61,21 @@ pub struct Settings {
 /// What a start knows of the life before it.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// Every section with its H on disk: issuing goes on there.
-    pub sections: Vec<(Section, u32)>,
+    /// Every section of the shard.
+    pub sections: Vec<RecoveredSection>,
     /// Every issue that the journal remembers, in order.
     pub issued: Vec<TicketBody>,
+}
+
+/// One section at a start.
+#[derive(Clone, Debug)]
+pub struct RecoveredSection {
+    /// The section.
+    pub section: Section,
+    /// Its H on disk: issuing goes on there.
+    pub high: u32,
+    /// An earlier life has closed its wave.
+    pub closed: bool,
 }
 
 /// What happens to the issuer.
@@ -256,8 +269,7 @@ impl Issuer {
     pub fn new(settings: Settings, key: Arc<SignKey>, recovered: &Recovered) -> Self {
         let mut winners = Winners::default();
         recovered.issued.iter().for_each(|body| winners.record(*body));
-        let waves =
-            recovered.sections.iter().map(|(section, high)| Wave::new(section, *high)).collect();
+        let waves = recovered.sections.iter().map(Wave::new).collect();
         Self {
             desk: VetDesk::new(settings.vet_ms_max, limits::CALL_FIRST),
             settings,

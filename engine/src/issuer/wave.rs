@@ -3,8 +3,11 @@
 //! A packet is *reserved* below H, *released* at its winning moment into its sponsor's queue, and
 //! *taken* by a candidate. Issue credit keeps a backlog from leaving in a burst.
 
-use super::limits::{
-    CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, CREDIT_SHARE, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN,
+use super::{
+    RecoveredSection,
+    limits::{
+        CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, CREDIT_SHARE, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN,
+    },
 };
 use crate::{
     Anchor,
@@ -14,9 +17,7 @@ use crate::{
 };
 use std::collections::VecDeque;
 use yao_protocol::{
-    Fen, PacketIndex, SponsorSet, WaveIndex,
-    limits::SPONSORS_MAX,
-    seed_file::{Section, SeedRecord},
+    Fen, PacketIndex, SponsorSet, WaveIndex, limits::SPONSORS_MAX, seed_file::SeedRecord,
 };
 
 /// Where a wave stands.
@@ -82,6 +83,8 @@ pub(super) struct Wave {
     reserved: VecDeque<Packet>,
     queues: Vec<VecDeque<Queued>>,
     queued: u32,
+    /// Queued packets that were on offer and that nobody took: they do not hold up H.
+    overlooked: u32,
     /// Sponsors with a packet in their queue.
     waiting: SponsorSet,
     /// What may be issued now, in millionths of a packet.
@@ -93,13 +96,15 @@ pub(super) struct Wave {
 }
 
 impl Wave {
-    pub(super) fn new(section: &Section, high: u32) -> Self {
+    pub(super) fn new(recovered: &RecoveredSection) -> Self {
+        let RecoveredSection { section, high, closed } = recovered;
+        let high = *high;
         assert!(high <= section.count, "H lies in the section");
         Self {
             wave: section.wave,
             first: section.first,
             count: section.count,
-            state: WaveState::Idle,
+            state: if *closed { WaveState::Closed } else { WaveState::Idle },
             high,
             start: high,
             issued: 0,
@@ -113,6 +118,7 @@ impl Wave {
             reserved: VecDeque::new(),
             queues: vec![VecDeque::new(); SPONSORS_MAX],
             queued: 0,
+            overlooked: 0,
             waiting: SponsorSet::EMPTY,
             credit: 0,
             offset_us: 0,
@@ -122,13 +128,18 @@ impl Wave {
 
     /// Sets or corrects T0. A wave that has started is not moved, and a closed one stays closed.
     pub(super) fn arm(&mut self, now: Timestamp, anchor: &Anchor, clock: WaveClock, grace_us: u64) {
-        let started = matches!(self.state, WaveState::Running | WaveState::Closed);
-        let moved = self.clock.as_ref().is_some_and(|old| old.t0() != clock.t0());
-        if started && moved {
-            return;
-        }
-        if self.state == WaveState::Closed {
-            return;
+        match self.state {
+            WaveState::Closed => return,
+            WaveState::Running => {
+                // Another T0 or factor would jump over moments, or back; only the end may change.
+                let same =
+                    |old: &WaveClock| (old.t0(), old.factor()) == (clock.t0(), clock.factor());
+                if self.clock.as_ref().is_some_and(same) {
+                    self.grace_us = grace_us;
+                }
+                return;
+            }
+            WaveState::Idle | WaveState::Armed => {}
         }
         self.grace_us = grace_us;
         self.state = WaveState::Armed;
@@ -244,6 +255,10 @@ impl Wave {
         // moment just now must still find its credit.
         let cap = self.credit_max(clock, offset_us).max(passed.saturating_mul(PACKET));
         self.credit = self.credit.saturating_add(earned.saturating_mul(12) / 10).min(cap);
+        if self.credit == cap {
+            // A whole credit's worth was on offer and stayed: whoever is here may not take these.
+            self.overlooked = self.queued;
+        }
         self.offset_us = offset_us;
     }
 
@@ -272,6 +287,7 @@ impl Wave {
         let front = self.queues[sponsor.index()].pop_front().expect("it was looked at just now");
         assert_eq!(front.packet, queued.packet, "nobody else takes from the queue");
         self.queued -= 1;
+        self.overlooked = self.overlooked.min(self.queued);
         if self.queues[sponsor.index()].is_empty() {
             self.waiting = self.waiting.without(sponsor);
         }
@@ -318,6 +334,7 @@ impl Wave {
                 self.waiting = self.waiting.without(sponsor);
             }
         }
+        self.overlooked = self.overlooked.min(self.queued);
         waited
     }
 
@@ -334,14 +351,19 @@ impl Wave {
         self.reserved.clear();
         self.queues.iter_mut().for_each(VecDeque::clear);
         self.queued = 0;
+        self.overlooked = 0;
         self.waiting = SponsorSet::EMPTY;
         self.credit = 0;
         (left, sum)
     }
 
     /// Old and new H, when fewer than half a block is left.
+    ///
+    /// Packets that nobody here may take do not count: with them H would stand still, and no packet
+    /// of any other sponsor would come, until they are skipped after a minute
+    /// (docs/decisions/0010-overlooked-packets.md).
     fn reserve(&mut self) -> Option<(u32, u32)> {
-        let (block, left) = (self.block(), self.unissued());
+        let (block, left) = (self.block(), self.unissued() - self.overlooked);
         if self.reserving.is_some() || self.high == self.count || left >= block / 2 {
             return None;
         }
