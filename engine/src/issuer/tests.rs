@@ -1,1 +1,0 @@
-//! The money rules of the issuer.

@@ -1,0 +1,129 @@
+//! Release: never early, a backlog without a burst, and nothing that stands still for ever.
+
+use super::world::{T0, WAVE, World, plan};
+use crate::{issuer::Input, wave_clock::WaveClock};
+use yao_protocol::{SponsorId, SponsorSet, seed_file::SeedRecord};
+
+/// Shakes with a new user each ms from `from` to `to` (us after T0); how many won.
+fn crowd(world: &mut World, from: u64, to: u64) -> usize {
+    let before = world.wins.len();
+    for us in (from..to).step_by(1_000) {
+        world.run_to(us);
+        world.shake(1_000 + us, us);
+    }
+    world.wins.len() - before
+}
+
+fn assert_never_early(world: &World) {
+    for win in &world.wins {
+        let body = win.ticket.body;
+        let position = body.packet.index().0 - world.section.first.0;
+        let moment = world.records[position as usize].offset_us;
+        let offset = (body.issued_at.0 - T0.0) * u64::from(world.factor);
+        assert!(offset >= moment, "packet {position} left at {offset}, its moment is {moment}");
+    }
+}
+
+#[test]
+fn no_packet_leaves_before_its_moment() {
+    for factor in [1, 100] {
+        let seconds = 10 * u64::from(factor);
+        let mut world = World::new(plan(1_000, seconds, 8), seconds);
+        world.factor = factor;
+        world.arm();
+        let won = crowd(&mut world, 0, 9_000_000);
+        assert!(won > 850, "{won} won at factor {factor}");
+        assert_never_early(&world);
+        for win in &world.wins {
+            let position = win.ticket.body.packet.index().0 - world.section.first.0;
+            let moment = world.records[position as usize].offset_us / u64::from(factor);
+            let lag = win.ticket.body.issued_at.0 - T0.0 - moment;
+            assert!(lag <= 50_000, "packet {position} waited {lag} us although people were there");
+        }
+    }
+}
+
+#[test]
+fn a_backlog_is_made_up_at_no_more_than_1_2_times_the_curve() {
+    // 100 a second; nobody shakes for five seconds.
+    let mut world = World::running(plan(2_000, 20, 8), 20, 5_000_000);
+    let burst = crowd(&mut world, 5_000_000, 5_100_000);
+    assert!(burst <= 5 + 12 + 1, "{burst} packets left in the first tenth of a second");
+    for second in 5..9 {
+        let from = second * 1_000_000 + 100_000;
+        let won = crowd(&mut world, from, from + 1_000_000);
+        assert!((110..=121).contains(&won), "{won} in a second of catching up");
+    }
+}
+
+#[test]
+fn a_start_in_the_middle_makes_up_without_a_burst() {
+    let mut world = World::running(plan(2_000, 20, 8), 20, 0);
+    // Down for four seconds.
+    world.now = world.now.plus_ms(4_000);
+    world.crash(0);
+    let won = crowd(&mut world, 4_000_000, 5_000_000);
+    assert!((90..=121).contains(&won), "{won} in the first second of the new life");
+    assert_never_early(&world);
+}
+
+#[test]
+fn what_waits_longer_than_a_minute_is_skipped() {
+    let mut world = World::running(plan(120, 120, 2), 120, 59_000_000);
+    assert_eq!(world.skipped(), 0);
+    world.run_to(70_500_000);
+    assert_eq!(world.skipped(), 11, "those of the first ten seconds, and the one at 0");
+    assert!(world.shake(1, 1).is_some_and(|win| win.ticket.body.packet.index().0 - 5 >= 11));
+}
+
+#[test]
+fn packets_that_nobody_here_may_take_do_not_hold_up_the_others() {
+    // 100 a second. All but each tenth packet is of sponsor 0, whose packet everybody here has.
+    let sponsor = |n: u8| SponsorId::new(n).expect("small");
+    let mut records: Vec<SeedRecord> = plan(3_000, 30, 1);
+    for record in records.iter_mut().skip(9).step_by(10) {
+        record.sponsor = sponsor(1);
+    }
+    let mut world = World::running(records, 30, 0);
+    let mut won = 0;
+    for us in (0..25_000_000).step_by(10_000) {
+        world.run_to(us);
+        let mut candidate = world.candidate(us, us);
+        (candidate.wins, candidate.sponsors) = (1, SponsorSet::EMPTY.with(sponsor(0)));
+        let request_id = candidate.request_id;
+        won += usize::from(world.draw(Input::Candidate(candidate), request_id).is_some());
+    }
+    assert!((235..=250).contains(&won), "{won} of the 250 packets of sponsor 1 were won");
+    assert_never_early(&world);
+}
+
+#[test]
+fn a_running_wave_is_not_moved() {
+    let mut world = World::running(plan(1_000, 10, 8), 10, 2_000_000);
+    let running = |world: &World| world.issuer.waves().next().map(|wave| wave.offset_us);
+    for clock in [WaveClock::new(T0.plus_us(60_000_000), 1), WaveClock::new(T0, 100)] {
+        world.input(Input::ArmWave { wave: WAVE, clock, grace_us: 0 });
+        world.run_to(2_000_000 + 1_000);
+        let offset = running(&world).expect("one wave");
+        assert!((2_000_000..=2_001_000).contains(&offset), "{offset}");
+    }
+    // Armed again as it is, as each reload does: no credit is lost, nothing waits.
+    world.arm();
+    assert!(crowd(&mut world, 2_002_000, 3_002_000) >= 100);
+}
+
+#[test]
+fn a_wave_that_is_disarmed_in_time_never_starts() {
+    let mut world = World::new(plan(1_000, 10, 8), 10);
+    world.arm();
+    world.input(Input::DisarmWave { wave: WAVE });
+    world.run_to(5_000_000);
+    assert_eq!((world.high, world.gate.running), (0, false));
+    assert!(world.shake(1, 1).is_none());
+    world.arm();
+    world.run_to(5_100_000);
+    assert!(world.gate.running, "armed late, it starts at once");
+    world.input(Input::DisarmWave { wave: WAVE });
+    world.run_to(5_200_000);
+    assert!(world.gate.running, "and goes on, whatever the schedule says now");
+}
