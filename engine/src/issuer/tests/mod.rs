@@ -170,6 +170,15 @@ fn m8_a_quiet_wave_closes_with_every_packet_in_one_class() {
 }
 
 #[test]
+fn m8_what_was_never_reserved_is_left_too() {
+    let mut world = World::running(thousand(), 10, 0);
+    world.disk = false;
+    world.run_to(20_000_000);
+    assert_eq!((world.high, world.skipped()), (300, 0));
+    assert_eq!(world.closed()[0].0, 1_000);
+}
+
+#[test]
 fn m8_the_close_states_the_sum_when_every_record_was_read() {
     let mut world = World::running(plan(100, 10, 8), 10, 500_000);
     let issued = world.shake(1, 1).expect("a packet is due").ticket.body.amount;
