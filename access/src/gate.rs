@@ -41,8 +41,24 @@ impl Gate {
         self.state.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Publishes the issuer's books. Only the issuer thread calls this.
-    pub fn publish(&self, view: GateView) {
+    /// Brings the gate to the issuer's books, so that slots whose candidates won nothing, or were
+    /// lost on their way, are open again. Only the issuer thread calls this.
+    ///
+    /// `decided_all` says that no candidate waits in the issuer's queue. While some do, their slots
+    /// are spoken for: then the gate is only made narrower.
+    pub fn renew(&self, books: GateView, decided_all: bool) {
+        let shown = self.view();
+        if decided_all || books.count < shown.count || books.running != shown.running {
+            // Compared first: an unneeded store would cost every shard a cache miss.
+            if (shown.count, shown.running) != (books.count, books.running)
+                || self.sponsors.load(Ordering::Relaxed) != books.sponsors.0
+            {
+                self.publish(books);
+            }
+        }
+    }
+
+    fn publish(&self, view: GateView) {
         let count = view.count.min(RUNNING / 2);
         self.sponsors.store(view.sponsors.0, Ordering::Relaxed);
         let running = if view.running { RUNNING } else { 0 };
@@ -63,6 +79,22 @@ mod tests {
         assert_eq!(gate.view(), GateView { sponsors: SponsorSet(0), count: 0, running: true });
         gate.give_back();
         assert_eq!(gate.view(), GateView { sponsors: SponsorSet(5), count: 1, running: true });
+    }
+
+    #[test]
+    fn a_slot_whose_candidate_won_nothing_is_open_again() {
+        let books = GateView { sponsors: SponsorSet(1), count: 2, running: true };
+        let gate = Gate::default();
+        gate.renew(books, true);
+        assert!(gate.take() && gate.take() && !gate.take());
+        // The books are as they were: both candidates were not eligible.
+        gate.renew(books, false);
+        assert!(!gate.take(), "others still wait to be decided");
+        gate.renew(books, true);
+        assert!(gate.take() && gate.take() && !gate.take());
+        gate.renew(GateView { count: 1, ..books }, true);
+        gate.renew(GateView::default(), false);
+        assert!(!gate.take(), "closing never waits");
     }
 
     #[test]

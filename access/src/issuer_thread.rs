@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use yao_engine::{
-    Timestamp,
+    GateView, Timestamp,
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
@@ -125,7 +125,7 @@ pub fn run(
     let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), recovered);
     let status_at = node.clock.now();
     let waves = header.sections.iter().map(|section| section.wave).collect();
-    Desk { context, issuer, waves, held: None, status_at }.run(queue);
+    Desk { context, issuer, waves, books: GateView::default(), held: None, status_at }.run(queue);
 }
 
 /// The running issuer with what the shell keeps for it.
@@ -133,6 +133,8 @@ struct Desk<'a> {
     context: &'a IssuerContext,
     issuer: Issuer,
     waves: Vec<WaveIndex>,
+    /// What the issuer last said of its books.
+    books: GateView,
     /// An event that the journal's queue did not take: issuing rests until it does.
     held: Option<Event>,
     status_at: Timestamp,
@@ -144,13 +146,18 @@ impl Desk<'_> {
         loop {
             let now = self.now();
             let deadline = at.min(self.status_at);
+            let mut decided_all = true;
             match queue.recv_timeout(deadline.since(now)) {
                 Ok(message) => {
                     if !self.take(message) {
                         return;
                     }
+                    decided_all = false;
                     for _ in 1..INPUTS_MAX {
-                        let Ok(message) = queue.try_recv() else { break };
+                        let Ok(message) = queue.try_recv() else {
+                            decided_all = true;
+                            break;
+                        };
                         if !self.take(message) {
                             return;
                         }
@@ -161,6 +168,7 @@ impl Desk<'_> {
             }
             self.retry_held();
             at = self.drain();
+            self.context.gate.renew(self.books, decided_all);
             if self.held.is_some() {
                 at = at.min(self.now().plus_ms(1));
             }
@@ -230,7 +238,7 @@ impl Desk<'_> {
     fn perform(&mut self, now: Timestamp, output: Output) {
         let context = self.context;
         match output {
-            Output::Gate(view) => context.gate.publish(view),
+            Output::Gate(books) => self.books = books,
             Output::Vet(vet) => {
                 if !context.agent.as_ref().is_some_and(|agent| agent.vet(vet)) {
                     self.issuer.handle(now, Input::VetUnsent { call: vet.call });

@@ -101,7 +101,9 @@ pub(crate) fn run(args: &ShakeArgs) -> Result<()> {
         seed: getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?,
     })?;
     fleet.connect(args.connections)?;
-    fleet.run(pace, Duration::from_secs(args.warm))?;
+    if args.warm > 0 {
+        fleet.run(pace, Duration::from_secs(args.warm))?;
+    }
     // Wins of the warm-up belong to the run: only the measures begin anew.
     let warm = fleet.take().0;
     let cpu_before = meter.map(|meter| meter.cpu_ns()).transpose()?;

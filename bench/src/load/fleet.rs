@@ -182,7 +182,9 @@ impl Fleet {
         self.closed_loop = pace == Pace::Closed;
         if self.closed_loop {
             for index in 0..self.peers.len() {
-                self.shake(index, now_ns())?;
+                if self.peers[index].owes_nothing() {
+                    self.shake(index, now_ns())?;
+                }
             }
         }
         let mut asked_ns = start;
@@ -207,6 +209,8 @@ impl Fleet {
             self.step(&mut events, Some(Duration::from_nanos(wait)))?;
         }
         self.closed_loop = false;
+        // A later run begins its own chains of shakes.
+        self.timers.retain(|Reverse((_, _, wake))| *wake == Wake::Connect);
         self.flush_log()
     }
 
@@ -383,7 +387,7 @@ impl Fleet {
     fn welcomed(&mut self, index: usize, interval_ms: u32) -> Result<()> {
         self.connecting -= 1;
         self.open += 1;
-        if self.closed_loop && self.peers[index].is_idle() {
+        if self.closed_loop && self.peers[index].owes_nothing() {
             self.shake_after(index, interval_ms)?;
         }
         Ok(())

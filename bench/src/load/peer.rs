@@ -134,6 +134,11 @@ impl Peer {
         self.asked.is_empty() && self.held.is_empty()
     }
 
+    /// Whether every shake has its answer.
+    pub(super) const fn owes_nothing(&self) -> bool {
+        self.asked.is_empty()
+    }
+
     /// Tickets without a receipt.
     pub(super) const fn held(&self) -> usize {
         self.held.len()
