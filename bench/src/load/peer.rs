@@ -99,6 +99,8 @@ pub(super) struct Peer {
     /// Least ms without a frame before the server closes.
     pub(super) heartbeat_ms_max: u32,
     pub(super) sent_ns: u64,
+    /// Least time between two shakes, as the server last said, ms.
+    interval_ms: u32,
     /// This user can win no more.
     pub(super) sated: bool,
     wins_per_user: u8,
@@ -118,6 +120,7 @@ impl Peer {
             user,
             heartbeat_ms_max: u32::MAX,
             sent_ns: 0,
+            interval_ms: 0,
             sated: false,
             wins_per_user: u8::MAX,
             wins: 0,
@@ -264,7 +267,8 @@ impl Peer {
         match message {
             ServerMessage::NoWin(no_win) => {
                 self.on_answer(request_id, now_ns, books, wish);
-                wish.interval_ms = no_win.interval_ms;
+                self.interval_ms = no_win.interval_ms;
+                wish.interval_ms = self.interval_ms;
                 match no_win.reason {
                     NoWinReason::NoneDue => books.counts.none_due += 1,
                     NoWinReason::LimitReached => {
@@ -277,6 +281,8 @@ impl Peer {
             }
             ServerMessage::Win { ticket, tally } => {
                 self.on_answer(request_id, now_ns, books, wish);
+                // A ticket says nothing of intervals.
+                wish.interval_ms = self.interval_ms;
                 self.on_win(ticket, tally, habits, books)?;
                 if habits.opens == Opens::AtOnce {
                     self.put_opens(now_ns, out);
@@ -299,7 +305,8 @@ impl Peer {
                 self.heartbeat_ms_max = welcome.heartbeat_ms_max;
                 self.wins_per_user = welcome.wins_per_user;
                 books.counts.logins += 1;
-                (wish.welcomed, wish.interval_ms) = (true, welcome.shake_interval_ms);
+                self.interval_ms = welcome.shake_interval_ms;
+                (wish.welcomed, wish.interval_ms) = (true, self.interval_ms);
                 self.put_again(habits, now_ns, out);
             }
             ServerMessage::GoAway(go_away) => {
