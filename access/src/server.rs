@@ -190,26 +190,18 @@ impl Parts {
             shards.clone(),
             &config.spool,
             &state.spool(),
-            agent_out(&agent_slot),
+            agent_out(&agent_slot, vet_ms_max(&config)),
         )?;
-        let agent = match &config.agent {
-            Some(agent) => {
-                let sinks = agent_sinks(&issuer, &spool.sender, &policy);
-                let handle = agent_link::start(agent.clone(), Arc::clone(&node), sinks)?;
-                // The slot is empty: this is the only place that fills it.
-                agent_slot.set(handle.clone()).ok();
-                Some(handle)
-            }
-            None => None,
-        };
+        let sinks = agent_sinks(&issuer, &spool.sender, &policy);
+        let agent = start_agent(&config, &node, sinks, &agent_slot)?;
         let issuer_status = Arc::default();
-        let issuer_context = IssuerContext {
+        let context = IssuerContext {
             node: Arc::clone(&node),
             shards: shards.clone(),
             gate: Arc::clone(&gate),
             disk: disk.clone(),
             agent: agent.clone(),
-            vet_ms_max: config.agent.as_ref().map_or(20, |agent| agent.vet_ms_max),
+            vet_ms_max: vet_ms_max(&config),
             status: Arc::clone(&issuer_status),
         };
         let disk_counters = Arc::<DiskCounters>::default();
@@ -222,35 +214,21 @@ impl Parts {
             issuer: issuer.clone(),
             counters: Arc::clone(&disk_counters),
         };
-        let recovered = recovered.issuer;
-        let money_threads = vec![
-            money_thread("yao-money-disk", move || money_disk.run(&disk_queue))?,
-            money_thread("yao-issuer", move || {
-                issuer_thread::run(&issuer_context, &header, &recovered, &issuer_queue);
-            })?,
-        ];
+        let past = recovered.issuer;
+        let issue = move || issuer_thread::run(&context, &header, &past, &issuer_queue);
+        let write = move || money_disk.run(&disk_queue);
+        let money_threads =
+            vec![money_thread("yao-money-disk", write)?, money_thread("yao-issuer", issue)?];
 
+        let shake_interval_ms = Arc::new(AtomicU32::new(config.session.shake_interval_ms));
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
+        let (crypto_counters, shard_counters) = (Vec::new(), Vec::new());
+        let (registry, refusing, shard_threads) = (Arc::default(), Arc::default(), Vec::new());
+        #[rustfmt::skip]
         let mut parts = Self {
-            registry: Arc::default(),
-            crypto_counters: Vec::new(),
-            shard_counters: Vec::new(),
-            refusing: Arc::default(),
-            shake_interval_ms: Arc::new(AtomicU32::new(config.session.shake_interval_ms)),
-            shard_threads: Vec::new(),
-            config,
-            node,
-            shards,
-            addresses,
-            issuer,
-            issuer_status,
-            disk,
-            disk_counters,
-            spool,
-            agent,
-            tokens,
-            money_threads,
-            admin,
+            registry, crypto_counters, shard_counters, refusing, shake_interval_ms, shard_threads,
+            config, node, shards, addresses, issuer, issuer_status, disk, disk_counters, spool,
+            agent, tokens, money_threads, admin,
         };
         let crypto = parts.start_crypto()?;
         parts.start_shards(ports, &gate, &crypto, &policy)?;
@@ -472,9 +450,29 @@ fn refuse_busy_port(address: SocketAddr) -> Result<()> {
         .with_context(|| format!("cannot listen on {address} for listen.tcp"))
 }
 
-fn agent_out(slot: &Arc<OnceLock<AgentHandle>>) -> AgentOut {
+/// Starts the link to the agent, if there shall be one, and makes it known to the spool.
+fn start_agent(
+    config: &Config,
+    node: &Arc<Node>,
+    sinks: AgentSinks,
+    slot: &Arc<OnceLock<AgentHandle>>,
+) -> Result<Option<AgentHandle>> {
+    let Some(agent) = &config.agent else { return Ok(None) };
+    let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks)?;
+    // The slot is empty: this is the only place that fills it.
+    slot.set(handle.clone()).ok();
+    Ok(Some(handle))
+}
+
+/// How long a verdict of the agent is waited for, ms; without an agent nobody is asked.
+fn vet_ms_max(config: &Config) -> u32 {
+    config.agent.as_ref().map_or(0, |agent| agent.vet_ms_max)
+}
+
+fn agent_out(slot: &Arc<OnceLock<AgentHandle>>, vet_ms_max: u32) -> AgentOut {
     let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
     AgentOut {
+        vet_ms_max,
         vet: Box::new(move |vet| for_vets.get().is_some_and(|agent| agent.vet(vet))),
         deliver: Box::new(move |request_id, batch| {
             for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))

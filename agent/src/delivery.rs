@@ -1,7 +1,8 @@
 //! Batches on their way to settlement: which are posted, and what the access process hears. A pure
 //! state machine; sockets and HTTP are its effects.
 //!
-//! A batch is tried once and its outcome reported: the access process, which has it on disk, decides
+//! A batch is tried once and its outcome reported: the access process, which has it on disk,
+//! decides
 //! when to ask again. The request id names the batch, so that one sent again while it is under way
 //! is not posted twice. The answer's bytes pass through untouched: they are signed (M7).
 

@@ -1,5 +1,5 @@
-//! From the policy file, TOML, to the policy that the access process obeys. Pure: text in, policy or
-//! one clear sentence out. The file may list cues with the times from which they hold.
+//! From the policy file, TOML, to the policy that the access process obeys. Pure: text in, policy
+//! or one clear sentence out. The file may list cues with the times from which they hold.
 //!
 //! ```toml
 //! version = 3                # grows with each change; for people

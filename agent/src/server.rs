@@ -1,8 +1,8 @@
-//! The life of an agent: read the files, connect, serve two sockets, drain, leave. A thin shell: the
-//! verdicts are in [`crate::rules`], the fate of batches in [`crate::delivery`].
+//! The life of an agent: read the files, connect, serve two sockets, drain, leave. A thin shell:
+//! the verdicts are in [`crate::rules`], the fate of batches in [`crate::delivery`].
 //!
-//! The two sockets are served by two tasks, so that a slow delivery never delays a verdict. When the
-//! access process closes either of them, the agent ends: nobody is left to serve.
+//! The two sockets are served by two tasks, so that a slow delivery never delays a verdict. When
+//! the access process closes either of them, the agent ends: nobody is left to serve.
 
 use crate::{
     config::Config,

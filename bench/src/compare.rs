@@ -197,7 +197,8 @@ fn print(report: &Report, json: bool) -> Result<()> {
         writeln!(
             out,
             "{name:>6}: {median:.3} x the echo ({lower_quartile:.3} to {upper_quartile:.3}), \
-             {} pairs, {} connections, {:.0} shakes/s; echo against its copy {:.3} ({:.3} to {:.3})",
+             {} pairs, {} connections, {:.0} shakes/s; echo against its copy {:.3} \
+             ({:.3} to {:.3})",
             pairs.pairs,
             pairs.connections,
             pairs.node_shakes_per_s,

@@ -1,8 +1,8 @@
 //! `netbench malformed`: broken frames before and after HELLO, and whether anybody else notices.
 //!
 //! Ordinary connections shake all the time. One-second windows take turns: without the attack, with
-//! it, without it again. The claim is about the median of the windows' p99; the third kind of window
-//! is the control, which says how much the first kind differs from itself.
+//! it, without it again. The claim is about the median of the windows' p99; the third kind of
+//! window is the control, which says how much the first kind differs from itself.
 
 mod attack;
 mod mutate;
@@ -211,7 +211,8 @@ fn print(report: &Report, json: bool) -> Result<()> {
     } else {
         writeln!(
             out,
-            "{}: {} broken frames in {} rounds; p99 {} us without, {} us with ({:.2} x), control {} us \
+            "{}: {} broken frames in {} rounds; p99 {} us without, {} us with ({:.2} x), control \
+             {} us \
              ({:.2} x); private memory {} KiB before, {} KiB after",
             report.verdict,
             report.outcomes.frames,

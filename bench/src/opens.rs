@@ -98,6 +98,7 @@ pub(crate) fn run(args: &OpensArgs) -> Result<()> {
     let open_seconds = (end - start).as_secs_f64();
     let left = fleet.held();
     let (counts, _, open_latency_us) = fleet.take();
+    let errors = counts.troubles() + won.troubles();
     let report = Report {
         connections: args.connections,
         tickets,
@@ -107,26 +108,31 @@ pub(crate) fn run(args: &OpensArgs) -> Result<()> {
         open_seconds,
         opens_per_s: counts.receipts as f64 / open_seconds,
         opens_in_second,
-        errors: counts.troubles() + won.troubles(),
+        errors,
         open_latency_us,
     };
-    let mut out = io::stdout();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        writeln!(
-            out,
-            "{} tickets won in {:.1} s ({:.0}/s), opened in {:.1} s ({:.0}/s), {} errors",
-            report.tickets,
-            report.win_seconds,
-            report.wins_per_s,
-            report.open_seconds,
-            report.opens_per_s,
-            report.errors
-        )?;
-    }
+    print(&report, args.json)?;
     if left > 0 {
         bail!("{left} tickets have no receipt after {} s", args.open_seconds);
     }
+    Ok(())
+}
+
+fn print(report: &Report, json: bool) -> Result<()> {
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{} tickets won in {:.1} s ({:.0}/s), opened in {:.1} s ({:.0}/s), {} errors",
+        report.tickets,
+        report.win_seconds,
+        report.wins_per_s,
+        report.open_seconds,
+        report.opens_per_s,
+        report.errors
+    )?;
     Ok(())
 }

@@ -176,7 +176,8 @@ impl Progress {
         self.second = second;
         let Counts { shakes, wins, receipts, .. } = fleet.counts();
         let line = format!(
-            "{second:>4} s  open {:>6}  shakes {shakes:>9}  wins {wins:>7}  receipts {receipts:>7}  \
+            "{second:>4} s  open {:>6}  shakes {shakes:>9}  wins {wins:>7}  receipts \
+             {receipts:>7}  \
              troubles {}",
             fleet.open_count(),
             fleet.counts().troubles(),

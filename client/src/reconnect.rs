@@ -207,7 +207,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_wait_is_inside_its_range(
-            seed: u64, failures in 0_u32..80, delay_ms: u32, jitter_ms: u32, start in 0_u64..1_000_000,
+            seed: u64, failures in 0_u32..80, delay_ms: u32, jitter_ms: u32,
+            start in 0_u64..1_000_000,
         ) {
             let now = Timestamp::from_ms(start);
             let back_off = BackOff::default();

@@ -1,4 +1,5 @@
-//! Every rule of Yao as a pure state machine. No socket, file, thread, lock, clock or random source.
+//! Every rule of Yao as a pure state machine. No socket, file, thread, lock, clock or random
+//! source.
 //!
 //! # The contract of every machine here
 //! `handle(now, input)` is exactly one mutation. Then `poll(now)` is drained until it answers that

@@ -209,7 +209,7 @@ mod tests {
         ) {
             let segments: Vec<Segment> = parts
                 .iter()
-                .map(|(duration_us, packets)| Segment { duration_us: *duration_us, packets: *packets })
+                .map(|&(duration_us, packets)| Segment { duration_us, packets })
                 .collect();
             let count = segments.iter().map(|segment| segment.packets).sum();
             let section = Section {

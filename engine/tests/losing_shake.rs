@@ -31,8 +31,8 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes unchanged to the system allocator; counting touches only a const-initialised
-// thread-local cell, which neither allocates nor unwinds.
+// SAFETY: every call goes unchanged to the system allocator; counting touches only a
+// const-initialised thread-local cell, which neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));

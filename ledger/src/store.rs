@@ -229,7 +229,7 @@ fn settle_one(
             ])?;
     }
     if result == OpenResult::Conflict {
-        tracing::error!(packet = %body.packet, "a second user presents a valid ticket for a packet");
+        tracing::error!(packet = %body.packet, "a second user presents a valid ticket for it");
         transaction
             .prepare_cached(
                 "INSERT OR IGNORE INTO conflicts (packet, user, settled_at) VALUES (?1, ?2, ?3)",

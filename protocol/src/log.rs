@@ -110,8 +110,8 @@ impl Record<'_> {
     /// Appends the record.
     ///
     /// # Panics
-    /// When the payload exceeds [`LOG_PAYLOAD_BYTES_MAX`], the kind is 0, or the record claims to be
-    /// on disk itself.
+    /// When the payload exceeds [`LOG_PAYLOAD_BYTES_MAX`], the kind is 0, or the record claims to
+    /// be on disk itself.
     pub fn put(&self, out: &mut Vec<u8>) {
         assert!(self.committed < self.sequence, "only earlier records are known to be on disk");
         assert!(self.payload.len() <= LOG_PAYLOAD_BYTES_MAX, "a record's payload is bounded");
@@ -305,7 +305,8 @@ mod tests {
         out
     }
 
-    /// Scans and salvages: valid bytes, sequences found in order, and behind the bad bytes, the end.
+    /// Scans and salvages: valid bytes, sequences found in order, and behind the bad bytes, the
+    /// end.
     fn read(bytes: &[u8], first: u64) -> (usize, Vec<u64>, Vec<u64>, Option<ScanEnd>) {
         let mut scan = Scan::new(bytes, first);
         let found = scan.by_ref().map(|record| record.sequence).collect();

@@ -30,8 +30,8 @@ impl Policy {
     /// Reads a policy; the ban list is sorted whatever the sender did.
     ///
     /// # Errors
-    /// [`WireError::TooLarge`] for more than a frame holds, [`WireError::Text`] for JSON that is not
-    /// of this form.
+    /// [`WireError::TooLarge`] for more than a frame holds, [`WireError::Text`] for JSON that is
+    /// not of this form.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > AGENT_PAYLOAD_BYTES_MAX {
             return Err(WireError::TooLarge {

@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::mpsc::{RecvTimeoutError, sync_channel},
     time::Duration,
 };
 
@@ -44,13 +44,12 @@ impl Process {
     ) -> Result<(Self, Value)> {
         let mut process = Self::start(name, command.stdout(Stdio::piped()), log)?;
         let stdout = process.child.stdout.take().context("its output is piped")?;
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(64);
         // Reads on after the first line too, so that the server never blocks on a full pipe.
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
+                // Nobody listens after the first line.
+                sender.send(line).ok();
             }
         });
         match lines.recv_timeout(READY_MAX) {

@@ -125,7 +125,8 @@ fn rush() -> Result<()> {
     let audit = end(&mut event, &["tickets.log"])?;
     for key in ["wins_per_s", "opens_per_s"] {
         let rate = load[key].as_f64().context("a number")?;
-        // The wave itself releases 10,000 a second: its first and last moment are within a per cent.
+        // The wave itself releases 10,000 a second: its first and last moment are within a per
+        // cent.
         if rate < 9_900.0 {
             bail!("{key} is {rate:.0}; 10,000 are promised");
         }

@@ -178,7 +178,7 @@ mod tests {
         check("fn main() {}\n", "does not open with");
         check(&format!("//! x\n{}\n", "x".repeat(101)), "longer than 100");
         check(&format!("//! x\n{}\n", "x\n".repeat(601)), "split it");
-        check(&format!("//! x\n    {}{}\n", "dbg", "!(1);"), "holds `dbg!(`");
+        check(&format!("//! x\n    {}{}\n", "dbg", "!(1);"), concat!("holds `dbg", "!(`"));
         check(&format!("//! x\nfn long() {{\n{}}}\n", "    a();\n".repeat(80)), "`long` has 82");
         check(&format!("//! x\n{} {{ }}\n", "unsafe"), "outside the list");
         assert!(check_source("x.rs", "//! x\nfn short() {\n    a();\n}\n").is_empty());

@@ -1,4 +1,5 @@
-//! An agent for the tests, good or bad in a chosen way. It is this test binary, started once more by
+//! An agent for the tests, good or bad in a chosen way. It is this test binary, started once more
+//! by
 //! `fake_agent.sh`, so that process, user and secret are checked as with a real one.
 
 use std::{

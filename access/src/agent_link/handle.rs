@@ -1,4 +1,5 @@
-//! The link as the rest of the process sees it: questions in, never a wait; the state of things out.
+//! The link as the rest of the process sees it: questions in, never a wait; the state of things
+//! out.
 
 use serde::Serialize;
 use std::{

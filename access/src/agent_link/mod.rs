@@ -1,6 +1,6 @@
 //! The link to the agent: a thread of its own that starts agents, proves them, hands them questions
-//! and batches, and replaces them. An agent may be new, broken or hostile: nothing here waits for it
-//! without a limit, nothing it says moves money (M7), and without any the node goes on.
+//! and batches, and replaces them. An agent may be new, broken or hostile: nothing here waits for
+//! it without a limit, nothing it says moves money (M7), and without any the node goes on.
 //!
 //! * [`handle`](AgentHandle): what the rest of the process sees; never waits
 //! * `supervisor`: the life of generations: proving, cut-over, crash, drain

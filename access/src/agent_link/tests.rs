@@ -1,4 +1,5 @@
 //! The link against real processes: good agents, bad newcomers, crashes, swaps.
+#![expect(clippy::disallowed_methods, reason = "a test has patience, not time")]
 
 use super::{
     AgentHandle, AgentSinks, AgentState, AgentStatus, Swapped,

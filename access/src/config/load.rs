@@ -1,7 +1,7 @@
 //! From TOML and environment to a [`Config`] that cannot be wrong. Every error names the key, what
 //! is wrong with it, and what to do. Reads one file and the environment it is given; nothing else.
 
-use super::Config;
+use super::{AgentConfig, Config};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -216,14 +216,16 @@ fn resolve_paths(config: &mut Config, base: &Path) {
     }
 }
 
+fn check(
+    holds: bool,
+    key: &'static str,
+    value: &dyn ToString,
+    expected: &'static str,
+) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::Value { key, value: value.to_string(), expected }) }
+}
+
 fn check_values(config: &Config) -> Result<(), ConfigError> {
-    let check = |holds: bool, key, value: &dyn ToString, expected| {
-        if holds {
-            Ok(())
-        } else {
-            Err(ConfigError::Value { key, value: value.to_string(), expected })
-        }
-    };
     let listen = &config.listen;
     check(!listen.tcp.is_empty(), "listen.tcp", &"empty", "name at least one address")?;
     let (threads, connections) = (listen.threads, listen.connections_max);
@@ -278,21 +280,18 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         &admin,
         "use a loopback address: there is no login on this port",
     )?;
-    if let Some(agent) = &config.agent {
-        let length = agent.socket.as_os_str().len();
-        check(
-            length <= 107,
-            "agent.socket",
-            &length,
-            "a unix socket's path has at most 107 bytes",
-        )?;
-        check(
-            (1..=1_000).contains(&agent.vet_ms_max),
-            "agent.vet_ms_max",
-            &agent.vet_ms_max,
-            "use 1 to 1000",
-        )?;
-    }
+    config.agent.as_ref().map_or(Ok(()), check_agent)
+}
+
+fn check_agent(agent: &AgentConfig) -> Result<(), ConfigError> {
+    let length = agent.socket.as_os_str().len();
+    check(length <= 107, "agent.socket", &length, "a unix socket's path has at most 107 bytes")?;
+    check(
+        (1..=1_000).contains(&agent.vet_ms_max),
+        "agent.vet_ms_max",
+        &agent.vet_ms_max,
+        "use 1 to 1000",
+    )?;
     Ok(())
 }
 
@@ -356,7 +355,7 @@ jwks = "jwks.json"
     #[test]
     fn the_key_table_lists_every_key_of_the_config() {
         let config = read(GOOD, &[]).expect("good");
-        let agent = super::super::AgentConfig {
+        let agent = AgentConfig {
             program: "a".into(),
             config: "c".into(),
             socket: "s".into(),

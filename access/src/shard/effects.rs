@@ -110,7 +110,8 @@ impl Shard<'_> {
         }
     }
 
-    /// Takes a slot of the gate and pushes the candidate in one step, undone when the queue is full.
+    /// Takes a slot of the gate and pushes the candidate in one step, undone when the queue is
+    /// full.
     fn hand_on(&mut self, surroundings: &Surroundings, candidate: CandidateShake) {
         if !self.context.gate.take() {
             self.lost(surroundings, &candidate, NoWinReason::NoneDue);

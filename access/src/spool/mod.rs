@@ -52,8 +52,6 @@ const QUEUE_MESSAGES: usize = 16_384;
 const BURST_MESSAGES: usize = 4_096;
 /// Records kept in memory for delivery: 32 MiB of them.
 const TAIL_RECORDS_MAX: usize = 32 * 1024 * 1024 / size_of::<(u64, yao_protocol::spool::Open)>();
-/// Time for the agent's verdict on an open before it counts as yes (DESIGN.md 3).
-const VET_MS_MAX: u64 = 20;
 /// Calls about opens are numbered from here, those about wins from below: unique in both.
 pub const VET_CALL_FIRST: u64 = 1 << 63;
 /// Longest sleep, so that the numbers in `/status` are never older than this.
@@ -63,6 +61,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 pub struct AgentOut {
     /// Asks about an open.
     pub vet: Box<dyn Fn(Vet) -> bool + Send>,
+    /// How long its verdict is waited for, ms.
+    pub vet_ms_max: u32,
     /// Hands over a signed batch under a request id.
     pub deliver: Box<dyn Fn(u32, Vec<u8>) -> bool + Send>,
 }
@@ -193,7 +193,8 @@ impl Runner {
             tail_records_max: TAIL_RECORDS_MAX,
         };
         let recovered = Recovered { index, next_sequence: found.next_sequence, settled };
-        let spool = Spool::new(settings, VetDesk::new(VET_MS_MAX, VET_CALL_FIRST), recovered);
+        let desk = VetDesk::new(u64::from(agent.vet_ms_max), VET_CALL_FIRST);
+        let spool = Spool::new(settings, desk, recovered);
         counters.publish(&spool, segments.bytes(), node.clock.wall());
         Ok(Self {
             node,
@@ -387,7 +388,8 @@ fn log_damage(damage: &Damage) {
     match damage {
         Damage::BadBytes { path, offset, error, sequence, salvaged } => tracing::error!(
             path = %path.display(), offset, ?error, sequence, salvaged,
-            "a spool segment is damaged: a copy is kept as *.corrupt, readable opens are delivered, \
+            "a spool segment is damaged: a copy is kept as *.corrupt, readable opens are \
+             delivered, \
              acknowledged ones may be missing"
         ),
         Damage::Missing { first, last } => tracing::error!(

@@ -1,4 +1,5 @@
 //! The thread on real files, with a settlement that is a function and clients that are a list.
+#![expect(clippy::disallowed_methods, reason = "a test has patience, not time")]
 
 use super::*;
 use crate::{clock::Clock, inbox, inbox::Inbox, messages::ToShard};
@@ -106,6 +107,7 @@ impl Rig {
         let (outlet, replies) = inbox::inbox(100_000, waker);
         let (deliver, delivered) = channel();
         let agent = AgentOut {
+            vet_ms_max: 20,
             vet: Box::new(|_| false),
             deliver: Box::new(move |request_id, batch| deliver.send((request_id, batch)).is_ok()),
         };

@@ -81,7 +81,8 @@ fn replace(
 ) -> Result<WatermarkFile, SlotFileError> {
     tracing::error!(
         path = %path.display(), %error,
-        "the spool's watermark is damaged: it is kept as *.corrupt and every open is delivered again"
+        "the spool's watermark is damaged: it is kept as *.corrupt and every open is delivered \
+         again"
     );
     let fail = |error| SlotFileError::Io { doing: "set aside", path: path.to_owned(), error };
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -1,6 +1,6 @@
 //! Golden transcripts: byte for byte what an agent must answer, so that a new agent can take over
-//! from an old one under any access process that speaks version 1. Append-only: a line may be added,
-//! none changed.
+//! from an old one under any access process that speaks version 1. Append-only: a line may be
+//! added, none changed.
 //!
 //! A line is `> SOCKET HEX` (the access process sends), `< SOCKET HEX` (the agent must answer; `??`
 //! stands for any byte and `*` for any rest), `= HEX` (what settlement receives) or

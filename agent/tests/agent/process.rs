@@ -1,4 +1,5 @@
-//! The real binary: its start, its end, and what it does when settlement or the access process fail.
+//! The real binary: its start, its end, and what it does when settlement or the access process
+//! fail.
 
 use super::stage::{Agent, PATIENCE, POLICY, Settlement, command, write};
 use std::{process::Command, sync::mpsc::RecvTimeoutError, time::Duration};

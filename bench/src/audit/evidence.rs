@@ -12,7 +12,7 @@ use yao_protocol::{
     cursor::{self, Cursor},
     hex,
     journal::{self, Event},
-    keys::{KeyOwner, KeySet, PublicKeyFile},
+    keys::{KeyOwner, KeySet, PublicKey, PublicKeyFile},
     limits::SEAL_TAG_BYTES,
     log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
     manifest::Manifest,
@@ -84,13 +84,9 @@ impl Evidence {
         };
         let shard_key = read_shard_key(&args.seeds, shard)?;
         let path = args.seeds.join(format!("shard-{:05}.yaoseed", shard.0));
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let length = SeedHeader::peek_length(&bytes)?.min(bytes.len());
-        let header = SeedHeader::decode(&bytes[..length], &campaign_key)
-            .with_context(|| format!("{}", path.display()))?;
-        let records = open_records(&header, &shard_key, &bytes[length..])
-            .with_context(|| format!("{}", path.display()))?;
-        check_plan(&manifest, &header, &records, &bytes, &shard_key, &mut problems);
+        let (header, records) =
+            read_shard(&path, &campaign_key, &manifest, &shard_key, &mut problems)
+                .with_context(|| format!("{}", path.display()))?;
         let owner = (schedule.campaign, shard);
         let mut events = Vec::new();
         let journal = args.state.join("journal");
@@ -178,6 +174,22 @@ fn read_keys(folder: &Path) -> Result<KeySet> {
 fn read_shard_key(seeds: &Path, shard: ShardId) -> Result<ShardKey> {
     let path = seeds.join(format!("shard-{:05}.yaokey", shard.0));
     serde_json::from_str(&text(&path)?).with_context(|| format!("{} is no key", path.display()))
+}
+
+/// The plan of one shard, opened and held against the manifest.
+fn read_shard(
+    path: &Path,
+    campaign_key: &PublicKey,
+    manifest: &Manifest,
+    key: &ShardKey,
+    problems: &mut Vec<String>,
+) -> Result<(SeedHeader, Vec<SeedRecord>)> {
+    let bytes = fs::read(path).context("cannot read it")?;
+    let length = SeedHeader::peek_length(&bytes)?.min(bytes.len());
+    let header = SeedHeader::decode(&bytes[..length], campaign_key)?;
+    let records = open_records(&header, key, &bytes[length..])?;
+    check_plan(manifest, &header, &records, &bytes, key, problems);
+    Ok((header, records))
 }
 
 fn open_records(header: &SeedHeader, key: &ShardKey, body: &[u8]) -> Result<Vec<SeedRecord>> {

@@ -1,5 +1,5 @@
-//! The judgement: pure, over evidence that was read. Each rule of DESIGN.md section 6 that a finished
-//! event can be held against is one function.
+//! The judgement: pure, over evidence that was read. Each rule of DESIGN.md section 6 that a
+//! finished event can be held against is one function.
 
 use super::{
     Heap, Verdict,

@@ -43,7 +43,8 @@ async fn read_pages(url: &str) -> Result<Vec<Row>> {
         let told = (&totals[state]["packets"], &totals[state]["sum"]);
         if (told.0.as_u64(), told.1.as_u64()) != (Some(packets), Some(sum)) {
             bail!(
-                "the ledger's rows hold {packets} packets of {sum} in state {state}, its totals say \
+                "the ledger's rows hold {packets} packets of {sum} in state {state}, its totals \
+                 say \
                  {} of {}",
                 told.0,
                 told.1

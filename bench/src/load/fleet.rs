@@ -7,6 +7,7 @@
 use super::{
     Counts, Latency, Target, TicketLog, now_ns,
     peer::{Books, ECHO_BYTES, Habits, Opens, Peer, Phase, Wish},
+    schedule::{Pace, Schedule},
 };
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
@@ -44,17 +45,6 @@ pub(crate) struct Plan {
     pub(crate) log: Option<TicketLog>,
     /// Seed of shake ids and phases.
     pub(crate) seed: u64,
-}
-
-/// When shakes are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
-    /// Never; heartbeats only.
-    Silent,
-    /// One in flight per connection.
-    Closed,
-    /// So many each second, spread evenly over the connections at random phases.
-    Open { per_second: f64 },
 }
 
 /// A socket and the bytes on their way.
@@ -563,49 +553,6 @@ fn write_some(socket: &mut TcpStream, bytes: &[u8], failed: &mut bool) -> usize 
         }
     }
     taken
-}
-
-/// The moments of the open loop: each connection every `period`, at a phase of its own.
-struct Schedule {
-    /// Phases rise; empty in the other modes.
-    order: Vec<(u64, usize)>,
-    position: usize,
-    base_ns: u64,
-    period_ns: u64,
-}
-
-impl Schedule {
-    fn new(pace: Pace, peers: usize, start: u64, random: &mut Random) -> Self {
-        let Pace::Open { per_second } = pace else {
-            return Self { order: Vec::new(), position: 0, base_ns: start, period_ns: 0 };
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a period of ns; rates are checked to be positive"
-        )]
-        let period_ns = (peers as f64 / per_second * 1e9) as u64;
-        let mut order: Vec<_> =
-            (0..peers).map(|index| (random.up_to(period_ns.saturating_sub(1)), index)).collect();
-        order.sort_unstable();
-        Self { order, position: 0, base_ns: start, period_ns: period_ns.max(1) }
-    }
-
-    fn next(&self) -> Option<u64> {
-        self.order.get(self.position).map(|(phase, _)| self.base_ns + phase)
-    }
-
-    fn due(&mut self, now: u64) -> Option<(usize, u64)> {
-        let at = self.next().filter(|at| *at <= now)?;
-        let (_, index) = self.order[self.position];
-        self.position += 1;
-        if self.position == self.order.len() {
-            self.position = 0;
-            self.base_ns += self.period_ns;
-        }
-        Some((index, at))
-    }
 }
 
 /// What an echo run moves each way, bytes; equal to SHAKE and NO_WIN.

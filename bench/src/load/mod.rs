@@ -1,5 +1,6 @@
 //! The load generator: raw frames over many non-blocking connections on one thread, so that it
-//! costs as little as a generator can. `shake`, `opens`, `idle`, `malformed` and `compare` drive it.
+//! costs as little as a generator can. `shake`, `opens`, `idle`, `malformed` and `compare` drive
+//! it.
 //!
 //! Never the SDK: that is what `netbench crowd` is for. Never reads the server's memory or clock.
 
@@ -7,13 +8,15 @@ mod counts;
 mod fleet;
 mod meter;
 mod peer;
+mod schedule;
 mod target;
 mod ticket_log;
 
 pub(crate) use counts::{Counts, Latency};
-pub(crate) use fleet::{Fleet, Pace, Plan};
+pub(crate) use fleet::{Fleet, Plan};
 pub(crate) use meter::{Meter, pin_to_core};
 pub(crate) use peer::Opens;
+pub(crate) use schedule::Pace;
 pub(crate) use target::{Target, TargetArgs};
 pub(crate) use ticket_log::TicketLog;
 

@@ -1,4 +1,5 @@
-//! Broken frames: good ones with bits flipped, cut short, lengths that lie, kinds that nobody sends.
+//! Broken frames: good ones with bits flipped, cut short, lengths that lie, kinds that nobody
+//! sends.
 
 use anyhow::{Context, Result};
 use serde_json::Value;

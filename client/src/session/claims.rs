@@ -18,7 +18,8 @@ struct Claim {
     unavailable_count: u32,
 }
 
-/// See the module. At most `limits::TICKETS_MAX` entries, because each has its ticket in the wallet.
+/// See the module. At most `limits::TICKETS_MAX` entries, because each has its ticket in the
+/// wallet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims(Vec<Claim>);
 

@@ -1,8 +1,8 @@
 //! The issuer: the single writer of money decisions on a node. It releases packets at their
 //! moments, decides candidates, and hands out tickets (M1, M5, M6, M8, M9).
 //!
-//! `handle(now, input)`, then `poll(now)` until [`Output::SleepUntil`]. It signs tickets itself, for
-//! signing is arithmetic; cursor, journal, agent and connections are outputs.
+//! `handle(now, input)`, then `poll(now)` until [`Output::SleepUntil`]. It signs tickets itself,
+//! for signing is arithmetic; cursor, journal, agent and connections are outputs.
 //!
 //! Never here: files, sockets, the gate's atomics, settlement.
 

@@ -155,7 +155,8 @@ impl ShardEngine {
         }
     }
 
-    /// The hot path. A losing shake reads the gate's value, its own connection, and writes 32 bytes.
+    /// The hot path. A losing shake reads the gate's value, its own connection, and writes 32
+    /// bytes.
     #[inline]
     fn on_shake(
         &mut self,

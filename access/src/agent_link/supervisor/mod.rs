@@ -139,7 +139,9 @@ impl<'a> Supervisor<'a> {
                     }
                     vets.drain(..).for_each(|vet| self.vet(vet));
                 }
-                Some((request_id, batch)) = inputs.batches.recv() => self.deliver(request_id, batch),
+                Some((request_id, batch)) = inputs.batches.recv() => {
+                    self.deliver(request_id, batch);
+                }
                 Some(reply) = inputs.swaps.recv() => self.swap(reply),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => self.handle_connection(stream),

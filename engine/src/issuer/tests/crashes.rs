@@ -1,12 +1,12 @@
-//! Random lives of a node: draws, verdicts, resends, lost journal tails and crashes; after each life
-//! the promises hold.
+//! Random lives of a node: draws, verdicts, resends, lost journal tails and crashes; after each
+//! life the promises hold.
 
 use super::{
     super::Input,
     world::{T0, World, plan},
 };
 use proptest::{collection::vec, prelude::*};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use yao_protocol::{SponsorSet, UserId, journal::Event};
 
 /// One thing that happens.
@@ -38,7 +38,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1_u64..400).prop_map(|ms| Step::Wait { ms }),
         12 => (0_u64..25).prop_map(|user| Step::Shake { user }),
         3 => (0_u64..25).prop_map(|user| Step::Resend { user }),
-        4 => (0_usize..8, any::<bool>()).prop_map(|(which, allowed)| Step::Verdict { which, allowed }),
+        4 => (0_usize..8, any::<bool>())
+            .prop_map(|(which, allowed)| Step::Verdict { which, allowed }),
         1 => any::<bool>().prop_map(Step::Agent),
         1 => any::<bool>().prop_map(Step::Disk),
         1 => (0_usize..3).prop_map(|unsynced| Step::Crash { unsynced }),
@@ -48,10 +49,10 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a client of each user remembers.
 #[derive(Default)]
 struct Clients {
-    latest: HashMap<u64, u64>,
+    latest: BTreeMap<u64, u64>,
     draws: u64,
     seen: usize,
-    tallies: HashMap<UserId, (u8, SponsorSet)>,
+    tallies: BTreeMap<UserId, (u8, SponsorSet)>,
 }
 
 impl Clients {
@@ -129,8 +130,8 @@ proptest! {
     #[test]
     fn m8_no_life_issues_a_packet_twice_early_or_beyond_the_limits(steps in vec(step(), 1..200)) {
         let world = play(steps);
-        let mut owners = HashMap::new();
-        let mut users: HashMap<UserId, SponsorSet> = HashMap::new();
+        let mut owners = BTreeMap::new();
+        let mut users: BTreeMap<UserId, SponsorSet> = BTreeMap::new();
         for win in &world.wins {
             let body = win.ticket.body;
             let position = body.packet.index().0 - world.section.first.0;
