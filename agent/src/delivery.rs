@@ -2,9 +2,8 @@
 //! state machine; sockets and HTTP are its effects.
 //!
 //! A batch is tried once and its outcome reported: the access process, which has it on disk,
-//! decides
-//! when to ask again. The request id names the batch, so that one sent again while it is under way
-//! is not posted twice. The answer's bytes pass through untouched: they are signed (M7).
+//! decides when to ask again. The request id names the batch, so that one sent again while it is
+//! under way is not posted twice. The answer's bytes pass through untouched: they are signed (M7).
 
 use std::collections::{BTreeMap, VecDeque};
 use yao_protocol::limits::AGENT_PAYLOAD_BYTES_MAX;

@@ -2,14 +2,10 @@
 //! or one clear sentence out. The file may list cues with the times from which they hold.
 //!
 //! ```toml
-//! version = 3                # grows with each change; for people
-//! cue = 1                    # whose greeting a losing shake shows
-//! shake_interval_ms = 500    # absent: the node's own setting
-//! banned = [17, "18446744073709551615"]
-//! vet_amount_min = 20000     # wins below it are not vetted, minor units
-//! [[cues]]
-//! cue = 2
-//! from = "2015-02-18T20:30:00+08:00"
+//! version = 3                # grows with each change; for people cue = 1                    #
+//! whose greeting a losing shake shows shake_interval_ms = 500    # absent: the node's own setting
+//! banned = [17, "18446744073709551615"] vet_amount_min = 20000     # wins below it are not vetted,
+//! minor units [[cues]] cue = 2 from = "2015-02-18T20:30:00+08:00"
 //! ```
 
 use crate::keys;

@@ -1,8 +1,7 @@
 //! The reference settlement service: who was paid which packet, exactly once.
 //!
 //! # Map
-//! * [`state`]: the rules, pure: what becomes of one open, given what is known of its packet and
-//! user
+//! * [`state`]: the rules, pure: what becomes of one open, given what is known of packet and user
 //! * [`admission`]: which opens are genuine: signatures, campaign, range of the manifest
 //! * [`store`]: the rules applied to SQLite, many batches in one transaction
 //! * [`writer`]: the one thread that writes; answers are signed only after their commit

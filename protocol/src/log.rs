@@ -5,14 +5,11 @@
 //! segment header, 64 bytes          record
 //!  0  8 B  magic of the log          0  u32  payload length, bytes
 //!  8  u16  version = 1               4  u8   kind, 1..
-//! 10  u16  reserved                  5  3 B  reserved = 0
-//! 12  u32  shard                     8  u64  sequence, without gaps
-//! 16  u64  campaign                 16  u64  committed: highest sequence known to be on disk
-//! 24  u64  first sequence           24  ...  payload
-//! 32  16 B incarnation              ...  u32 CRC-32C of everything before it in the record
-//! 48  u32  epoch
-//! 52  8 B  reserved
-//! 60  u32  CRC-32C of bytes 0..60
+//! 10  u16  reserved                  5  3 B  reserved = 0 12  u32  shard                     8
+//! u64  sequence, without gaps 16  u64  campaign                 16  u64  committed: highest
+//! sequence known to be on disk 24  u64  first sequence           24  ...  payload 32  16 B
+//! incarnation              ...  u32 CRC-32C of everything before it in the record 48  u32  epoch
+//! 52  8 B  reserved 60  u32  CRC-32C of bytes 0..60
 //! ```
 
 use crate::{
