@@ -5,11 +5,14 @@
 //! segment header, 64 bytes          record
 //!  0  8 B  magic of the log          0  u32  payload length, bytes
 //!  8  u16  version = 1               4  u8   kind, 1..
-//! 10  u16  reserved                  5  3 B  reserved = 0 12  u32  shard                     8
-//! u64  sequence, without gaps 16  u64  campaign                 16  u64  committed: highest
-//! sequence known to be on disk 24  u64  first sequence           24  ...  payload 32  16 B
-//! incarnation              ...  u32 CRC-32C of everything before it in the record 48  u32  epoch
-//! 52  8 B  reserved 60  u32  CRC-32C of bytes 0..60
+//! 10  u16  reserved                  5  3 B  reserved = 0
+//! 12  u32  shard                     8  u64  sequence, without gaps
+//! 16  u64  campaign                 16  u64  committed: highest sequence known to be on disk
+//! 24  u64  first sequence           24  ...  payload
+//! 32  16 B incarnation              ...  u32 CRC-32C of everything before it in the record
+//! 48  u32  epoch
+//! 52  8 B  reserved
+//! 60  u32  CRC-32C of bytes 0..60
 //! ```
 
 use crate::{
@@ -107,8 +110,8 @@ impl Record<'_> {
     /// Appends the record.
     ///
     /// # Panics
-    /// When the payload exceeds [`LOG_PAYLOAD_BYTES_MAX`], the kind is 0, or the record claims to
-    /// be on disk itself.
+    /// When the payload exceeds [`LOG_PAYLOAD_BYTES_MAX`], the kind is 0, or the record claims
+    /// to be on disk itself.
     pub fn put(&self, out: &mut Vec<u8>) {
         assert!(self.committed < self.sequence, "only earlier records are known to be on disk");
         assert!(self.payload.len() <= LOG_PAYLOAD_BYTES_MAX, "a record's payload is bounded");
@@ -302,8 +305,7 @@ mod tests {
         out
     }
 
-    /// Scans and salvages: valid bytes, sequences found in order, and behind the bad bytes, the
-    /// end.
+    /// Scans and salvages: valid bytes, sequences found in order, and behind bad bytes, the end.
     fn read(bytes: &[u8], first: u64) -> (usize, Vec<u64>, Vec<u64>, Option<ScanEnd>) {
         let mut scan = Scan::new(bytes, first);
         let found = scan.by_ref().map(|record| record.sequence).collect();

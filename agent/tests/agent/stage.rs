@@ -29,7 +29,7 @@ pub(crate) const POLICY: &str = "version = 3\ncue = 4\nshake_interval_ms = 500\n
 pub(crate) struct Request {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    respond: mpsc::Sender<Vec<u8>>,
+    respond: mpsc::SyncSender<Vec<u8>>,
 }
 
 impl Request {
@@ -50,7 +50,7 @@ impl Settlement {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let (sender, requests) = mpsc::channel();
+        let (sender, requests) = mpsc::sync_channel(64);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, sender) = (stream.expect("accepted"), sender.clone());
@@ -66,7 +66,7 @@ impl Settlement {
 }
 
 /// Serves one connection, request by request, until either side has enough.
-fn serve_http(mut stream: TcpStream, sender: &mpsc::Sender<Request>) {
+fn serve_http(mut stream: TcpStream, sender: &mpsc::SyncSender<Request>) {
     let mut received = Vec::new();
     let mut chunk = [0; 65_536];
     loop {
@@ -86,7 +86,7 @@ fn serve_http(mut stream: TcpStream, sender: &mpsc::Sender<Request>) {
             continue;
         };
         received.drain(..end.expect("found") + 4 + body.len());
-        let (respond, response) = mpsc::channel();
+        let (respond, response) = mpsc::sync_channel(64);
         if sender.send(Request { head, body, respond }).is_err() {
             return;
         }
