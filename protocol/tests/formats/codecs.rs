@@ -1,0 +1,328 @@
+//! Each format as a function: bytes to what they say and to the bytes that this build would write.
+
+use serde_json::{Value, json};
+use yao_protocol::{
+    CampaignId, Epoch, KeyId, ShardId, WireError,
+    agent::{FromAccess, FromAgent},
+    client::{
+        ClientMessage, ServerMessage, kind, put_empty, put_open, put_pong, put_receipt, put_win,
+    },
+    cursor::{self, Cursor},
+    frame::{Frame, split_frame},
+    hex,
+    journal::{self, Event},
+    keys::{KeyOwner, KeySet, MacKey, PublicKeyFile, SignKey},
+    limits::AGENT_PAYLOAD_BYTES_MAX,
+    log::{Record, Scan, ScanEnd, SegmentHeader},
+    policy::Policy,
+    receipt::Receipt,
+    seed_file::{SeedHeader, SeedRecord},
+    settlement::{Answer, Batch},
+    slots::Slot,
+    spool::{self, Open, Watermark},
+    tally::Tally,
+    ticket::Ticket,
+};
+
+/// The key of campaign, tickets and settlement in every vector: the seed is 32 times 7.
+pub(crate) fn sign_key() -> SignKey {
+    SignKey::from_seed(&[7; 32])
+}
+
+/// The MAC key of every vector: 32 times 9, key id 3.
+pub(crate) fn mac_key() -> MacKey {
+    MacKey::new(KeyId(3), [9; 32])
+}
+
+pub(crate) const CAMPAIGN: CampaignId = CampaignId(2015);
+pub(crate) const SHARD: ShardId = ShardId(17);
+pub(crate) const EPOCH: Epoch = Epoch(1);
+
+pub(crate) fn key_set() -> KeySet {
+    let mut keys = KeySet::default();
+    let key = sign_key().public().to_bytes();
+    for owner in [
+        KeyOwner::Campaign { campaign: CAMPAIGN },
+        KeyOwner::Ticket { campaign: CAMPAIGN, shard: SHARD, epoch: EPOCH },
+        KeyOwner::Settlement { key_id: KeyId(1) },
+    ] {
+        keys.add(&PublicKeyFile { owner, key }).expect("one key per owner");
+    }
+    keys
+}
+
+/// What bytes say, and the bytes that say the same.
+pub(crate) type Read = Result<(Value, Vec<u8>), WireError>;
+
+/// Reads the bytes of one format.
+pub(crate) type Codec = fn(&[u8]) -> Read;
+
+/// Every format by the name of its vectors.
+pub(crate) const CODECS: &[(&str, Codec)] = &[
+    ("client-message", client_message),
+    ("server-message", server_message),
+    ("agent-message", agent_message),
+    ("access-message", access_message),
+    ("ticket", ticket),
+    ("tally", tally),
+    ("receipt", receipt),
+    ("seed-record", seed_record),
+    ("seed-header", seed_header),
+    ("slot", slot),
+    ("cursor", cursor),
+    ("watermark", watermark),
+    ("segment-header", segment_header),
+    ("log-record", log_record),
+    ("journal-event", journal_event),
+    ("spool-open", spool_open),
+    ("settlement-batch", batch),
+    ("settlement-answer", answer),
+    ("policy", policy),
+];
+
+/// The debug form without type names: readable, and complete.
+fn told(value: &impl std::fmt::Debug) -> Value {
+    json!(format!("{value:?}"))
+}
+
+/// One whole frame and nothing else.
+fn one_frame(bytes: &[u8], limit: usize) -> Result<Frame<'_>, WireError> {
+    match split_frame(bytes, limit)? {
+        Some((frame, [])) => Ok(frame),
+        Some((_, rest)) => Err(WireError::Trailing { what: "a frame", extra: rest.len() }),
+        None => Err(WireError::Short { what: "a frame", have: bytes.len(), need: bytes.len() + 1 }),
+    }
+}
+
+fn client_message(bytes: &[u8]) -> Read {
+    let frame = one_frame(bytes, 16_384)?;
+    let (kind_, flags, id) = (frame.header.kind, frame.header.flags, frame.header.request_id);
+    let message = ClientMessage::decode(frame)?;
+    let mut out = Vec::new();
+    let fields = match &message {
+        ClientMessage::Hello(hello) => {
+            hello.put(&mut out, id);
+            json!({
+                "message": "HELLO", "version_min": hello.version_min,
+                "version_max": hello.version_max, "software": hello.software,
+                "campaign": hello.campaign.0.to_string(),
+                "tally": hello.tally.map(|tally| hex::encode(tally)),
+                "token": String::from_utf8_lossy(hello.token),
+            })
+        }
+        ClientMessage::Shake(shake) => {
+            shake.put(&mut out, id);
+            json!({
+                "message": "SHAKE", "shake": shake.shake.0.to_string(),
+                "campaign": shake.campaign.0.to_string(), "merged_count": shake.merged_count,
+                "resend": shake.resend,
+            })
+        }
+        ClientMessage::Open(ticket) => {
+            put_open(&mut out, id, ticket);
+            json!({ "message": "OPEN", "ticket": hex::encode(*ticket) })
+        }
+        ClientMessage::Ping => {
+            put_empty(&mut out, kind::PING, id);
+            json!({ "message": "PING" })
+        }
+        ClientMessage::Bye => {
+            put_empty(&mut out, kind::BYE, id);
+            json!({ "message": "BYE" })
+        }
+        ClientMessage::Unknown => {
+            out.extend_from_slice(bytes);
+            json!({ "message": "unknown, optional", "kind": kind_ })
+        }
+    };
+    Ok((with_header(fields, flags, id), out))
+}
+
+fn with_header(mut fields: Value, flags: u8, request_id: u32) -> Value {
+    fields["flags"] = json!(flags);
+    fields["request_id"] = json!(request_id);
+    fields
+}
+
+fn server_message(bytes: &[u8]) -> Read {
+    let frame = one_frame(bytes, 16_384)?;
+    let (flags, id) = (frame.header.flags, frame.header.request_id);
+    let message = ServerMessage::decode(frame)?;
+    let mut out = Vec::new();
+    let fields = match &message {
+        ServerMessage::Welcome(welcome) => {
+            welcome.put(&mut out, id);
+            json!({ "message": "WELCOME", "fields": told(welcome) })
+        }
+        ServerMessage::Pong(time) => {
+            put_pong(&mut out, id, *time);
+            json!({ "message": "PONG", "server_time": time.0.to_string() })
+        }
+        ServerMessage::NoWin(no_win) => {
+            no_win.put(&mut out, id);
+            json!({ "message": "NO_WIN", "fields": told(no_win) })
+        }
+        ServerMessage::Win { ticket, tally } => {
+            put_win(&mut out, id, ticket, tally);
+            json!({ "message": "WIN", "ticket": hex::encode(*ticket), "tally": hex::encode(*tally) })
+        }
+        ServerMessage::Receipt(receipt) => {
+            put_receipt(&mut out, id, receipt);
+            json!({ "message": "RECEIPT", "receipt": hex::encode(*receipt) })
+        }
+        ServerMessage::GoAway(go_away) => {
+            go_away.put(&mut out);
+            json!({ "message": "GOAWAY", "fields": told(go_away) })
+        }
+        ServerMessage::Error(refusal) => {
+            refusal.put(&mut out, id);
+            json!({ "message": "ERROR", "fields": told(refusal) })
+        }
+        ServerMessage::Unknown => {
+            out.extend_from_slice(bytes);
+            json!({ "message": "unknown, optional" })
+        }
+    };
+    Ok((with_header(fields, flags, id), out))
+}
+
+fn agent_message(bytes: &[u8]) -> Read {
+    let frame = one_frame(bytes, AGENT_PAYLOAD_BYTES_MAX)?;
+    let id = frame.header.request_id;
+    let message = FromAgent::decode(frame)?;
+    let mut out = Vec::new();
+    message.put(&mut out, id);
+    Ok((with_header(json!({ "message": told(&message) }), 0, id), out))
+}
+
+fn access_message(bytes: &[u8]) -> Read {
+    let frame = one_frame(bytes, AGENT_PAYLOAD_BYTES_MAX)?;
+    let id = frame.header.request_id;
+    let message = FromAccess::decode(frame)?;
+    let mut out = Vec::new();
+    message.put(&mut out, id);
+    Ok((with_header(json!({ "message": told(&message) }), 0, id), out))
+}
+
+fn ticket(bytes: &[u8]) -> Read {
+    let ticket = Ticket::decode(bytes)?;
+    if !ticket.verifies(&key_set()) {
+        return Err(WireError::Forged { what: "a ticket" });
+    }
+    let body = &ticket.body;
+    let fields = json!({
+        "campaign": body.campaign.0.to_string(), "packet": body.packet.0.to_string(),
+        "user": body.user.0.to_string(), "amount": body.amount.0.to_string(),
+        "shake": body.shake.0.to_string(), "issued_at": body.issued_at.0.to_string(),
+        "expires_at": body.expires_at.0.to_string(), "shard": body.shard.0,
+        "epoch": body.epoch.0, "sponsor": body.sponsor.number(), "wave": body.wave.0,
+        "signature": hex::encode(&ticket.signature),
+    });
+    Ok((fields, ticket.encode().to_vec()))
+}
+
+fn tally(bytes: &[u8]) -> Read {
+    let tally = Tally::decode(bytes, &mac_key())?;
+    Ok((told(&tally), tally.encode(&mac_key()).to_vec()))
+}
+
+fn receipt(bytes: &[u8]) -> Read {
+    let receipt = Receipt::decode(bytes, &mac_key())?;
+    Ok((told(&receipt), receipt.encode(&mac_key()).to_vec()))
+}
+
+fn seed_record(bytes: &[u8]) -> Read {
+    let short = WireError::Short { what: "a seed record", have: bytes.len(), need: 16 };
+    let record = SeedRecord::decode(bytes.try_into().map_err(|_| short)?)?;
+    Ok((told(&record), record.encode().to_vec()))
+}
+
+fn seed_header(bytes: &[u8]) -> Read {
+    let header = SeedHeader::decode(bytes, &sign_key().public())?;
+    Ok((told(&header), header.encode(&sign_key())))
+}
+
+fn slot(bytes: &[u8]) -> Read {
+    let slot = Slot::decode(cursor::MAGIC, bytes)?;
+    let fields =
+        json!({ "sequence": slot.sequence.to_string(), "payload": hex::encode(&slot.payload) });
+    Ok((fields, slot.encode(cursor::MAGIC)))
+}
+
+fn cursor(bytes: &[u8]) -> Read {
+    let cursor = Cursor::decode(bytes)?;
+    Ok((told(&cursor), cursor.encode()))
+}
+
+fn watermark(bytes: &[u8]) -> Read {
+    let watermark = Watermark::decode(bytes)?;
+    Ok((told(&watermark), watermark.encode()))
+}
+
+fn segment_header(bytes: &[u8]) -> Read {
+    let header = SegmentHeader::decode(journal::MAGIC, bytes)?;
+    Ok((told(&header), header.encode(journal::MAGIC)))
+}
+
+/// A segment's bytes after its header that hold exactly one record with sequence 5.
+fn log_record(bytes: &[u8]) -> Read {
+    let mut scan = Scan::new(bytes, 5);
+    let first = scan.next();
+    let end = scan.by_ref().count();
+    match (first, scan.end()) {
+        (Some(record), Some(ScanEnd::Clean)) if end == 0 => {
+            let mut out = Vec::new();
+            Record { ..record }.put(&mut out);
+            Ok((told(&record), out))
+        }
+        (_, Some(ScanEnd::TornTail { error })) => Err(error),
+        _ => Err(WireError::Short { what: "a log record", have: 0, need: 28 }),
+    }
+}
+
+/// The kind byte of the record, then its payload.
+fn journal_event(bytes: &[u8]) -> Read {
+    let short = WireError::Short { what: "a journal event", have: 0, need: 1 };
+    let (kind, payload) = bytes.split_first().ok_or(short)?;
+    let event = Event::decode(*kind, payload)?;
+    let (kind, payload) = event.encode();
+    Ok((told(&event), [vec![kind], payload].concat()))
+}
+
+fn spool_open(bytes: &[u8]) -> Read {
+    let open = Open::decode(bytes)?;
+    let fields = json!({
+        "accepted_at": open.accepted_at.0.to_string(), "packet": open.ticket.body.packet.0.to_string(),
+        "record_kind": spool::KIND_OPEN,
+    });
+    Ok((fields, open.encode().to_vec()))
+}
+
+fn batch(bytes: &[u8]) -> Read {
+    let batch = Batch::decode(bytes, &key_set())?;
+    let records: Vec<Value> = batch
+        .records
+        .iter()
+        .map(|(sequence, open)| {
+            json!({
+                "sequence": sequence.to_string(), "accepted_at": open.accepted_at.0.to_string(),
+                "packet": open.ticket.body.packet.0.to_string(),
+            })
+        })
+        .collect();
+    let fields = json!({
+        "campaign": batch.campaign.0.to_string(), "shard": batch.shard.0, "epoch": batch.epoch.0,
+        "incarnation": hex::encode(&batch.incarnation.0), "records": records,
+    });
+    Ok((fields, batch.encode(&sign_key())))
+}
+
+fn answer(bytes: &[u8]) -> Read {
+    let answer = Answer::decode(bytes, &key_set())?;
+    Ok((told(&answer), answer.encode(&sign_key())))
+}
+
+fn policy(bytes: &[u8]) -> Read {
+    let policy = Policy::decode(bytes)?;
+    Ok((told(&policy), policy.encode()))
+}

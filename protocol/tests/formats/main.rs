@@ -1,0 +1,6 @@
+//! The formats as strangers see them: golden vectors, round trips, and hostile bytes.
+
+mod cases;
+mod codecs;
+mod golden;
+mod hostile;
