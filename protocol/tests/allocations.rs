@@ -68,6 +68,11 @@ fn no_allocation_is_made_from_a_claimed_length() {
             assert!(largest <= most, "{format}, {name}: {largest} bytes at once for byte {at}");
         }
     }
+    for (format, name, bytes) in cases::invalid() {
+        let (_, codec) = codecs::CODECS.iter().find(|(known, _)| *known == format).expect("known");
+        let largest = largest_while(|| drop(codec(&bytes)));
+        assert!(largest <= GROWTH * bytes.len() + SMALL, "{format}, {name}: {largest} at once");
+    }
 }
 
 #[test]

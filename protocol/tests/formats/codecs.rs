@@ -164,7 +164,8 @@ fn server_message(bytes: &[u8]) -> Read {
         }
         ServerMessage::Win { ticket, tally } => {
             put_win(&mut out, id, ticket, tally);
-            json!({ "message": "WIN", "ticket": hex::encode(*ticket), "tally": hex::encode(*tally) })
+            let (ticket, tally) = (hex::encode(*ticket), hex::encode(*tally));
+            json!({ "message": "WIN", "ticket": ticket, "tally": tally })
         }
         ServerMessage::Receipt(receipt) => {
             put_receipt(&mut out, id, receipt);
@@ -292,7 +293,8 @@ fn journal_event(bytes: &[u8]) -> Read {
 fn spool_open(bytes: &[u8]) -> Read {
     let open = Open::decode(bytes)?;
     let fields = json!({
-        "accepted_at": open.accepted_at.0.to_string(), "packet": open.ticket.body.packet.0.to_string(),
+        "accepted_at": open.accepted_at.0.to_string(),
+        "packet": open.ticket.body.packet.0.to_string(),
         "record_kind": spool::KIND_OPEN,
     });
     Ok((fields, open.encode().to_vec()))

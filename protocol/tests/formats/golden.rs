@@ -1,5 +1,5 @@
-//! Golden vectors: `tests/vectors/*.json`. They are append-only: what a published vector says is what
-//! every later version reads from the same bytes.
+//! Golden vectors: `tests/vectors/*.json`. They are append-only: what a published vector says is
+//! what every later version reads from the same bytes.
 //!
 //! `YAO_VECTORS=append cargo test -p yao-protocol` adds cases that are new in `cases.rs`; it never
 //! changes one that is there.

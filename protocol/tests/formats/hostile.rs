@@ -86,7 +86,8 @@ proptest! {
 
     #[test]
     fn a_stream_split_anywhere_gives_the_same_frames(
-        which in vec(0_usize..1_000, 1..12), pieces in vec(1_usize..200, 1..20), junk in any::<bool>(),
+        which in vec(0_usize..1_000, 1..12), pieces in vec(1_usize..200, 1..20),
+        junk in any::<bool>(),
     ) {
         let messages: Vec<_> = cases::valid()
             .into_iter()
