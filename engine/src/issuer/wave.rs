@@ -225,7 +225,7 @@ impl Wave {
     fn release(&mut self, now: Timestamp, clock: &WaveClock, offset_us: u64) {
         let before = self.offset_us;
         // Whether the moments around now are known: then credit comes with each packet that passes
-        // its own, and none is late for want of credit. Else the plan's curve stands in for them.
+        // its own. Else the plan's curve stands in for them.
         let all_read = self.high == self.count;
         let known =
             all_read || self.reserved.back().is_some_and(|p| p.record.offset_us > offset_us);
@@ -251,9 +251,7 @@ impl Wave {
         } else {
             self.curve.released(offset_us) - self.curve.released(before)
         };
-        // A step over a quiet stretch may earn more than the cap; a packet that passed its own
-        // moment just now must still find its credit.
-        let cap = self.credit_max(clock, offset_us).max(passed.saturating_mul(PACKET));
+        let cap = self.credit_max(clock, offset_us);
         self.credit = self.credit.saturating_add(earned.saturating_mul(12) / 10).min(cap);
         if self.credit == cap {
             // A whole credit's worth was on offer and stayed: whoever is here may not take these.
@@ -394,7 +392,10 @@ impl Wave {
             at = at.min(anchor.timestamp(clock.due(packet.record.offset_us)));
         }
         if self.queued > 0 {
-            if self.credit < PACKET {
+            // With every reserved packet released no moment lies ahead, and the gate may keep off
+            // everybody who is here: only time fills the credit that lets H rise.
+            let stuck = self.reserved.is_empty() && self.high < self.count;
+            if self.credit < PACKET || stuck {
                 at = at.min(now.plus_ns(CATCH_UP_STEP_NS));
             }
             let fronts = self.waiting.iter().filter_map(|s| self.queues[s.index()].front());

@@ -68,6 +68,45 @@ fn a_start_in_the_middle_makes_up_without_a_burst() {
 }
 
 #[test]
+fn a_node_that_stood_still_makes_up_without_a_burst() {
+    let mut world = World::running(plan(2_000, 20, 8), 20, 5_000_000);
+    // Nobody polls for two seconds: 200 moments pass in one step.
+    world.now = world.now.plus_ms(2_000);
+    let burst = crowd(&mut world, 7_000_000, 7_100_000);
+    assert!(burst <= 5 + 12 + 1, "{burst} packets left in the first tenth of a second");
+    assert_never_early(&world);
+}
+
+#[test]
+fn many_packets_of_one_moment_leave_as_a_backlog_does() {
+    // 30 packets of one moment, where credit is for 5 at most: 50 ms of 100 a second.
+    let mut records: Vec<SeedRecord> = plan(1_000, 10, 8);
+    records[100..130].iter_mut().for_each(|record| record.offset_us = 1_290_000);
+    let mut world = World::running(records, 10, 0);
+    crowd(&mut world, 0, 1_289_000);
+    world.run_to(1_290_000);
+    let won = (0..40).filter(|user| world.shake(*user, *user).is_some()).count();
+    assert_eq!(won, 5, "no burst");
+    let won = crowd(&mut world, 1_290_000, 2_790_000);
+    assert_eq!(won, 25 + 149, "but all of them soon, and those of the next 1.5 s too");
+}
+
+#[test]
+fn a_backlog_that_nobody_here_may_take_does_not_hold_up_a_restart() {
+    // 100 a second; all before 15 s are of sponsor 0, whose packet everybody here has.
+    let sponsor = |n: u8| SponsorId::new(n).expect("small");
+    let mut records: Vec<SeedRecord> = plan(3_000, 30, 1);
+    records[1_500..].iter_mut().for_each(|record| record.sponsor = sponsor(1));
+    let mut world = World::running(records, 30, 0);
+    world.now = world.now.plus_ms(10_000);
+    world.crash(0);
+    // No shake reaches the issuer, because the gate shows nothing for the people here.
+    world.wake_to(16_000_000);
+    let has = SponsorSet::EMPTY.with(sponsor(0));
+    assert!(!world.gate.sponsors.minus(has).is_empty(), "H stands at {}", world.high);
+}
+
+#[test]
 fn what_waits_longer_than_a_minute_is_skipped() {
     let mut world = World::running(plan(120, 120, 2), 120, 59_000_000);
     assert_eq!(world.skipped(), 0);

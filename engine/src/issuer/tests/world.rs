@@ -112,6 +112,13 @@ impl World {
 
     /// Lets time pass until `us` after T0, waking when the issuer asks to be woken.
     pub(super) fn run_to(&mut self, us: u64) {
+        self.wake_to(us);
+        self.now = ANCHOR.timestamp(T0.plus_us(us)).max(self.now);
+        self.drain();
+    }
+
+    /// The same, but the issuer is polled at the moments it named and at no other.
+    pub(super) fn wake_to(&mut self, us: u64) {
         let end = ANCHOR.timestamp(T0.plus_us(us));
         loop {
             let at = self.drain();
@@ -120,8 +127,6 @@ impl World {
             }
             self.now = at.max(self.now);
         }
-        self.now = end.max(self.now);
-        self.drain();
     }
 
     /// Does what the issuer asks; when it wants to wake.
