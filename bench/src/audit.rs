@@ -8,11 +8,13 @@ mod books;
 mod evidence;
 mod judge;
 mod ledger;
+mod payments;
 #[cfg(test)]
 mod tests;
 
 use anyhow::{Result, bail};
 use evidence::Evidence;
+use ledger::Ledger;
 use serde::Serialize;
 use std::{
     io::{self, Write},
@@ -47,6 +49,9 @@ pub(crate) struct AuditArgs {
     /// Ticket log of a load; may be given more than once
     #[arg(long)]
     tickets: Vec<PathBuf>,
+    /// Write the ledger's rows here, one line of JSON each
+    #[arg(long)]
+    ledger_dump: Option<PathBuf>,
     /// Print the verdict as one line of JSON
     #[arg(long)]
     json: bool,
@@ -122,7 +127,10 @@ pub(crate) struct Verdict {
 /// Evidence that cannot be read at all, or a verdict that is not "balanced".
 pub(crate) fn run(args: &AuditArgs) -> Result<()> {
     let mut evidence = Evidence::read(args)?;
-    evidence.rows = ledger::read(&args.ledger)?;
+    evidence.ledger = Ledger::read(&args.ledger)?;
+    if let Some(path) = &args.ledger_dump {
+        evidence.ledger.dump(path)?;
+    }
     let verdict = judge::judge(&evidence);
     print(&verdict, args.json)?;
     if verdict.problems.is_empty() {

@@ -41,10 +41,22 @@ impl Winners {
     /// Users above a limit.
     pub(super) fn above(&self, per_user: u8, per_sponsor: u8) -> Vec<UserId> {
         let too_many = |sponsors: &Vec<u8>| {
-            let of = |sponsor| sponsors.iter().filter(|other| **other == sponsor).count();
             sponsors.len() > usize::from(per_user)
-                || sponsors.iter().any(|sponsor| of(*sponsor) > usize::from(per_sponsor))
+                || sponsors.iter().any(|sponsor| of(sponsors, *sponsor) > usize::from(per_sponsor))
         };
         self.0.iter().filter(|(_, sponsors)| too_many(sponsors)).map(|(user, _)| *user).collect()
     }
+
+    /// Whether one more packet of `sponsor` would bring `user` above a limit.
+    pub(super) fn is_full(&self, user: UserId, sponsor: u8, per_user: u8, per_sponsor: u8) -> bool {
+        self.0.get(&user).is_some_and(|sponsors| {
+            sponsors.len() >= usize::from(per_user)
+                || of(sponsors, sponsor) >= usize::from(per_sponsor)
+        })
+    }
+}
+
+/// How many wins are of `sponsor`.
+fn of(sponsors: &[u8], sponsor: u8) -> usize {
+    sponsors.iter().filter(|other| **other == sponsor).count()
 }

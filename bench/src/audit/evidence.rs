@@ -1,6 +1,6 @@
 //! What the event left behind, read from files. Judges nothing but whether bytes are what they say.
 
-use super::AuditArgs;
+use super::{AuditArgs, ledger::Ledger};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs,
@@ -24,16 +24,6 @@ use yao_protocol::{
     ticket::{TICKET_BYTES, Ticket},
 };
 
-/// A row of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) packet: u64,
-    pub(super) user: u64,
-    pub(super) sponsor: u8,
-    pub(super) amount: u64,
-    pub(super) state: String,
-}
-
 /// Everything that is judged.
 pub(super) struct Evidence {
     pub(super) manifest: Manifest,
@@ -53,7 +43,7 @@ pub(super) struct Evidence {
     pub(super) opens_from: u64,
     /// Every open up to here has its final answer.
     pub(super) settled_until: u64,
-    pub(super) rows: Vec<Row>,
+    pub(super) ledger: Ledger,
     /// Tickets that clients saw, as they were seen.
     pub(super) tickets: Vec<Ticket>,
     pub(super) receipts: Vec<[u8; RECEIPT_BYTES]>,
@@ -128,7 +118,7 @@ impl Evidence {
             opens,
             opens_from: from.unwrap_or(settled_until + 1),
             settled_until,
-            rows: Vec::new(),
+            ledger: Ledger::default(),
             tickets,
             receipts,
             problems,

@@ -1,14 +1,10 @@
 //! The judgement: pure, over evidence that was read. Each rule of DESIGN.md section 6 that a
 //! finished event can be held against is one function.
 
-use super::{
-    Heap, Verdict,
-    books::{Packet, Winners},
-    evidence::Evidence,
-};
+use super::{Heap, Verdict, books::Packet, evidence::Evidence};
 use std::collections::HashSet;
 use yao_protocol::{
-    PacketId, UserId, WallTime, WaveIndex,
+    PacketId, WallTime, WaveIndex,
     journal::Event,
     keys::MacKey,
     receipt::Receipt,
@@ -37,21 +33,21 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     judge.finish()
 }
 
-struct Judge<'a> {
-    evidence: &'a Evidence,
+pub(super) struct Judge<'a> {
+    pub(super) evidence: &'a Evidence,
     /// By index in the shard.
-    packets: Vec<Packet>,
+    pub(super) packets: Vec<Packet>,
     lags_us: Vec<u64>,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
 }
 
 impl Judge<'_> {
-    fn problem(&mut self, text: String) {
+    pub(super) fn problem(&mut self, text: String) {
         self.verdict.problems.push(text);
     }
 
     /// The place of a packet in the plan; `None` (and a problem) for one that was never planned.
-    fn place(&mut self, packet: PacketId, source: &str) -> Option<usize> {
+    pub(super) fn place(&mut self, packet: PacketId, source: &str) -> Option<usize> {
         let header = &self.evidence.header;
         let ours = packet.generation() == header.generation && packet.shard() == header.shard;
         let index = usize::try_from(packet.index().0).expect("a u32");
@@ -213,7 +209,7 @@ impl Judge<'_> {
                 self.problem(format!("packet {} is in the spool twice ({sequence})", body.packet));
             }
             self.packets[index].spooled = true;
-            if open.accepted_at < body.issued_at || open.accepted_at > body.expires_at {
+            if open.accepted_at < body.issued_at || open.accepted_at >= body.expires_at {
                 self.problem(format!(
                     "packet {} was opened outside its ticket's life, at {}",
                     body.packet, open.accepted_at.0
@@ -247,7 +243,8 @@ impl Judge<'_> {
 
     /// M7: what was acknowledged is in the spool, or settled before its segment was removed.
     fn receipts_seen(&mut self) {
-        let settled: HashSet<u64> = self.evidence.rows.iter().map(|row| row.packet).collect();
+        let settled: HashSet<u64> =
+            self.evidence.ledger.rows.iter().map(|row| row.packet).collect();
         let key = &self.evidence.shard_key;
         let key = MacKey::new(key.mac_key_id, key.mac_key);
         for bytes in &self.evidence.receipts {
@@ -279,70 +276,6 @@ impl Judge<'_> {
         }
     }
 
-    /// M7: the ledger has every acknowledged open once, and nothing else.
-    fn ledger(&mut self) {
-        for row in &self.evidence.rows {
-            let packet = PacketId(row.packet);
-            let Some(index) = self.place(packet, "the ledger") else { continue };
-            self.packets[index].in_ledger = true;
-            let Some(ticket) = self.packets[index].ticket else {
-                self.problem(format!("the ledger has packet {packet}, which was never issued"));
-                continue;
-            };
-            let (sponsor, amount) = (u64::from(ticket.sponsor.number()), ticket.amount.0);
-            let told = (row.user, u64::from(row.sponsor), row.amount);
-            if told != (ticket.user.0, sponsor, amount) {
-                self.problem(format!("the ledger's row of packet {packet} is not what was issued"));
-            }
-            match row.state.as_str() {
-                "applied" => {
-                    self.verdict.settled += 1;
-                    self.verdict.settled_fen += row.amount;
-                }
-                "over_limit" => self.verdict.over_limit += 1,
-                "expired" => {}
-                other => self.problem(format!("packet {packet} is in the unknown state {other}")),
-            }
-        }
-        for (sequence, open) in &self.evidence.opens {
-            let packet = open.ticket.body.packet;
-            let known = self.packets.get(usize::try_from(packet.index().0).expect("a u32"));
-            if known.is_some_and(|packet| packet.in_ledger) {
-                continue;
-            }
-            if *sequence <= self.evidence.settled_until {
-                self.verdict.lost += 1;
-                self.problem(format!(
-                    "packet {packet} is below the watermark and not in the ledger"
-                ));
-            } else {
-                self.problem(format!("packet {packet} waits for settlement: audit again later"));
-            }
-        }
-    }
-
-    fn limits(&mut self) {
-        let manifest = &self.evidence.manifest;
-        let (per_user, per_sponsor) = (manifest.wins_per_user, manifest.wins_per_sponsor);
-        let mut paid = Winners::default();
-        for row in self.evidence.rows.iter().filter(|row| row.state == "applied") {
-            paid.add(UserId(row.user), row.sponsor);
-        }
-        // A ticket that a crash kept from the journal is judged by settlement, not here.
-        let mut won = Winners::default();
-        for ticket in self.packets.iter().filter(|packet| packet.journaled) {
-            if let Some(ticket) = &ticket.ticket {
-                won.add(ticket.user, ticket.sponsor.number());
-            }
-        }
-        for (winners, where_) in [(paid, "was paid"), (won, "won")] {
-            for user in winners.above(per_user, per_sponsor) {
-                self.verdict.limit_violations += 1;
-                self.problem(format!("user {user} {where_} more than the campaign allows"));
-            }
-        }
-    }
-
     /// M8: each planned packet in exactly one class, the strongest evidence deciding.
     fn classes(&mut self) {
         let (mut issued, mut opened) = (Heap::default(), Heap::default());
@@ -362,7 +295,7 @@ impl Judge<'_> {
             }
         }
         let verdict = &mut self.verdict;
-        verdict.duplicates = self.packets.iter().filter(|packet| packet.duplicate).count() as u64;
+        verdict.duplicates += self.packets.iter().filter(|packet| packet.duplicate).count() as u64;
         (verdict.issued, verdict.issued_fen) = (issued.packets, issued.sum.0);
         (verdict.opened, verdict.opened_fen) = (opened.packets, opened.sum.0);
         (verdict.skipped, verdict.skipped_fen) = (skipped.packets, skipped.sum.0);

@@ -1,0 +1,127 @@
+//! What the ledger did, held against what the node issued and spooled: M7 and the limits.
+
+use super::{
+    books::Winners,
+    judge::Judge,
+    ledger::{Row, Total},
+};
+use std::collections::HashSet;
+use yao_protocol::{PacketId, UserId};
+
+impl Judge<'_> {
+    /// M7: the ledger has every acknowledged open once, and nothing else.
+    pub(super) fn ledger(&mut self) {
+        let evidence = self.evidence;
+        let mut seen = HashSet::new();
+        for row in &evidence.ledger.rows {
+            if seen.insert(row.packet) {
+                self.row(row);
+            } else {
+                self.verdict.duplicates += 1;
+                self.problem(format!("the ledger has packet {} twice", row.packet));
+            }
+        }
+        self.totals();
+        for (sequence, open) in &evidence.opens {
+            let packet = open.ticket.body.packet;
+            if seen.contains(&packet.0) {
+                continue;
+            }
+            if *sequence <= evidence.settled_until {
+                self.verdict.lost += 1;
+                self.problem(format!(
+                    "packet {packet} is below the watermark and not in the ledger"
+                ));
+            } else {
+                self.problem(format!("packet {packet} waits for settlement: audit again later"));
+            }
+        }
+    }
+
+    fn row(&mut self, row: &Row) {
+        let packet = PacketId(row.packet);
+        match row.state.as_str() {
+            "applied" => {
+                self.verdict.settled += 1;
+                self.verdict.settled_fen = self.verdict.settled_fen.saturating_add(row.amount);
+            }
+            "over_limit" => self.verdict.over_limit += 1,
+            "expired" => {}
+            other => self.problem(format!("packet {packet} is in the unknown state {other}")),
+        }
+        let Some(index) = self.place(packet, "the ledger") else { return };
+        self.packets[index].in_ledger = true;
+        let Some(ticket) = self.packets[index].ticket else {
+            return self.problem(format!("the ledger has packet {packet}, which never left"));
+        };
+        if row.user != ticket.user.0 {
+            self.packets[index].duplicate = true;
+            let (paid, won) = (row.user, ticket.user);
+            self.problem(format!("the ledger has packet {packet} of user {paid}; {won} won it"));
+        }
+        let (sponsor, amount) = (ticket.sponsor.number(), ticket.amount.0);
+        if (row.sponsor, row.amount) != (sponsor, amount) {
+            self.problem(format!(
+                "the ledger has packet {packet} with {} of sponsor {}; {amount} of sponsor \
+                 {sponsor} was issued",
+                row.amount, row.sponsor
+            ));
+        }
+        if (row.accepted_at >= ticket.expires_at.0) != (row.state == "expired") {
+            self.problem(format!(
+                "packet {packet} was accepted at {} with a ticket until {}, and is {}",
+                row.accepted_at, ticket.expires_at.0, row.state
+            ));
+        }
+    }
+
+    /// The rows against the ledger's own totals.
+    fn totals(&mut self) {
+        let evidence = self.evidence;
+        for (state, told) in &evidence.ledger.totals {
+            let rows = evidence.ledger.rows.iter().filter(|row| row.state == *state);
+            // Amounts are whatever the ledger says: a sum that overflows matches no total.
+            let found = rows.fold(Total { packets: 0, sum: 0 }, |total, row| Total {
+                packets: total.packets + 1,
+                sum: total.sum.saturating_add(row.amount),
+            });
+            if found != *told {
+                self.problem(format!(
+                    "the ledger's rows hold {} packets of {} in all that are {state}; its totals \
+                     say {} of {}",
+                    found.packets, found.sum, told.packets, told.sum
+                ));
+            }
+        }
+    }
+
+    /// Nobody won or was paid more than the campaign allows, and nobody was refused what it does.
+    pub(super) fn limits(&mut self) {
+        let evidence = self.evidence;
+        let (per_user, per_sponsor) =
+            (evidence.manifest.wins_per_user, evidence.manifest.wins_per_sponsor);
+        let mut paid = Winners::default();
+        for row in evidence.ledger.rows.iter().filter(|row| row.state == "applied") {
+            paid.add(UserId(row.user), row.sponsor);
+        }
+        for row in evidence.ledger.rows.iter().filter(|row| row.state == "over_limit") {
+            if !paid.is_full(UserId(row.user), row.sponsor, per_user, per_sponsor) {
+                let (packet, user) = (row.packet, row.user);
+                self.problem(format!("packet {packet} was refused, though user {user} had room"));
+            }
+        }
+        // A ticket that a crash kept from the journal is judged by settlement, not here.
+        let mut won = Winners::default();
+        for ticket in self.packets.iter().filter(|packet| packet.journaled) {
+            if let Some(ticket) = &ticket.ticket {
+                won.add(ticket.user, ticket.sponsor.number());
+            }
+        }
+        for (winners, where_) in [(paid, "was paid"), (won, "won")] {
+            for user in winners.above(per_user, per_sponsor) {
+                self.verdict.limit_violations += 1;
+                self.problem(format!("user {user} {where_} more than the campaign allows"));
+            }
+        }
+    }
+}
