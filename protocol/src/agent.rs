@@ -155,12 +155,13 @@ impl<'a> FromAgent<'a> {
                 r.reserved::<7>()?;
                 Self::Verdict { call, allowed }
             }
-            kind::DELIVERED => return Ok(Self::Delivered(frame.payload)),
+            kind::DELIVERED => return frame.unflagged().map(Self::Delivered),
             kind::UNDELIVERED => Self::Undelivered { retry_after_ms: r.u32()? },
-            kind::POLICY => return Ok(Self::Policy(frame.payload)),
+            kind::POLICY => return frame.unflagged().map(Self::Policy),
             kind::BYE => Self::Bye,
             other => return Err(WireError::Kind { kind: other }),
         };
+        frame.unflagged()?;
         r.finish()?;
         Ok(message)
     }
@@ -225,10 +226,11 @@ impl<'a> FromAccess<'a> {
         let message = match frame.header.kind {
             kind::GREETED => Self::Greeted { version: r.u16()? },
             kind::VET => Self::Vet(read_vet(&mut r)?),
-            kind::DELIVER => return Ok(Self::Deliver(frame.payload)),
+            kind::DELIVER => return frame.unflagged().map(Self::Deliver),
             kind::DRAIN => Self::Drain,
             other => return Err(WireError::Kind { kind: other }),
         };
+        frame.unflagged()?;
         r.finish()?;
         Ok(message)
     }

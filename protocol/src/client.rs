@@ -15,7 +15,7 @@ pub use server::{
 use crate::{
     CampaignId, ShakeId, WireError,
     codec::{Put, Reader},
-    frame::{Frame, KIND_OPTIONAL, put_frame},
+    frame::{Frame, KIND_FROM_SERVER, KIND_OPTIONAL, put_frame},
     limits::TOKEN_BYTES_MAX,
     tally::TALLY_BYTES,
     ticket::TICKET_BYTES,
@@ -196,20 +196,21 @@ impl<'a> ClientMessage<'a> {
     ///
     /// # Errors
     /// Every field out of range, every length that does not fit, every unknown kind that is not
-    /// optional. All of them are the peer's fault: close the connection.
+    /// optional or is the server's. All of them are the peer's fault: close the connection.
     #[inline]
     pub fn decode(frame: Frame<'a>) -> Result<Self, WireError> {
         match frame.header.kind {
             kind::SHAKE => Shake::decode(frame).map(Self::Shake),
-            kind::PING => Reader::new("PING", frame.payload).finish().map(|()| Self::Ping),
+            kind::PING => Reader::new("PING", frame.unflagged()?).finish().map(|()| Self::Ping),
             kind::OPEN => {
-                let mut r = Reader::new("OPEN", frame.payload);
+                let mut r = Reader::new("OPEN", frame.unflagged()?);
                 let ticket = first_chunk(r.bytes(TICKET_BYTES)?);
                 r.finish()?;
                 Ok(Self::Open(ticket))
             }
-            kind::HELLO => Hello::decode(frame.payload).map(Self::Hello),
-            kind::BYE => Reader::new("BYE", frame.payload).finish().map(|()| Self::Bye),
+            kind::HELLO => Hello::decode(frame.unflagged()?).map(Self::Hello),
+            kind::BYE => Reader::new("BYE", frame.unflagged()?).finish().map(|()| Self::Bye),
+            other if other & KIND_FROM_SERVER != 0 => Err(WireError::Kind { kind: other }),
             other => unknown_kind(other).map(|()| Self::Unknown),
         }
     }

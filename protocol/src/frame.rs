@@ -57,6 +57,20 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
+impl<'a> Frame<'a> {
+    /// The payload of a kind that knows no flags.
+    ///
+    /// # Errors
+    /// [`WireError::Value`] when a flag is set: what it might mean would be lost unseen.
+    #[inline]
+    pub fn unflagged(&self) -> Result<&'a [u8], WireError> {
+        match self.header.flags {
+            0 => Ok(self.payload),
+            set => Err(WireError::Value { field: "flags of the frame", value: u64::from(set) }),
+        }
+    }
+}
+
 /// The first frame of `bytes` and what follows it; `None` when it is not whole yet.
 ///
 /// # Errors

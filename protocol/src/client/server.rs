@@ -225,6 +225,14 @@ impl Welcome {
     fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new("WELCOME", payload);
         let (version, tier) = (r.u8()?, r.u8()?);
+        // Before anything else: another version may lay out the rest in another way.
+        if version != VERSION {
+            return Err(WireError::Version {
+                what: "WELCOME",
+                version: u16::from(version),
+                known: u16::from(VERSION),
+            });
+        }
         let cue = r.u16()?;
         let (shake_interval_ms, heartbeat_ms_min, heartbeat_ms_max) =
             (r.u32()?, r.u32()?, r.u32()?);
@@ -234,13 +242,6 @@ impl Welcome {
         r.reserved::<7>()?;
         let endpoints = read_endpoints(&mut r)?;
         r.finish()?;
-        if version != VERSION {
-            return Err(WireError::Version {
-                what: "WELCOME",
-                version: u16::from(version),
-                known: u16::from(VERSION),
-            });
-        }
         Ok(Self {
             version,
             tier,
@@ -317,31 +318,30 @@ impl<'a> ServerMessage<'a> {
     /// # Errors
     /// As [`ClientMessage::decode`]; here the server is at fault.
     pub fn decode(frame: Frame<'a>) -> Result<Self, WireError> {
-        let payload = frame.payload;
         match frame.header.kind {
-            kind::NO_WIN => NoWin::decode(payload).map(Self::NoWin),
-            kind::WELCOME => Welcome::decode(payload).map(Self::Welcome),
+            kind::NO_WIN => NoWin::decode(frame.unflagged()?).map(Self::NoWin),
+            kind::WELCOME => Welcome::decode(frame.unflagged()?).map(Self::Welcome),
             kind::PONG => {
-                let mut r = Reader::new("PONG", payload);
+                let mut r = Reader::new("PONG", frame.unflagged()?);
                 let time = WallTime(r.u64()?);
                 r.finish()?;
                 Ok(Self::Pong(time))
             }
             kind::WIN => {
-                let mut r = Reader::new("WIN", payload);
+                let mut r = Reader::new("WIN", frame.unflagged()?);
                 let ticket = first_chunk(r.bytes(TICKET_BYTES)?);
                 let tally = first_chunk(r.bytes(TALLY_BYTES)?);
                 r.finish()?;
                 Ok(Self::Win { ticket, tally })
             }
             kind::RECEIPT => {
-                let mut r = Reader::new("RECEIPT", payload);
+                let mut r = Reader::new("RECEIPT", frame.unflagged()?);
                 let receipt = first_chunk(r.bytes(RECEIPT_BYTES)?);
                 r.finish()?;
                 Ok(Self::Receipt(receipt))
             }
-            kind::GOAWAY => GoAway::decode(payload).map(Self::GoAway),
-            kind::ERROR => Refusal::decode(payload).map(Self::Error),
+            kind::GOAWAY => GoAway::decode(frame.unflagged()?).map(Self::GoAway),
+            kind::ERROR => Refusal::decode(frame.unflagged()?).map(Self::Error),
             other if other & KIND_FROM_SERVER == 0 => Err(WireError::Kind { kind: other }),
             other => unknown_kind(other).map(|()| Self::Unknown),
         }
