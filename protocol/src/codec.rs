@@ -1,6 +1,6 @@
 //! Checked reading and writing of little-endian fields. Cannot panic, cannot read past the end.
 
-use crate::WireError;
+use crate::{ShardId, WireError, limits::SHARDS_MAX};
 
 /// Reads fields from the front of a slice.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,14 @@ impl<'a> Reader<'a> {
     /// Eight bytes, little-endian.
     pub fn u64(&mut self) -> Result<u64, WireError> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// Four bytes that name a shard: 24 bits, so that a packet id can carry it.
+    pub fn shard(&mut self) -> Result<ShardId, WireError> {
+        match self.u32()? {
+            number if number < SHARDS_MAX => Ok(ShardId(number)),
+            number => Err(WireError::Value { field: "shard", value: u64::from(number) }),
+        }
     }
 
     /// `N` bytes that must all be zero: reserved for a later version.

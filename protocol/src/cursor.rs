@@ -62,11 +62,12 @@ impl Cursor {
     /// Reads a slot's payload.
     ///
     /// # Errors
-    /// A wrong length, a reserved byte that is set, or `next_high_max` below `high`.
+    /// A wrong length, a reserved byte that is set, a shard above 24 bits, or `next_high_max` below
+    /// `high`.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new("a cursor", payload);
         let campaign = CampaignId(r.u64()?);
-        let shard = ShardId(r.u32()?);
+        let shard = r.shard()?;
         let wave = WaveIndex(r.u16()?);
         let generation = r.u8()?;
         r.reserved::<1>()?;

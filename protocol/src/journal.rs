@@ -178,6 +178,9 @@ impl Event {
             }
             kind::FENCE => {
                 let place = r.u8()?;
+                if !(1..=2).contains(&place) {
+                    return Err(WireError::Value { field: "fence place", value: u64::from(place) });
+                }
                 r.reserved::<7>()?;
                 Self::Fence { place, at: WallTime(r.u64()?) }
             }

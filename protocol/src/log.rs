@@ -40,7 +40,7 @@ pub struct SegmentHeader {
     pub epoch: Epoch,
     /// The process life that wrote it.
     pub incarnation: Incarnation,
-    /// Sequence of its first record.
+    /// Sequence of its first record; 1 and above.
     pub first_sequence: u64,
 }
 
@@ -66,7 +66,7 @@ impl SegmentHeader {
     /// Reads the start of a segment.
     ///
     /// # Errors
-    /// Too short, another magic or version, a wrong checksum.
+    /// Too short, another magic or version, a wrong checksum, a field out of range.
     pub fn decode(magic: [u8; 8], bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new("a segment header", bytes);
         let covered = r.bytes(SEGMENT_HEADER_BYTES - 4)?;
@@ -83,9 +83,13 @@ impl SegmentHeader {
             return Err(WireError::Checksum { what: "a segment header" });
         }
         r.reserved::<2>()?;
-        let shard = ShardId(r.u32()?);
+        let shard = r.shard()?;
         let campaign = CampaignId(r.u64()?);
         let first_sequence = r.u64()?;
+        // Sequences begin at 1, and whoever counts on from one must not overflow.
+        if first_sequence == 0 || first_sequence == u64::MAX {
+            return Err(WireError::Value { field: "first sequence", value: first_sequence });
+        }
         let incarnation = Incarnation(r.array()?);
         let epoch = Epoch(r.u32()?);
         r.reserved::<8>()?;

@@ -77,14 +77,18 @@ impl Watermark {
     /// Reads a slot's payload.
     ///
     /// # Errors
-    /// A wrong length, or a reserved byte that is set.
+    /// A wrong length, a reserved byte that is set, a field out of range.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new("a watermark", payload);
         let campaign = CampaignId(r.u64()?);
-        let shard = ShardId(r.u32()?);
+        let shard = r.shard()?;
         r.reserved::<4>()?;
         let watermark = Self { campaign, shard, settled: r.u64()?, answer_digest: r.array()? };
         r.finish()?;
+        if watermark.settled == u64::MAX {
+            // No record could ever follow it.
+            return Err(WireError::Value { field: "settled sequence", value: watermark.settled });
+        }
         Ok(watermark)
     }
 }
