@@ -26,6 +26,7 @@ impl Issuer {
         // The same draw has one outcome, whether it is sent again with or without the flag.
         if let Some(body) = self.winners.find(candidate.user, candidate.shake) {
             self.counters.reissued += 1;
+            self.winners.learn(candidate.user, candidate.wins, candidate.sponsors);
             self.win(candidate.connection, candidate.request_id, &body);
             return;
         }
@@ -40,19 +41,15 @@ impl Issuer {
         if self.fenced.is_some() || self.hold || self.policy.is_banned(candidate.user) {
             return None;
         }
-        let won = self.winners.of(candidate.user);
+        let won = self.winners.with(candidate.user, candidate.wins, candidate.sponsors);
         if won.pending {
             return None;
         }
-        // Wins of other nodes are in the tally, wins since it was made in the table: one per
-        // sponsor, so together they are at least as many as the sponsors.
-        let had = won.sponsors.union(candidate.sponsors);
-        let wins = won.wins.max(candidate.wins).max(count(had));
-        if wins >= self.settings.wins_per_user {
+        if won.wins >= self.settings.wins_per_user {
             self.counters.limited += 1;
             return None;
         }
-        let eligible = yao_protocol::SponsorSet(u64::MAX).minus(had);
+        let eligible = yao_protocol::SponsorSet(u64::MAX).minus(won.sponsors);
         let found = self
             .waves
             .iter()
@@ -108,14 +105,14 @@ impl Issuer {
 
     /// The one place where a packet becomes somebody's.
     fn issue(&mut self, now: Timestamp, claim: &Claim) {
-        let packet = claim.queued.packet;
+        let (candidate, packet) = (claim.candidate, claim.queued.packet);
         let issued_at = self.settings.anchor.wall(now);
         let body = TicketBody {
             campaign: self.settings.campaign,
             packet: self.packet_id(claim),
-            user: claim.candidate.user,
+            user: candidate.user,
             amount: packet.record.amount,
-            shake: claim.candidate.shake,
+            shake: candidate.shake,
             issued_at,
             expires_at: issued_at.plus_us(self.settings.ticket_lifetime_us),
             shard: self.settings.shard,
@@ -127,10 +124,10 @@ impl Issuer {
         wave.issue(packet.position);
         self.counters.issued += 1;
         self.winners.record(body);
-        // What the tally knew of other nodes goes into the new one.
+        // Once he is a winner his tally is kept, so that no later one forgets it.
+        self.winners.learn(body.user, candidate.wins, candidate.sponsors);
         self.outputs.push_back(Output::Journal(Event::Issue(body)));
-        let had = (claim.candidate.wins, claim.candidate.sponsors);
-        self.win_with(claim.candidate.connection, claim.candidate.request_id, &body, had);
+        self.win(candidate.connection, candidate.request_id, &body);
     }
 
     fn packet_id(&self, claim: &Claim) -> PacketId {
@@ -150,27 +147,14 @@ impl Issuer {
         }
     }
 
-    fn win(&mut self, connection: ConnectionId, request_id: u32, body: &TicketBody) {
-        self.win_with(connection, request_id, body, (0, yao_protocol::SponsorSet::EMPTY));
-    }
-
     /// Ed25519 is deterministic: the same body gives the same ticket, byte for byte (M6).
-    fn win_with(
-        &mut self,
-        connection: ConnectionId,
-        request_id: u32,
-        body: &TicketBody,
-        (wins_elsewhere, sponsors_elsewhere): (u8, yao_protocol::SponsorSet),
-    ) {
+    fn win(&mut self, connection: ConnectionId, request_id: u32, body: &TicketBody) {
         let won = self.winners.of(body.user);
-        let sponsors = won.sponsors.union(sponsors_elsewhere);
-        // The tally presented may count wins of this node too; sponsors tell which are the same.
-        let wins = won.wins.max(count(sponsors)).max(wins_elsewhere);
         let tally = Tally {
             campaign: self.settings.campaign,
             user: body.user,
-            wins,
-            sponsors,
+            wins: won.wins,
+            sponsors: won.sponsors,
             counted_at: body.issued_at,
         };
         let ticket = Box::new(body.sign(&self.key));
@@ -191,8 +175,4 @@ impl Issuer {
     pub fn is_pending(&self, user: UserId) -> bool {
         self.winners.of(user).pending
     }
-}
-
-fn count(sponsors: yao_protocol::SponsorSet) -> u8 {
-    u8::try_from(sponsors.count()).expect("at most 64 sponsors")
 }

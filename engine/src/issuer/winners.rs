@@ -10,12 +10,32 @@ const NONE: u32 = u32::MAX;
 /// One user's wins.
 #[derive(Clone, Copy, Debug)]
 struct Winner {
+    /// Of whom he has a packet, here or by a tally that he showed.
     sponsors: SponsorSet,
-    /// His latest win; each win names the one before it.
+    /// His latest win here; each win names the one before it.
     latest: u32,
+    /// How many packets he has, here and by his tallies.
     wins: u8,
     /// A candidate of his is being vetted.
     pending: bool,
+}
+
+impl Winner {
+    const fn new(pending: bool) -> Self {
+        Self { sponsors: SponsorSet::EMPTY, latest: NONE, wins: 0, pending }
+    }
+
+    const fn won(&self) -> Won {
+        Won { wins: self.wins, sponsors: self.sponsors, pending: self.pending }
+    }
+
+    /// Takes in what a tally tells. It may count wins of this node too, and the table may know
+    /// wins made since: one of each sponsor, so together at least as many as the sponsors.
+    fn learn(&mut self, wins: u8, sponsors: SponsorSet) {
+        self.sponsors = self.sponsors.union(sponsors);
+        let counted = u8::try_from(self.sponsors.count()).expect("at most 64 sponsors");
+        self.wins = self.wins.max(wins).max(counted);
+    }
 }
 
 /// Winners of the campaign on this node.
@@ -26,7 +46,7 @@ pub(super) struct Winners {
     wins: Vec<(TicketBody, u32)>,
 }
 
-/// What is known of a user's wins.
+/// What is known of a user's wins, here and elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Won {
     pub(super) wins: u8,
@@ -35,24 +55,32 @@ pub(super) struct Won {
 }
 
 impl Winners {
-    /// What `user` has won on this node.
+    /// What `user` has won, as far as this node knows.
     pub(super) fn of(&self, user: UserId) -> Won {
-        self.users.get(&user).map_or_else(Won::default, |winner| Won {
-            wins: winner.wins,
-            sponsors: winner.sponsors,
-            pending: winner.pending,
-        })
+        self.users.get(&user).map_or_else(Won::default, Winner::won)
+    }
+
+    /// The same, with what a tally tells that he shows now.
+    pub(super) fn with(&self, user: UserId, wins: u8, sponsors: SponsorSet) -> Won {
+        let mut winner = self.users.get(&user).copied().unwrap_or(Winner::new(false));
+        winner.learn(wins, sponsors);
+        winner.won()
+    }
+
+    /// Keeps what the tally of a winner tells. Of others nothing is kept: the crowd is too large.
+    pub(super) fn learn(&mut self, user: UserId, wins: u8, sponsors: SponsorSet) {
+        if let Some(winner) = self.users.get_mut(&user).filter(|winner| winner.latest != NONE) {
+            winner.learn(wins, sponsors);
+        }
     }
 
     /// Marks that a candidate of `user` is being vetted, or no longer is.
     pub(super) fn pending_set(&mut self, user: UserId, pending: bool) {
         if pending {
-            let fresh =
-                Winner { sponsors: SponsorSet::EMPTY, latest: NONE, wins: 0, pending: true };
-            self.users.entry(user).or_insert(fresh).pending = true;
+            self.users.entry(user).or_insert(Winner::new(true)).pending = true;
         } else if let Some(winner) = self.users.get_mut(&user) {
             winner.pending = false;
-            if winner.wins == 0 {
+            if winner.latest == NONE {
                 self.users.remove(&user);
             }
         }
@@ -61,8 +89,7 @@ impl Winners {
     /// Records a win.
     pub(super) fn record(&mut self, body: TicketBody) {
         let index = u32::try_from(self.wins.len()).expect("a shard has at most 2^32 packets");
-        let fresh = Winner { sponsors: SponsorSet::EMPTY, latest: NONE, wins: 0, pending: false };
-        let winner = self.users.entry(body.user).or_insert(fresh);
+        let winner = self.users.entry(body.user).or_insert(Winner::new(false));
         self.wins.push((body, winner.latest));
         winner.latest = index;
         winner.wins = winner.wins.saturating_add(1);

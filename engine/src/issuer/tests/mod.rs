@@ -1,16 +1,17 @@
 //! The money rules of the issuer, each named after its promise (DESIGN section 6).
 
 mod crashes;
+mod limits;
 mod release;
+mod vetting;
 mod world;
 
 use super::Input;
 use crate::GateView;
-use std::sync::Arc;
 use world::{World, key, plan, settings};
 use yao_protocol::{
-    PacketId, PacketIndex, ShakeId, SponsorId, SponsorSet, UserId, agent::VetKind, keys::context,
-    policy::Policy, seed_file::SeedRecord,
+    PacketId, PacketIndex, ShakeId, SponsorId, SponsorSet, UserId, keys::context,
+    seed_file::SeedRecord,
 };
 
 /// A wave of 1,000 packets over ten seconds, of 8 sponsors.
@@ -196,84 +197,6 @@ fn a_wave_is_closed_once_in_all_its_lives() {
     world.run_to(30_000_000);
     assert_eq!(world.closed().len(), 1);
     assert_eq!(world.skipped(), 0, "the close has told what it left");
-}
-
-#[test]
-fn three_wins_and_one_of_each_sponsor() {
-    let mut world = World::running(thousand(), 10, 2_000_000);
-    let wins: Vec<_> = (0..10).filter_map(|shake| world.shake(1, shake)).collect();
-    assert_eq!(wins.len(), 3, "the campaign allows three");
-    let sponsors: SponsorSet =
-        wins.iter().fold(SponsorSet::EMPTY, |set, win| set.with(win.ticket.body.sponsor));
-    assert_eq!(sponsors.count(), 3, "each of another sponsor");
-    assert_eq!((wins[2].tally.wins, wins[2].tally.sponsors), (3, sponsors));
-}
-
-#[test]
-fn wins_of_other_nodes_count_with_those_of_this_one() {
-    let sponsor = |n: u8| SponsorId::new(n).expect("small");
-    let mut world = World::running(thousand(), 10, 2_000_000);
-    // Two elsewhere, and the tally says so.
-    let mut candidate = world.candidate(1, 1);
-    candidate.wins = 2;
-    candidate.sponsors = SponsorSet::EMPTY.with(sponsor(0)).with(sponsor(1));
-    let win = world.draw(Input::Candidate(candidate), candidate.request_id).expect("the third");
-    assert_eq!(win.tally.wins, 3);
-    // He comes back with the older tally: the table has the third one.
-    let again = super::CandidateShake { request_id: 900, shake: ShakeId(2), ..candidate };
-    assert!(world.draw(Input::Candidate(again), 900).is_none(), "that would be the fourth");
-}
-
-#[test]
-fn while_one_shake_is_vetted_another_of_the_same_user_gets_nothing() {
-    let mut world = World::running(thousand(), 10, 2_000_000);
-    world.input(Input::AgentAvailable(true));
-    assert!(world.shake(1, 1).is_none());
-    assert_eq!(world.vets.last().map(|vet| (vet.kind, vet.user)), Some((VetKind::Win, UserId(1))));
-    assert!(world.shake(1, 2).is_none());
-    assert_eq!(world.lost, [ShakeId(2)]);
-    let call = world.vets[0].call;
-    world.input(Input::Verdict { call, allowed: true });
-    assert_eq!(world.wins.len(), 1);
-}
-
-#[test]
-fn a_refused_packet_goes_to_the_head_of_its_queue() {
-    let mut world = World::running(thousand(), 10, 2_000_000);
-    world.input(Input::AgentAvailable(true));
-    world.shake(1, 1);
-    let (call, packet) = (world.vets[0].call, world.vets[0].packet);
-    world.input(Input::Verdict { call, allowed: false });
-    assert_eq!(world.lost, [ShakeId(1)]);
-    world.shake(2, 2);
-    assert_eq!(world.vets[1].packet, packet, "the next candidate is offered the same one");
-}
-
-#[test]
-fn no_verdict_in_time_means_yes_and_a_late_one_changes_nothing() {
-    let mut world = World::running(thousand(), 10, 2_000_000);
-    world.input(Input::AgentAvailable(true));
-    world.shake(1, 1);
-    let call = world.vets[0].call;
-    world.run_to(2_019_000);
-    assert!(world.wins.is_empty(), "20 ms are not over");
-    world.run_to(2_021_000);
-    assert_eq!(world.wins.len(), 1);
-    world.input(Input::Verdict { call, allowed: false });
-    assert_eq!((world.wins.len(), world.issuer.counters().refused), (1, 0));
-}
-
-#[test]
-fn banned_users_win_nothing_and_small_wins_are_not_vetted() {
-    let mut world = World::running(thousand(), 10, 2_000_000);
-    world.input(Input::AgentAvailable(true));
-    let policy = Policy { banned: vec![UserId(9)], vet_amount_min: 3, ..Policy::default() };
-    world.input(Input::Policy(Arc::new(policy)));
-    assert!(world.shake(9, 1).is_none());
-    // Amounts are 1, 2, 3 fen.
-    assert!(world.shake(1, 2).is_some() && world.shake(2, 3).is_some());
-    assert!(world.shake(3, 4).is_none());
-    assert_eq!(world.vets.len(), 1);
 }
 
 #[test]
