@@ -7,6 +7,7 @@
 use crate::{
     CampaignId, Fen, ShardId, SponsorId, WaveIndex, WireError, hex,
     keys::{PublicKey, SIGNATURE_BYTES, SignKey, context},
+    limits::{SHARDS_MAX, WAVES_MAX},
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +124,8 @@ impl Manifest {
     /// Reads a manifest; nothing it says is read before its signature was checked.
     ///
     /// # Errors
-    /// Not a manifest, a wrong signature, or JSON that is not of this form.
+    /// Not a manifest, a wrong signature, JSON that is not of this form, or a list that is out of
+    /// order or out of range.
     pub fn decode(text: &str, key: &PublicKey) -> Result<Self, WireError> {
         let magic = WireError::Magic { what: "a manifest" };
         let (line, body) = text.split_once('\n').ok_or(magic)?;
@@ -133,6 +135,48 @@ impl Manifest {
         if !key.verifies(context::MANIFEST, body.as_bytes(), &signature) {
             return Err(WireError::Forged { what: "a manifest" });
         }
-        serde_json::from_str(body).map_err(|_| WireError::Text { field: "the manifest's JSON" })
+        let manifest: Self = serde_json::from_str(body)
+            .map_err(|_| WireError::Text { field: "the manifest's JSON" })?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Every list rises and stays in its bounds: only then does [`Self::is_complete`], which
+    /// counts, tell the truth.
+    fn check(&self) -> Result<(), WireError> {
+        rises(
+            "a sponsor of the manifest",
+            self.sponsors.iter().map(|s| u64::from(s.sponsor.number())),
+            u64::MAX,
+        )?;
+        rises(
+            "a wave of the manifest",
+            self.waves.iter().map(|w| u64::from(w.wave.0)),
+            WAVES_MAX as u64,
+        )?;
+        if !(1..=SHARDS_MAX).contains(&self.shard_count) {
+            let value = u64::from(self.shard_count);
+            return Err(WireError::Value { field: "the manifest's shard count", value });
+        }
+        let shards = self.shards.iter().map(|entry| u64::from(entry.shard.0));
+        rises("a shard of the manifest", shards, u64::from(self.shard_count))
+    }
+}
+
+/// Each number is above the one before it and below `end`.
+fn rises(
+    field: &'static str,
+    mut numbers: impl Iterator<Item = u64>,
+    end: u64,
+) -> Result<(), WireError> {
+    let mut next = 0;
+    let wrong = numbers.find(|number| {
+        let fits = (next..end).contains(number);
+        next = number + 1;
+        !fits
+    });
+    match wrong {
+        None => Ok(()),
+        Some(value) => Err(WireError::Value { field, value }),
     }
 }

@@ -329,6 +329,7 @@ impl SeedHeader {
 
 fn read_section(r: &mut Reader<'_>) -> Result<Section, WireError> {
     let wave = WaveIndex(r.u16()?);
+    in_range("wave", u64::from(wave.0), 0..WAVES_MAX as u64)?;
     let segment_count = usize::from(r.u16()?);
     in_range("segment count", segment_count as u64, 1..SEGMENTS_MAX as u64 + 1)?;
     let first = PacketIndex(r.u32()?);
@@ -346,8 +347,11 @@ fn read_section(r: &mut Reader<'_>) -> Result<Section, WireError> {
         total += segment.duration_us;
         segments.push(segment);
     }
-    if total != duration_us || first.0.checked_add(count).is_none() {
+    if total != duration_us {
         return Err(WireError::Value { field: "section duration", value: duration_us });
+    }
+    if first.0.checked_add(count).is_none() {
+        return Err(WireError::Value { field: "section count", value: u64::from(count) });
     }
     Ok(Section { wave, first, count, sum, segments })
 }
