@@ -1,6 +1,10 @@
 //! Winners and the agent: its word counts in time, and silence is yes.
 
-use super::{super::Input, thousand, world::World};
+use super::{
+    super::Input,
+    thousand,
+    world::{World, plan},
+};
 use std::sync::Arc;
 use yao_protocol::{ShakeId, UserId, agent::VetKind, policy::Policy};
 
@@ -54,4 +58,58 @@ fn banned_users_win_nothing_and_small_wins_are_not_vetted() {
     assert!(world.shake(1, 2).is_some() && world.shake(2, 3).is_some());
     assert!(world.shake(3, 4).is_none());
     assert_eq!(world.vets.len(), 1);
+}
+
+#[test]
+fn a_question_that_could_not_be_sent_means_yes() {
+    let mut world = World::running(thousand(), 10, 2_000_000);
+    world.input(Input::AgentAvailable(true));
+    world.shake(1, 1);
+    let call = world.vets[0].call;
+    world.input(Input::VetUnsent { call });
+    assert_eq!(world.wins.len(), 1);
+}
+
+#[test]
+fn an_agent_that_hangs_is_not_asked_any_more() {
+    let mut world = World::running(thousand(), 10, 1_000_000);
+    world.input(Input::AgentAvailable(true));
+    // 64 deadlines missed in a row, one candidate at a time.
+    for user in 0..64 {
+        let us = 1_000_000 + user * 25_000;
+        world.run_to(us);
+        assert!(world.shake(user, user).is_none(), "it is asked about user {user}");
+        world.run_to(us + 20_000);
+    }
+    assert_eq!((world.wins.len(), world.issuer.vet_counters().breaker_opened), (64, 1));
+    assert!(world.shake(100, 100).is_some(), "yes at once");
+    assert_eq!(world.vets.len(), 64);
+}
+
+#[test]
+fn a_refused_user_may_win_with_another_draw() {
+    let mut world = World::running(thousand(), 10, 2_000_000);
+    world.input(Input::AgentAvailable(true));
+    world.shake(1, 1);
+    let call = world.vets[0].call;
+    world.input(Input::Verdict { call, allowed: false });
+    assert!(!world.issuer.is_pending(UserId(1)));
+    world.shake(1, 2);
+    let call = world.vets[1].call;
+    world.input(Input::Verdict { call, allowed: true });
+    assert_eq!(world.wins.last().map(|win| win.ticket.body.shake), Some(ShakeId(2)));
+}
+
+#[test]
+fn m8_a_verdict_after_the_close_issues_nothing() {
+    // The agent has longer than the wave has left.
+    let mut world = World::running(plan(100, 10, 8), 10, 12_990_000);
+    world.input(Input::AgentAvailable(true));
+    assert!(world.shake(1, 1).is_none());
+    let call = world.vets[0].call;
+    world.run_to(13_000_000);
+    assert_eq!(world.closed()[0].0, 100, "the close counts what is being vetted as left");
+    world.input(Input::Verdict { call, allowed: true });
+    assert!(world.wins.is_empty());
+    assert_eq!(world.lost, [ShakeId(1)]);
 }
