@@ -1,7 +1,7 @@
 //! The cases of the golden vectors: every message and record, valid, and wrong in each way that a
 //! reader must notice.
 
-use super::codecs::{CAMPAIGN, EPOCH, SHARD, mac_key, sign_key};
+use super::codecs::{CAMPAIGN, EPOCH, SHARD, mac_key, shard_key, sign_key};
 use yao_protocol::{
     Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, SponsorSet, UserId,
     WallTime, WaveIndex,
@@ -78,7 +78,16 @@ fn made(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 /// Every valid case.
 pub(crate) fn valid() -> Vec<Case> {
-    [client(), server(), agent(), proofs(), disk(), events(), settlement()].concat()
+    [frames(), client(), server(), agent(), proofs(), disk(), events(), settlement()].concat()
+}
+
+fn frames() -> Vec<Case> {
+    let framed = |payload: &[u8]| made(|out| put_frame(out, 3, 1, 77, |out| out.extend(payload)));
+    vec![
+        ("frame", "no payload", framed(&[])),
+        ("frame", "five bytes", framed(b"hello")),
+        ("frame", "as much as fits before WELCOME", framed(&[0x5a; 1_024])),
+    ]
 }
 
 fn client() -> Vec<Case> {
@@ -242,8 +251,16 @@ fn cursor() -> Cursor {
     }
 }
 
+/// `plain` as chunk 3 of the vectors' shard.
+fn sealed(plain: &[u8]) -> Vec<u8> {
+    let mut out = plain.to_vec();
+    shard_key().seal(&[1; 32], 3, &mut out);
+    out
+}
+
 fn disk() -> Vec<Case> {
     let record = SeedRecord { offset_us: 2_399_999_999, amount: Fen(417), sponsor: sponsor(7) };
+    let other = SeedRecord { offset_us: 0, amount: Fen(u64::from(u32::MAX)), sponsor: sponsor(0) };
     let header = SeedHeader {
         campaign: CAMPAIGN,
         shard: SHARD,
@@ -279,6 +296,8 @@ fn disk() -> Vec<Case> {
     vec![
         ("seed-record", "a packet", record.encode().to_vec()),
         ("seed-header", "shard 17", header.encode(&sign_key())),
+        ("seed-chunk", "two records", sealed(&[record.encode(), other.encode()].concat())),
+        ("seed-chunk", "no record", sealed(&[])),
         ("cursor", "in the middle of a wave", cursor().encode()),
         ("slot", "a cursor", slot.encode(cursor::MAGIC)),
         ("watermark", "settled", watermark.encode()),

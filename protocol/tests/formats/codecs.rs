@@ -8,15 +8,15 @@ use yao_protocol::{
         ClientMessage, ServerMessage, kind, put_empty, put_open, put_pong, put_receipt, put_win,
     },
     cursor::{self, Cursor},
-    frame::{Frame, split_frame},
+    frame::{Frame, put_frame, split_frame},
     hex,
     journal::{self, Event},
     keys::{KeyOwner, KeySet, MacKey, PublicKeyFile, SignKey},
-    limits::AGENT_PAYLOAD_BYTES_MAX,
+    limits::{AGENT_PAYLOAD_BYTES_MAX, CLIENT_PAYLOAD_BYTES_MAX},
     log::{Record, Scan, ScanEnd, SegmentHeader},
     policy::Policy,
     receipt::Receipt,
-    seed_file::{SeedHeader, SeedRecord},
+    seed_file::{SeedHeader, SeedRecord, ShardKey, decode_records},
     settlement::{Answer, Batch},
     slots::Slot,
     spool::{self, Open, Watermark},
@@ -32,6 +32,19 @@ pub(crate) fn sign_key() -> SignKey {
 /// The MAC key of every vector: 32 times 9, key id 3.
 pub(crate) fn mac_key() -> MacKey {
     MacKey::new(KeyId(3), [9; 32])
+}
+
+/// The key that seals chunks in every vector.
+pub(crate) fn shard_key() -> ShardKey {
+    ShardKey {
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        generation: 0,
+        seal_key: [5; 32],
+        salt_key: [6; 32],
+        mac_key_id: KeyId(3),
+        mac_key: [9; 32],
+    }
 }
 
 pub(crate) const CAMPAIGN: CampaignId = CampaignId(2015);
@@ -59,6 +72,7 @@ pub(crate) type Codec = fn(&[u8]) -> Read;
 
 /// Every format by the name of its vectors.
 pub(crate) const CODECS: &[(&str, Codec)] = &[
+    ("frame", frame),
     ("client-message", client_message),
     ("server-message", server_message),
     ("agent-message", agent_message),
@@ -68,6 +82,7 @@ pub(crate) const CODECS: &[(&str, Codec)] = &[
     ("receipt", receipt),
     ("seed-record", seed_record),
     ("seed-header", seed_header),
+    ("seed-chunk", seed_chunk),
     ("slot", slot),
     ("cursor", cursor),
     ("watermark", watermark),
@@ -94,8 +109,21 @@ fn one_frame(bytes: &[u8], limit: usize) -> Result<Frame<'_>, WireError> {
     }
 }
 
+fn frame(bytes: &[u8]) -> Read {
+    let frame = one_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX)?;
+    let header = frame.header;
+    let mut out = Vec::new();
+    let write = |out: &mut Vec<u8>| out.extend_from_slice(frame.payload);
+    put_frame(&mut out, header.kind, header.flags, header.request_id, write);
+    let fields = json!({
+        "payload_bytes": header.payload_bytes, "kind": header.kind,
+        "payload": hex::encode(frame.payload),
+    });
+    Ok((with_header(fields, header.flags, header.request_id), out))
+}
+
 fn client_message(bytes: &[u8]) -> Read {
-    let frame = one_frame(bytes, 16_384)?;
+    let frame = one_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX)?;
     let (kind_, flags, id) = (frame.header.kind, frame.header.flags, frame.header.request_id);
     let message = ClientMessage::decode(frame)?;
     let mut out = Vec::new();
@@ -145,7 +173,7 @@ fn with_header(mut fields: Value, flags: u8, request_id: u32) -> Value {
 }
 
 fn server_message(bytes: &[u8]) -> Read {
-    let frame = one_frame(bytes, 16_384)?;
+    let frame = one_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX)?;
     let (flags, id) = (frame.header.flags, frame.header.request_id);
     let message = ServerMessage::decode(frame)?;
     let mut out = Vec::new();
@@ -241,6 +269,25 @@ fn seed_record(bytes: &[u8]) -> Read {
 fn seed_header(bytes: &[u8]) -> Read {
     let header = SeedHeader::decode(bytes, &sign_key().public())?;
     Ok((told(&header), header.encode(&sign_key())))
+}
+
+/// Chunk 3 of the shard whose seal key is 32 times 5, of the plan whose digest is 32 times 1.
+fn seed_chunk(bytes: &[u8]) -> Read {
+    let mut buffer = bytes.to_vec();
+    shard_key().open(&[1; 32], 3, &mut buffer)?;
+    let records = decode_records(&buffer)?;
+    let fields: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            json!({
+                "offset_us": record.offset_us.to_string(), "amount": record.amount.0,
+                "sponsor": record.sponsor.number(),
+            })
+        })
+        .collect();
+    let mut out = records.iter().flat_map(SeedRecord::encode).collect();
+    shard_key().seal(&[1; 32], 3, &mut out);
+    Ok((json!({ "chunk": 3, "records": fields }), out))
 }
 
 fn slot(bytes: &[u8]) -> Read {

@@ -113,6 +113,7 @@ fn a_flipped_bit_anywhere_never_passes_a_proof() {
         "tally",
         "receipt",
         "seed-header",
+        "seed-chunk",
         "settlement-batch",
         "slot",
         "settlement-answer",
