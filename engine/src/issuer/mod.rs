@@ -78,6 +78,13 @@ pub struct RecoveredSection {
     pub closed: bool,
 }
 
+impl RecoveredSection {
+    /// Whether nothing from here on can issue this packet: it is below H, or of another section.
+    fn is_past(&self, index: PacketIndex) -> bool {
+        !self.section.indexes().contains(&index.0) || index.0 - self.section.first.0 < self.high
+    }
+}
+
 /// What happens to the issuer.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -235,6 +242,8 @@ pub struct WaveView {
     pub released: u32,
     /// Waiting in the sponsors' queues.
     pub queued: u32,
+    /// Those of them that do not hold up H: a crash may skip them beyond B.
+    pub overlooked: u32,
     /// Being vetted.
     pub vetting: u32,
     /// Issued in this life of the process.
@@ -265,10 +274,23 @@ pub struct Issuer {
 
 impl Issuer {
     /// An issuer that goes on where `recovered` ends.
+    ///
+    /// # Panics
+    /// When a packet was issued at or above its section's H: a cursor that was put back to an older
+    /// state would issue packets twice (M1).
     #[must_use]
     pub fn new(settings: Settings, key: Arc<SignKey>, recovered: &Recovered) -> Self {
         let mut winners = Winners::default();
-        recovered.issued.iter().for_each(|body| winners.record(*body));
+        for body in &recovered.issued {
+            let mut sections = recovered.sections.iter();
+            assert!(
+                sections.all(|past| past.is_past(body.packet.index())),
+                "the cursor is older than the journal: {:?} was issued at or above H of its \
+                 section; restore the state directory as a whole, or give this shard up",
+                body.packet
+            );
+            winners.record(*body);
+        }
         let waves = recovered.sections.iter().map(Wave::new).collect();
         Self {
             desk: VetDesk::new(settings.vet_ms_max, limits::CALL_FIRST),
@@ -446,6 +468,7 @@ impl Issuer {
             high: wave.high,
             released: wave.released,
             queued: wave.queued(),
+            overlooked: wave.overlooked(),
             vetting: wave.vetting,
             issued: wave.issued,
             skipped: wave.skipped,

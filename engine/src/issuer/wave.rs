@@ -166,6 +166,10 @@ impl Wave {
         self.queued
     }
 
+    pub(super) const fn overlooked(&self) -> u32 {
+        self.overlooked
+    }
+
     /// Sponsors of whom a packet may be issued now.
     pub(super) const fn available(&self) -> SponsorSet {
         if self.credit >= PACKET { self.waiting } else { SponsorSet::EMPTY }

@@ -66,6 +66,15 @@ fn m1_b_is_clamped() {
 }
 
 #[test]
+#[should_panic(expected = "the cursor is older than the journal")]
+fn m1_a_cursor_older_than_the_journal_issues_nothing() {
+    let mut world = World::running(thousand(), 10, 1_000_000);
+    world.shake(1, 1).expect("a packet is due");
+    world.high = 0;
+    world.crash(0);
+}
+
+#[test]
 fn m3_a_fenced_issuer_issues_nothing_more() {
     let mut world = World::running(thousand(), 10, 1_000_000);
     world.shake(1, 1).expect("the disk is well");

@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) vets: Vec<Vet>,
     pub(super) gate: GateView,
     pub(super) factor: u32,
+    /// Packets that a crash may skip: B, and those that were overlooked at the last raise.
+    pub(super) at_stake: u32,
     next_request: u32,
 }
 
@@ -88,6 +90,7 @@ impl World {
             vets: Vec::new(),
             gate: GateView::default(),
             factor: 1,
+            at_stake: 0,
             next_request: 1,
         }
     }
@@ -139,6 +142,8 @@ impl World {
                 Output::Journal(event) => self.journal.push(event),
                 Output::Reserve { wave, first, high } => {
                     assert_eq!(wave, WAVE);
+                    let books = &self.issuer.waves[0];
+                    self.at_stake = books.block() + books.overlooked();
                     self.raises.push((first, high));
                     if self.disk {
                         self.sync();
@@ -194,12 +199,16 @@ impl World {
     /// kill -9 and a new start: disk and journal stay, all else is gone. The last `unsynced` events
     /// never reached the journal.
     pub(super) fn crash(&mut self, unsynced: usize) {
-        self.journal.truncate(self.journal.len().saturating_sub(unsynced));
+        let before = self.skipped();
+        let synced = self.journal.len().saturating_sub(unsynced);
+        let lost = u32::try_from(self.journal.split_off(synced).len()).expect("few");
         self.raises.clear();
         let mut history = History::new(std::slice::from_ref(&self.section));
         self.journal.iter().for_each(|event| history.read(event));
         let (recovered, skips) = history.recover(|_| self.high, ANCHOR.wall(self.now));
         self.journal.extend(skips);
+        let (skipped, most) = (self.skipped() - before, self.at_stake + lost);
+        assert!(skipped <= most, "M1: a crash skipped {skipped}, {most} were at stake");
         self.issuer = Issuer::new(settings(), key(), &recovered);
         self.gate = GateView::default();
         self.vets.clear();
