@@ -16,6 +16,9 @@
 //!
 //! [`wave_clock`] maps time to the offset in a wave; [`gate`] is the issuer's word to the shards.
 #![forbid(unsafe_code)]
+// The order of a hash table differs in each run: a simulator could not repeat it. This lint knows
+// the standard library's tables; clippy.toml names the methods of hashbrown's.
+#![deny(clippy::iter_over_hash_type)]
 
 pub mod connection_id;
 pub mod cursor;
