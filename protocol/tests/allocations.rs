@@ -6,6 +6,8 @@
 mod cases;
 #[path = "formats/codecs.rs"]
 mod codecs;
+#[path = "formats/texts.rs"]
+mod texts;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -93,6 +93,9 @@ pub(crate) const CODECS: &[(&str, Codec)] = &[
     ("settlement-batch", batch),
     ("settlement-answer", answer),
     ("policy", policy),
+    ("manifest", super::texts::read_manifest),
+    ("token-claims", super::texts::read_claims),
+    ("public-key", super::texts::read_public_key),
 ];
 
 /// The debug form without type names: readable, and complete.

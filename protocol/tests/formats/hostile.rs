@@ -114,6 +114,7 @@ fn a_flipped_bit_anywhere_never_passes_a_proof() {
         "receipt",
         "seed-header",
         "seed-chunk",
+        "manifest",
         "settlement-batch",
         "slot",
         "settlement-answer",

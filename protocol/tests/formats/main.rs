@@ -4,3 +4,4 @@ mod cases;
 mod codecs;
 mod golden;
 mod hostile;
+mod texts;
