@@ -138,9 +138,19 @@ fn unknown<'a>(
     word: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> ConfigError {
-    let nearest = known.min_by_key(|name| distance(word, name));
+    let nearest = known.min_by_key(|name| remoteness(word, name));
     let hint = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
     ConfigError::UnknownKey { origin: origin.to_owned(), key, hint }
+}
+
+/// How far a key is from what was written; its words may stand in another order.
+fn remoteness(written: &str, name: &str) -> usize {
+    let sorted = |text: &str| {
+        let mut words: Vec<&str> = text.split('_').collect();
+        words.sort_unstable();
+        words.join("_")
+    };
+    distance(written, name).min(distance(&sorted(written), &sorted(name)))
 }
 
 /// Levenshtein distance, for naming the nearest key.
