@@ -6,6 +6,8 @@
 mod cases;
 #[path = "formats/codecs.rs"]
 mod codecs;
+#[path = "formats/crafted.rs"]
+mod crafted;
 #[path = "formats/texts.rs"]
 mod texts;
 
@@ -59,7 +61,7 @@ fn no_allocation_is_made_from_a_claimed_length() {
     // Derives the keys once, so that their tables are not counted.
     codecs::key_set();
     for (format, name, bytes) in cases::valid() {
-        let (_, codec) = codecs::CODECS.iter().find(|(known, _)| *known == format).expect("known");
+        let (_, codec) = codecs::CODECS.iter().find(|(known, _)| known == format).expect("known");
         for at in 0..bytes.len().min(300) {
             let mut lying = bytes.clone();
             for byte in lying.iter_mut().skip(at).take(4) {

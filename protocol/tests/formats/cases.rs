@@ -2,6 +2,7 @@
 //! reader must notice.
 
 use super::codecs::{CAMPAIGN, EPOCH, SHARD, mac_key, shard_key, sign_key};
+use std::sync::LazyLock;
 use yao_protocol::{
     Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, SponsorSet, UserId,
     WallTime, WaveIndex,
@@ -76,8 +77,13 @@ fn made(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// Every valid case.
-pub(crate) fn valid() -> Vec<Case> {
+/// Every valid case; made once, for signing takes its time.
+pub(crate) fn valid() -> &'static [Case] {
+    static CASES: LazyLock<Vec<Case>> = LazyLock::new(all);
+    &CASES
+}
+
+fn all() -> Vec<Case> {
     [
         frames(),
         client(),
@@ -356,11 +362,12 @@ fn settlement() -> Vec<Case> {
     ]
 }
 
-/// Every invalid case: each valid one cut short, made longer, and with each byte that must hold a
+/// Every invalid case: those crafted, and each valid one cut short, made longer, and with each byte that must hold a
 /// fixed or bounded value set to 0xee.
 pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
-    let mut cases = Vec::new();
+    let mut cases = super::crafted::invalid();
     for (format, name, bytes) in valid() {
+        let format = *format;
         let (_, codec) =
             super::codecs::CODECS.iter().find(|(known, _)| *known == format).expect("known");
         let mut add = |what: String, bytes: Vec<u8>| {

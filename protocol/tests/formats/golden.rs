@@ -10,7 +10,7 @@ use super::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{fs, path::PathBuf, sync::Once};
+use std::{collections::HashMap, fs, path::PathBuf, sync::Once};
 use yao_protocol::hex;
 
 #[derive(Serialize, Deserialize)]
@@ -71,13 +71,25 @@ fn every_published_vector_reads_as_it_did() {
 #[test]
 fn what_this_build_writes_is_published() {
     append_new_cases();
-    for (format, name, bytes) in cases::valid() {
+    let invalid = cases::invalid();
+    for (format, _) in CODECS {
         let vectors = load(format).unwrap_or_else(|| panic!("{format} has no vectors"));
-        let published = vectors.valid.iter().find(|valid| valid.name == name);
-        let published = published.unwrap_or_else(|| {
-            panic!("{format}, {name} is new: YAO_VECTORS=append cargo test -p yao-protocol")
-        });
-        assert_eq!(published.hex, hex::encode(&bytes), "{format}, {name} is written differently");
+        let published: HashMap<&str, &str> = vectors
+            .valid
+            .iter()
+            .map(|valid| (valid.name.as_str(), valid.hex.as_str()))
+            .chain(vectors.invalid.iter().map(|case| (case.name.as_str(), case.hex.as_str())))
+            .collect();
+        let names = vectors.valid.len() + vectors.invalid.len();
+        assert_eq!(published.len(), names, "{format}: each name stands once");
+        let valid = cases::valid().iter().map(|case| (case.0, case.1, &case.2));
+        let made = valid.chain(invalid.iter().map(|case| (case.0, case.1.as_str(), &case.2)));
+        for (_, name, bytes) in made.filter(|case| case.0 == *format) {
+            let hex = published.get(name).unwrap_or_else(|| {
+                panic!("{format}, {name} is new: YAO_VECTORS=append cargo test -p yao-protocol")
+            });
+            assert_eq!(**hex, hex::encode(bytes), "{format}, {name} is written differently");
+        }
     }
 }
 
@@ -98,11 +110,11 @@ fn append_new_cases_once() {
             valid: Vec::new(),
             invalid: Vec::new(),
         });
-        for (_, name, bytes) in cases::valid().into_iter().filter(|case| case.0 == *format) {
-            if vectors.valid.iter().all(|valid| valid.name != name) {
-                let (fields, _) = codec(&bytes).unwrap_or_else(|e| panic!("{format}, {name}: {e}"));
-                let hex = hex::encode(&bytes);
-                vectors.valid.push(Valid { name: name.to_owned(), hex, fields });
+        for (_, name, bytes) in cases::valid().iter().filter(|case| case.0 == *format) {
+            if vectors.valid.iter().all(|valid| valid.name != *name) {
+                let (fields, _) = codec(bytes).unwrap_or_else(|e| panic!("{format}, {name}: {e}"));
+                let hex = hex::encode(bytes);
+                vectors.valid.push(Valid { name: (*name).to_owned(), hex, fields });
             }
         }
         for (_, name, bytes) in cases::invalid().into_iter().filter(|case| case.0 == *format) {

@@ -90,7 +90,7 @@ proptest! {
         junk in any::<bool>(),
     ) {
         let messages: Vec<_> = cases::valid()
-            .into_iter()
+            .iter()
             .filter(|case| case.0 == "client-message" || case.0 == "server-message")
             .collect();
         let mut stream: Vec<u8> = Vec::new();
@@ -121,8 +121,8 @@ fn a_flipped_bit_anywhere_never_passes_a_proof() {
         "segment-header",
         "log-record",
     ];
-    for (format, name, bytes) in cases::valid().into_iter().filter(|c| proved.contains(&c.0)) {
-        let (_, codec) = CODECS.iter().find(|(known, _)| *known == format).expect("known");
+    for (format, name, bytes) in cases::valid().iter().filter(|c| proved.contains(&c.0)) {
+        let (_, codec) = CODECS.iter().find(|(known, _)| known == format).expect("known");
         for bit in 0..bytes.len() * 8 {
             let mut forged = bytes.clone();
             forged[bit / 8] ^= 1 << (bit % 8);

@@ -2,6 +2,7 @@
 
 mod cases;
 mod codecs;
+mod crafted;
 mod golden;
 mod hostile;
 mod texts;
