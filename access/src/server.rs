@@ -183,17 +183,8 @@ impl Parts {
         let (disk, disk_queue) = sync_channel(DISK_QUEUE);
         let policy: Arc<ArcSwap<Policy>> = Arc::default();
         let gate = Arc::new(Gate::default());
-        let agent_slot: Arc<OnceLock<AgentHandle>> = Arc::default();
-
-        let spool = spool::start(
-            Arc::clone(&node),
-            shards.clone(),
-            &config.spool,
-            &state.spool(),
-            agent_out(&agent_slot, vet_ms_max(&config)),
-        )?;
-        let sinks = agent_sinks(&issuer, &spool.sender, &policy);
-        let agent = start_agent(&config, &node, sinks, &agent_slot)?;
+        let sinks = |spool: &SpoolHandle| agent_sinks(&issuer, &spool.sender, &policy);
+        let (spool, agent) = start_spool_and_agent(&config, &node, &shards, state, sinks)?;
         let issuer_status = Arc::default();
         let context = IssuerContext {
             node: Arc::clone(&node),
@@ -214,21 +205,32 @@ impl Parts {
             issuer: issuer.clone(),
             counters: Arc::clone(&disk_counters),
         };
-        let past = recovered.issuer;
-        let issue = move || issuer_thread::run(&context, &header, &past, &issuer_queue);
-        let write = move || money_disk.run(&disk_queue);
-        let money_threads =
-            vec![money_thread("yao-money-disk", write)?, money_thread("yao-issuer", issue)?];
+        let money_threads = start_money(
+            move || issuer_thread::run(&context, &header, &recovered.issuer, &issuer_queue),
+            move || money_disk.run(&disk_queue),
+        )?;
 
-        let shake_interval_ms = Arc::new(AtomicU32::new(config.session.shake_interval_ms));
-        let tokens = Arc::new(ArcSwap::from_pointee(tokens));
-        let (crypto_counters, shard_counters) = (Vec::new(), Vec::new());
-        let (registry, refusing, shard_threads) = (Arc::default(), Arc::default(), Vec::new());
-        #[rustfmt::skip]
+        let shake_interval_ms = AtomicU32::new(config.session.shake_interval_ms);
         let mut parts = Self {
-            registry, crypto_counters, shard_counters, refusing, shake_interval_ms, shard_threads,
-            config, node, shards, addresses, issuer, issuer_status, disk, disk_counters, spool,
-            agent, tokens, money_threads, admin,
+            registry: Arc::default(),
+            crypto_counters: Vec::new(),
+            shard_counters: Vec::new(),
+            refusing: Arc::default(),
+            shake_interval_ms: Arc::new(shake_interval_ms),
+            shard_threads: Vec::new(),
+            tokens: Arc::new(ArcSwap::from_pointee(tokens)),
+            config,
+            node,
+            shards,
+            addresses,
+            issuer,
+            issuer_status,
+            disk,
+            disk_counters,
+            spool,
+            agent,
+            money_threads,
+            admin,
         };
         let crypto = parts.start_crypto()?;
         parts.start_shards(ports, &gate, &crypto, &policy)?;
@@ -450,18 +452,31 @@ fn refuse_busy_port(address: SocketAddr) -> Result<()> {
         .with_context(|| format!("cannot listen on {address} for listen.tcp"))
 }
 
-/// Starts the link to the agent, if there shall be one, and makes it known to the spool.
-fn start_agent(
+/// Starts the two threads that decide and write money.
+fn start_money(
+    issue: impl FnOnce() + Send + 'static,
+    write: impl FnOnce() + Send + 'static,
+) -> Result<Vec<JoinHandle<()>>> {
+    Ok(vec![money_thread("yao-money-disk", write)?, money_thread("yao-issuer", issue)?])
+}
+
+/// Starts the spool and the link to the agent, if there shall be one, and makes them known to each
+/// other.
+fn start_spool_and_agent(
     config: &Config,
     node: &Arc<Node>,
-    sinks: AgentSinks,
-    slot: &Arc<OnceLock<AgentHandle>>,
-) -> Result<Option<AgentHandle>> {
-    let Some(agent) = &config.agent else { return Ok(None) };
-    let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks)?;
+    shards: &Shards,
+    state: &StateDir,
+    sinks: impl FnOnce(&SpoolHandle) -> AgentSinks,
+) -> Result<(SpoolHandle, Option<AgentHandle>)> {
+    let slot: Arc<OnceLock<AgentHandle>> = Arc::default();
+    let out = agent_out(&slot, vet_ms_max(config));
+    let spool = spool::start(Arc::clone(node), shards.clone(), &config.spool, &state.spool(), out)?;
+    let Some(agent) = &config.agent else { return Ok((spool, None)) };
+    let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks(&spool))?;
     // The slot is empty: this is the only place that fills it.
     slot.set(handle.clone()).ok();
-    Ok(Some(handle))
+    Ok((spool, Some(handle)))
 }
 
 /// How long a verdict of the agent is waited for, ms; without an agent nobody is asked.
