@@ -22,7 +22,7 @@ use std::{
 };
 use yao_protocol::Fen;
 
-/// Problems that are shown one by one.
+/// Problems that are told one by one; further ones are counted.
 const PROBLEMS_SHOWN_MAX: usize = 100;
 
 /// Whether one node's event balances, to the fen
@@ -117,7 +117,9 @@ pub(crate) struct Verdict {
     receipts_seen: u64,
     /// Process lives of the node.
     lives: u64,
-    /// What is wrong, one line each.
+    /// Faults found, those that are not listed too.
+    problem_count: u64,
+    /// What is wrong, one line each; the first hundred.
     problems: Vec<String>,
 }
 
@@ -133,10 +135,10 @@ pub(crate) fn run(args: &AuditArgs) -> Result<()> {
     }
     let verdict = judge::judge(&evidence);
     print(&verdict, args.json)?;
-    if verdict.problems.is_empty() {
-        return Ok(());
+    match verdict.problems.first() {
+        None => Ok(()),
+        Some(first) => bail!("{} problems; the first: {first}", verdict.problem_count),
     }
-    bail!("{} problems; the first: {}", verdict.problems.len(), verdict.problems[0]);
 }
 
 fn print(verdict: &Verdict, json: bool) -> Result<()> {
@@ -164,8 +166,12 @@ fn print(verdict: &Verdict, json: bool) -> Result<()> {
         writeln!(out, "{name:<18}{packets:>12}{sum:>18}")?;
     }
     writeln!(out, "release lag, p99   {:>10.1} ms", verdict.release_lag_ms_p99)?;
-    for problem in verdict.problems.iter().take(PROBLEMS_SHOWN_MAX) {
+    for problem in &verdict.problems {
         writeln!(out, "! {problem}")?;
+    }
+    let hidden = verdict.problem_count - verdict.problems.len() as u64;
+    if hidden > 0 {
+        writeln!(out, "! and {hidden} more")?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What is known about each packet, gathered from every piece of evidence.
 
 use std::collections::BTreeMap;
-use yao_protocol::{UserId, ticket::TicketBody};
+use yao_protocol::{UserId, WallTime, ticket::TicketBody};
 
 /// One packet of the plan.
 #[derive(Clone, Default)]
@@ -10,8 +10,8 @@ pub(super) struct Packet {
     pub(super) ticket: Option<TicketBody>,
     /// The journal says that it was issued.
     pub(super) journaled: bool,
-    /// An open of it is in the spool.
-    pub(super) spooled: bool,
+    /// An open of it is in the spool, accepted then.
+    pub(super) spooled_at: Option<WallTime>,
     /// A client has a receipt for it.
     pub(super) receipted: bool,
     /// The ledger has a row for it.
@@ -25,7 +25,7 @@ pub(super) struct Packet {
 impl Packet {
     /// An open of it was accepted.
     pub(super) const fn is_opened(&self) -> bool {
-        self.spooled || self.receipted || self.in_ledger
+        self.spooled_at.is_some() || self.receipted || self.in_ledger
     }
 }
 

@@ -4,7 +4,6 @@ use super::{AuditArgs, ledger::Ledger};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 use yao_protocol::{
@@ -33,7 +32,8 @@ pub(super) struct Evidence {
     /// The plan: every packet of the shard, by index.
     pub(super) records: Vec<SeedRecord>,
     pub(super) shard_key: ShardKey,
-    /// One per wave, as the disk holds them.
+    /// One per wave. H is what a start would take it for: the limit of the next raise when one slot
+    /// is lost (M2).
     pub(super) cursors: Vec<Cursor>,
     /// The journal, in order.
     pub(super) events: Vec<Event>,
@@ -68,7 +68,7 @@ impl Evidence {
         let manifest = Manifest::decode(&text(&args.manifest)?, &campaign_key)
             .with_context(|| format!("{}", args.manifest.display()))?;
         let mut problems = Vec::new();
-        let cursors = read_cursors(&args.state, &mut problems)?;
+        let cursors = read_cursors(&args.state)?;
         let Some(shard) = cursors.first().map(|cursor| cursor.shard) else {
             bail!("{} holds no cursor: no shard was ever started there", args.state.display());
         };
@@ -78,32 +78,9 @@ impl Evidence {
             read_shard(&path, &campaign_key, &manifest, &shard_key, &mut problems)
                 .with_context(|| format!("{}", path.display()))?;
         let owner = (schedule.campaign, shard);
-        let mut events = Vec::new();
-        let journal = args.state.join("journal");
-        read_log(
-            &journal,
-            ("journal-", ".yaojournal"),
-            journal::MAGIC,
-            owner,
-            &mut problems,
-            |record| {
-                events.push(Event::decode(record.kind, record.payload)?);
-                Ok(())
-            },
-        )?;
-        let mut opens = Vec::new();
+        let events = read_journal(&args.state.join("journal"), owner, &mut problems)?;
         let folder = args.state.join("spool");
-        let from = read_log(
-            &folder,
-            ("spool-", ".yaospool"),
-            spool::MAGIC,
-            owner,
-            &mut problems,
-            |record| {
-                opens.push((record.sequence, Open::decode(record.payload)?));
-                Ok(())
-            },
-        )?;
+        let (opens_from, opens) = read_spool(&folder, owner, &mut problems)?;
         let settled_until = read_watermark(&folder.join("watermark.yaomark"))?;
         let (tickets, receipts) = read_ticket_logs(&args.tickets)?;
         Ok(Self {
@@ -116,7 +93,7 @@ impl Evidence {
             cursors,
             events,
             opens,
-            opens_from: from.unwrap_or(settled_until + 1),
+            opens_from: opens_from.unwrap_or(settled_until + 1),
             settled_until,
             ledger: Ledger::default(),
             tickets,
@@ -234,17 +211,18 @@ fn check_plan(
     }
 }
 
-fn read_cursors(state: &Path, problems: &mut Vec<String>) -> Result<Vec<Cursor>> {
+fn read_cursors(state: &Path) -> Result<Vec<Cursor>> {
     let mut cursors = Vec::new();
     for path in files(&state.join("cursor"), "wave-", ".yaocursor")? {
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let pair = SlotPair::decode(cursor::MAGIC, &bytes);
         let pair = pair.with_context(|| format!("{}: both slots are bad", path.display()))?;
+        let mut cursor =
+            Cursor::decode(&pair.newest.payload).with_context(|| format!("{}", path.display()))?;
         if !pair.both_valid {
-            problems.push(format!("{}: one slot is bad", path.display()));
+            cursor.high = cursor.next_high_max;
         }
-        let cursor = Cursor::decode(&pair.newest.payload);
-        cursors.push(cursor.with_context(|| format!("{}", path.display()))?);
+        cursors.push(cursor);
     }
     cursors.sort_by_key(|cursor| cursor.wave);
     Ok(cursors)
@@ -260,15 +238,47 @@ fn read_watermark(path: &Path) -> Result<u64> {
     Ok(Watermark::decode(&pair.newest.payload)?.settled)
 }
 
+type Owner = (CampaignId, ShardId);
+
+fn read_journal(folder: &Path, owner: Owner, problems: &mut Vec<String>) -> Result<Vec<Event>> {
+    let mut events = Vec::new();
+    let kind = ("journal-", ".yaojournal", journal::MAGIC);
+    let first = read_log(folder, kind, owner, problems, |record| {
+        events.push(Event::decode(record.kind, record.payload)?);
+        Ok(())
+    })?;
+    // No segment of it is ever removed, and a start is on disk before anything is reserved.
+    match first {
+        Some(1) => {}
+        Some(first) => {
+            problems.push(format!("{} begins only at record {first}", folder.display()));
+        }
+        None => problems.push(format!("{} holds no record", folder.display())),
+    }
+    Ok(events)
+}
+
+/// The sequence at which the spool begins, and its opens with theirs.
+type Spooled = (Option<u64>, Vec<(u64, Open)>);
+
+fn read_spool(folder: &Path, owner: Owner, problems: &mut Vec<String>) -> Result<Spooled> {
+    let mut opens = Vec::new();
+    let kind = ("spool-", ".yaospool", spool::MAGIC);
+    let first = read_log(folder, kind, owner, problems, |record| {
+        opens.push((record.sequence, Open::decode(record.payload)?));
+        Ok(())
+    })?;
+    Ok((first, opens))
+}
+
 /// Every record of a log; the first sequence that is there.
 ///
 /// Bytes that are no record are a problem, unless they are the tail of the last segment that a
 /// killed writer left and nothing valid follows.
 fn read_log(
     folder: &Path,
-    (prefix, suffix): (&str, &str),
-    magic: [u8; 8],
-    (campaign, shard): (CampaignId, ShardId),
+    (prefix, suffix, magic): (&str, &str, [u8; 8]),
+    owner: Owner,
     problems: &mut Vec<String>,
     mut visit: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<Option<u64>> {
@@ -281,16 +291,14 @@ fn read_log(
         if bytes.len() <= SEGMENT_HEADER_BYTES {
             continue;
         }
-        let header = SegmentHeader::decode(magic, &bytes).with_context(|| format!("{shown}"))?;
-        if (header.campaign, header.shard) != (campaign, shard) {
-            problems.push(format!("{shown} belongs to another campaign or shard"));
-        }
-        if expected.is_some_and(|expected| expected != header.first_sequence) {
+        let named = first_sequence(path, prefix, suffix)?;
+        check_header(path, &bytes, magic, named, owner, problems);
+        if expected.is_some_and(|expected| expected != named) {
             problems.push(format!("{shown}: records before it are missing"));
         }
-        first.get_or_insert(header.first_sequence);
-        let mut scan = Scan::new(&bytes[SEGMENT_HEADER_BYTES..], header.first_sequence);
+        let mut scan = Scan::new(&bytes[SEGMENT_HEADER_BYTES..], named);
         for record in scan.by_ref() {
+            first.get_or_insert(record.sequence);
             committed = committed.max(record.committed);
             let sequence = record.sequence;
             visit(record).with_context(|| format!("{shown}, record {sequence}"))?;
@@ -309,15 +317,45 @@ fn read_log(
     Ok(first)
 }
 
+/// The sequence in a segment's name: what counts when its header is damaged.
+fn first_sequence(path: &Path, prefix: &str, suffix: &str) -> Result<u64> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let digits = name.and_then(|name| name.strip_prefix(prefix)?.strip_suffix(suffix));
+    let first = digits.and_then(|digits| digits.parse().ok());
+    first.with_context(|| format!("{}: its name holds no sequence", path.display()))
+}
+
+fn check_header(
+    path: &Path,
+    bytes: &[u8],
+    magic: [u8; 8],
+    named: u64,
+    owner: Owner,
+    problems: &mut Vec<String>,
+) {
+    let shown = path.display();
+    match SegmentHeader::decode(magic, bytes) {
+        Err(error) => problems.push(format!("{shown}: {error}")),
+        Ok(header) if (header.campaign, header.shard) != owner => {
+            problems.push(format!("{shown} belongs to another campaign or shard"));
+        }
+        Ok(header) if header.first_sequence != named => {
+            let first = header.first_sequence;
+            problems.push(format!("{shown} says that it begins at record {first}"));
+        }
+        Ok(_) => {}
+    }
+}
+
 type Seen = (Vec<Ticket>, Vec<[u8; RECEIPT_BYTES]>);
 
 fn read_ticket_logs(paths: &[PathBuf]) -> Result<Seen> {
     let (mut tickets, mut receipts) = (Vec::new(), Vec::new());
     for path in paths {
-        let file = fs::File::open(path);
-        let file = file.with_context(|| format!("cannot read {}", path.display()))?;
-        for (number, line) in BufReader::new(file).lines().enumerate() {
-            let line = line?;
+        let text = text(path)?;
+        // A load that was killed leaves a line without its end.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for (number, line) in whole.lines().enumerate() {
             let place = || format!("{}, line {}", path.display(), number + 1);
             match line.split_once(' ') {
                 Some(("W", digits)) => {

@@ -1,8 +1,8 @@
 //! The judgement: pure, over evidence that was read. Each rule of DESIGN.md section 6 that a
 //! finished event can be held against is one function.
 
-use super::{Heap, Verdict, books::Packet, evidence::Evidence};
-use std::collections::HashSet;
+use super::{Heap, PROBLEMS_SHOWN_MAX, Verdict, books::Packet, evidence::Evidence};
+use std::collections::{BTreeSet, HashSet};
 use yao_protocol::{
     PacketId, WallTime, WaveIndex,
     journal::Event,
@@ -21,8 +21,13 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
         evidence,
         packets: vec![Packet::default(); evidence.records.len()],
         lags_us: Vec::new(),
-        verdict: Verdict { problems: evidence.problems.clone(), ..Verdict::default() },
+        closed: BTreeSet::new(),
+        verdict: Verdict::default(),
     };
+    for problem in &evidence.problems {
+        judge.problem(problem.clone());
+    }
+    judge.cursors();
     judge.journal();
     judge.spool();
     judge.tickets_seen();
@@ -38,12 +43,17 @@ pub(super) struct Judge<'a> {
     /// By index in the shard.
     pub(super) packets: Vec<Packet>,
     lags_us: Vec<u64>,
+    /// Waves that the node closed.
+    closed: BTreeSet<WaveIndex>,
     pub(super) verdict: Verdict,
 }
 
 impl Judge<'_> {
     pub(super) fn problem(&mut self, text: String) {
-        self.verdict.problems.push(text);
+        self.verdict.problem_count += 1;
+        if self.verdict.problems.len() < PROBLEMS_SHOWN_MAX {
+            self.verdict.problems.push(text);
+        }
     }
 
     /// The place of a packet in the plan; `None` (and a problem) for one that was never planned.
@@ -97,11 +107,11 @@ impl Judge<'_> {
                 body.packet, body.amount.0, body.sponsor, planned.amount.0, planned.sponsor
             ));
         }
-        let below = self.high_index(body.wave).is_some_and(|high| (index as u64) < high);
-        if !below {
-            let high = self.high_index(body.wave);
+        // Without a cursor nothing was reserved.
+        let high = self.high_index(body.wave).unwrap_or(0);
+        if index as u64 >= high {
             self.problem(format!(
-                "packet {} was issued at or above H ({high:?}), says {source} (M1)",
+                "packet {} was issued at or above H, index {high}, says {source} (M1)",
                 body.packet
             ));
         }
@@ -132,6 +142,22 @@ impl Judge<'_> {
         Some(WallTime(schedule.t0?.0 + offset))
     }
 
+    /// Each cursor is of this shard and within its section.
+    fn cursors(&mut self) {
+        let header = &self.evidence.header;
+        for cursor in &self.evidence.cursors {
+            let (wave, high) = (cursor.wave, cursor.high);
+            let found = (cursor.campaign, cursor.shard, cursor.generation, cursor.merkle_root);
+            if found != (header.campaign, header.shard, header.generation, header.merkle_root) {
+                self.problem(format!("the cursor of wave {wave} belongs to another shard"));
+            }
+            let count = header.section(wave).map_or(0, |section| section.count);
+            if high > count {
+                self.problem(format!("the cursor of wave {wave} is at {high} of {count}"));
+            }
+        }
+    }
+
     fn journal(&mut self) {
         let mut high = vec![0_u64; self.evidence.header.sections.len()];
         for event in &self.evidence.events {
@@ -143,11 +169,7 @@ impl Judge<'_> {
                 Event::Reserve { wave, high: raised, .. } => {
                     self.reserve(&mut high, *wave, *raised)
                 }
-                Event::Issue(body) => {
-                    if let Some(index) = self.ticket(body, "the journal") {
-                        self.packets[index].journaled = true;
-                    }
-                }
+                Event::Issue(body) => self.issue(body),
                 Event::Skip { first, count, .. } => {
                     let first = usize::try_from(first.0).expect("a u32");
                     let end = first + usize::try_from(*count).expect("a u32");
@@ -158,7 +180,9 @@ impl Judge<'_> {
                         packet.skipped = true;
                     }
                 }
-                Event::Close { .. } => {}
+                Event::Close { wave, unissued, sum, .. } => {
+                    self.close(*wave, (*unissued, sum.0));
+                }
                 Event::Fence { place, .. } => {
                     self.problem(format!(
                         "the shard was fenced (place {place}): see the node's log"
@@ -168,9 +192,52 @@ impl Judge<'_> {
         }
     }
 
-    /// A start passes over whatever was reserved and not issued.
+    fn issue(&mut self, body: &TicketBody) {
+        let Some(index) = self.ticket(body, "the journal") else { return };
+        let packet = &mut self.packets[index];
+        let again = packet.journaled;
+        packet.journaled = true;
+        packet.duplicate |= again;
+        if again {
+            self.problem(format!("packet {} is in the journal twice", body.packet));
+        } else if packet.skipped {
+            self.problem(format!("packet {} was issued after it was skipped", body.packet));
+        }
+    }
+
+    /// What a node says it had left when it closed a wave, against what its journal says.
+    fn close(&mut self, wave: WaveIndex, told: (u32, u64)) {
+        let Some(section) = self.evidence.header.section(wave) else {
+            return self.problem(format!("the journal closes wave {wave}, which is unknown"));
+        };
+        let mut left = Heap::default();
+        for index in section.indexes() {
+            let index = usize::try_from(index).expect("a u32");
+            let packet = &self.packets[index];
+            if !packet.journaled && !packet.skipped {
+                left.add(self.evidence.records[index].amount);
+            }
+        }
+        // The node tells no sum when it did not read every record.
+        let sum = if told.1 == 0 { 0 } else { left.sum.0 };
+        if (u64::from(told.0), told.1) != (left.packets, sum) {
+            let (packets, found) = (left.packets, left.sum.0);
+            self.problem(format!(
+                "wave {wave} closed with {} packets of {}; the journal leaves {packets} of {found}",
+                told.0, told.1
+            ));
+        }
+        if !self.closed.insert(wave) {
+            self.problem(format!("wave {wave} closed twice"));
+        }
+    }
+
+    /// A start passes over whatever was reserved and not issued, unless its wave was over.
     fn restart(&mut self, high: &[u64]) {
         for (section, high) in self.evidence.header.sections.iter().zip(high) {
+            if self.closed.contains(&section.wave) {
+                continue;
+            }
             let first = usize::try_from(section.first.0).expect("a u32");
             let reserved = usize::try_from(*high).expect("checked to be below the section's count");
             for packet in &mut self.packets[first..first + reserved] {
@@ -193,22 +260,30 @@ impl Judge<'_> {
         high[at] = u64::from(raised);
         let on_disk = self.evidence.cursors.iter().find(|cursor| cursor.wave == wave);
         if on_disk.is_none_or(|cursor| cursor.high < raised) {
-            let found = on_disk.map(|cursor| cursor.high);
-            self.problem(format!("the cursor of wave {wave} is at {found:?}, below {raised} (M2)"));
+            let found = on_disk.map_or(0, |cursor| cursor.high);
+            self.problem(format!("the cursor of wave {wave} is at {found}, below {raised} (M2)"));
         }
     }
 
     fn spool(&mut self) {
-        let opens = &self.evidence.opens;
+        let evidence = self.evidence;
+        let opens = &evidence.opens;
+        if evidence.opens_from > evidence.settled_until + 1 {
+            self.verdict.lost += evidence.opens_from - evidence.settled_until - 1;
+            self.problem(format!(
+                "the spool begins at record {} although only {} are settled (M7)",
+                evidence.opens_from, evidence.settled_until
+            ));
+        }
         let tickets: Vec<Ticket> = opens.iter().map(|(_, open)| open.ticket).collect();
         self.signatures(&tickets, "the spool");
         for (sequence, open) in opens {
             let body = &open.ticket.body;
             let Some(index) = self.ticket(body, "the spool") else { continue };
-            if self.packets[index].spooled {
+            if self.packets[index].spooled_at.is_some() {
                 self.problem(format!("packet {} is in the spool twice ({sequence})", body.packet));
             }
-            self.packets[index].spooled = true;
+            self.packets[index].spooled_at = Some(open.accepted_at);
             if open.accepted_at < body.issued_at || open.accepted_at >= body.expires_at {
                 self.problem(format!(
                     "packet {} was opened outside its ticket's life, at {}",
@@ -259,19 +334,23 @@ impl Judge<'_> {
             }
             packet.receipted = true;
             let removed = self.evidence.opens_from > 1 && settled.contains(&receipt.packet.0);
-            if !packet.spooled && !removed {
+            let spooled_at = packet.spooled_at;
+            if spooled_at.is_none() && !removed {
                 self.verdict.lost += 1;
                 self.problem(format!(
                     "packet {} has a receipt and no spooled open",
                     receipt.packet
                 ));
             }
+            if spooled_at.is_some_and(|at| at != receipt.accepted_at) {
+                let packet = receipt.packet;
+                self.problem(format!("the receipt of packet {packet} tells another time"));
+            }
             let user = self.packets[index].ticket.map(|ticket| ticket.user);
             if user.is_some_and(|user| user != receipt.user) {
-                self.problem(format!(
-                    "the receipt of packet {} names another user",
-                    receipt.packet
-                ));
+                self.packets[index].duplicate = true;
+                let packet = receipt.packet;
+                self.problem(format!("the receipt of packet {packet} names another user"));
             }
         }
     }
@@ -316,12 +395,8 @@ impl Judge<'_> {
     /// that closed a wave knows from its own books what it had not issued.
     fn is_below_open_cursor(&self, index: usize) -> bool {
         let Some(wave) = self.section(index).map(|section| section.wave) else { return false };
-        let closed = self
-            .evidence
-            .events
-            .iter()
-            .any(|event| matches!(event, Event::Close { wave: closed, .. } if *closed == wave));
-        !closed && self.high_index(wave).is_some_and(|high| (index as u64) < high)
+        !self.closed.contains(&wave)
+            && self.high_index(wave).is_some_and(|high| (index as u64) < high)
     }
 
     fn finish(mut self) -> Verdict {
@@ -330,7 +405,7 @@ impl Judge<'_> {
             let p99 = self.lags_us[last * 99 / 100];
             self.verdict.release_lag_ms_p99 = p99 as f64 / 1_000.0;
         }
-        let good = self.verdict.problems.is_empty();
+        let good = self.verdict.problem_count == 0;
         self.verdict.verdict = if good { "balanced" } else { "UNBALANCED" };
         self.verdict
     }

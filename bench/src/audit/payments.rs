@@ -18,7 +18,8 @@ impl Judge<'_> {
                 self.row(row);
             } else {
                 self.verdict.duplicates += 1;
-                self.problem(format!("the ledger has packet {} twice", row.packet));
+                let packet = PacketId(row.packet);
+                self.problem(format!("the ledger has packet {packet} twice"));
             }
         }
         self.totals();
@@ -67,6 +68,9 @@ impl Judge<'_> {
                 row.amount, row.sponsor
             ));
         }
+        if self.packets[index].spooled_at.is_some_and(|at| at.0 != row.accepted_at) {
+            self.problem(format!("the ledger has packet {packet} accepted at another time"));
+        }
         if (row.accepted_at >= ticket.expires_at.0) != (row.state == "expired") {
             self.problem(format!(
                 "packet {packet} was accepted at {} with a ticket until {}, and is {}",
@@ -106,7 +110,7 @@ impl Judge<'_> {
         }
         for row in evidence.ledger.rows.iter().filter(|row| row.state == "over_limit") {
             if !paid.is_full(UserId(row.user), row.sponsor, per_user, per_sponsor) {
-                let (packet, user) = (row.packet, row.user);
+                let (packet, user) = (PacketId(row.packet), row.user);
                 self.problem(format!("packet {packet} was refused, though user {user} had room"));
             }
         }

@@ -37,6 +37,9 @@ use yao_protocol::{
 const CAMPAIGN: CampaignId = CampaignId(7);
 const SHARD: ShardId = ShardId(3);
 const WAVE: WaveIndex = WaveIndex(0);
+/// Shards of the campaign, all alike; only ours was generated.
+const SHARDS: u32 = 4;
+/// Packets of our shard.
 const PACKETS: u32 = 8;
 const SECOND_US: u64 = 1_000_000;
 const FACTOR: u32 = 10;
@@ -121,7 +124,7 @@ impl World {
         let rows = &self.ledger.rows;
         let total = |state: &str| {
             let chosen = || rows.iter().filter(|row| row.state == state);
-            let sum = chosen().map(|row| row.amount).sum();
+            let sum = chosen().fold(0, |sum: u64, row| sum.saturating_add(row.amount));
             (state.to_owned(), Total { packets: chosen().count() as u64, sum })
         };
         self.ledger.totals = ["applied", "over_limit", "expired"].map(total).to_vec();
@@ -345,16 +348,13 @@ fn manifest(header: &SeedHeader, file: &[u8], records: &[SeedRecord]) -> Manifes
     let sponsor = |number: u8| {
         let sponsor = SponsorId::new(number).expect("below 64");
         let of = || records.iter().filter(|record| record.sponsor == sponsor);
-        let sum = Fen(of().map(|record| record.amount.0).sum());
-        SponsorPlan {
-            sponsor,
-            name: format!("sponsor {number}"),
-            packets: of().count() as u64,
-            sum,
-        }
+        let sum = Fen(of().map(|record| record.amount.0).sum::<u64>() * u64::from(SHARDS));
+        let packets = of().count() as u64 * u64::from(SHARDS);
+        SponsorPlan { sponsor, name: format!("sponsor {number}"), packets, sum }
     };
     let section = &header.sections[0];
-    let (packets, sum) = (u64::from(header.record_count), header.sum);
+    let packets = u64::from(header.record_count * SHARDS);
+    let sum = Fen(header.sum.0 * u64::from(SHARDS));
     Manifest {
         campaign: CAMPAIGN,
         name: "small".to_owned(),
@@ -374,14 +374,14 @@ fn manifest(header: &SeedHeader, file: &[u8], records: &[SeedRecord]) -> Manifes
             packets,
             sum,
         }],
-        shard_count: 1,
+        shard_count: SHARDS,
         shards: vec![ShardEntry {
             shard: SHARD,
             file: "shard-00003.yaoseed".to_owned(),
             bytes: file.len() as u64,
             hash: *blake3::hash(file).as_bytes(),
             packets: header.record_count,
-            sum,
+            sum: header.sum,
             merkle_root: header.merkle_root,
         }],
     }
