@@ -101,6 +101,16 @@ fn m3_a_win_in_vetting_when_the_disk_fails_is_not_issued() {
 }
 
 #[test]
+fn m3_a_fenced_issuer_asks_nobody() {
+    let mut world = World::running(thousand(), 10, 1_000_000);
+    world.input(Input::AgentAvailable(true));
+    world.input(Input::Fenced { reason: "fdatasync: EIO".to_owned() });
+    assert!(world.shake(1, 1).is_none());
+    assert!(world.vets.is_empty(), "no packet is held for him");
+    assert_eq!(world.lost, [ShakeId(1)], "he is told at once");
+}
+
+#[test]
 fn m5_the_ticket_covers_every_field() {
     let mut world = World::running(thousand(), 10, 1_000_000);
     let win = world.shake(42, 4_711).expect("a packet is due");

@@ -44,6 +44,23 @@ fn no_packet_leaves_before_its_moment() {
 }
 
 #[test]
+fn not_one_microsecond_early() {
+    for factor in [1, 100] {
+        // The packets at 0 and at 10 ms of wall time.
+        let seconds = 10 * u64::from(factor);
+        let mut world = World::new(plan(1_000, seconds, 8), seconds);
+        world.factor = factor;
+        world.arm();
+        world.run_to(0);
+        assert!(world.shake(1, 1).is_some(), "the packet of T0, at factor {factor}");
+        world.run_to(9_999);
+        assert!(world.shake(2, 2).is_none(), "1 us early at factor {factor}");
+        world.run_to(10_000);
+        assert!(world.shake(3, 3).is_some(), "its moment at factor {factor}");
+    }
+}
+
+#[test]
 fn a_backlog_is_made_up_at_no_more_than_1_2_times_the_curve() {
     // 100 a second; nobody shakes for five seconds.
     let mut world = World::running(plan(2_000, 20, 8), 20, 5_000_000);
