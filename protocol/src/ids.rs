@@ -351,6 +351,12 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "2^64 minor units")]
+    fn m9_a_sum_of_money_never_wraps() {
+        let _sum: Fen = [Fen(u64::MAX), Fen(1)].into_iter().sum();
+    }
+
+    #[test]
     fn a_sponsor_set_is_its_bits() {
         let three = SponsorId::new(3).expect("below 64");
         let set = SponsorSet::EMPTY.with(three).with(SponsorId::new(63).expect("below 64"));
