@@ -1,5 +1,7 @@
 //! The formats as strangers see them: golden vectors, round trips, and hostile bytes.
 
+mod any_message;
+mod any_proof;
 mod cases;
 mod codecs;
 mod crafted;
