@@ -5,10 +5,13 @@
 //! It decodes bytes with `protocol` and shares nothing else with the programs that it judges.
 
 mod books;
+mod claims;
 mod evidence;
 mod judge;
 mod ledger;
+mod logs;
 mod payments;
+mod plan;
 #[cfg(test)]
 mod tests;
 

@@ -369,6 +369,20 @@ fn the_ledger_is_not_believed() {
 }
 
 #[test]
+fn the_seeds_are_what_the_manifest_signed() {
+    let check = |change: fn(&mut World), problem: &str| tampered(change, problem, [0; 4]);
+    check(|world| world.plan = |plan| plan.plan_digest[0] ^= 1, "was made from another plan");
+    check(|world| world.plan = |plan| plan.shards[0].hash[0] ^= 1, "is not the file");
+    check(
+        |world| world.plan = |plan| plan.shards[0].sum.0 += 1,
+        "holds 8 packets of 828 in all; the manifest says 8 of 829",
+    );
+    check(|world| world.plan = |plan| plan.shards[0].packets += 1, "the manifest says 9 of 828");
+    check(|world| world.plan = |plan| plan.shards[0].merkle_root[0] ^= 1, "do not hash");
+    check(|world| world.plan = |plan| plan.shards.clear(), "does not list shard 3");
+}
+
+#[test]
 fn damaged_and_foreign_files_are_named() {
     let check = |after: fn(&Path), problem: &str| {
         let mut world = World::new();

@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) tickets: Vec<Ticket>,
     pub(super) receipts: Vec<Receipt>,
+    /// Done to the manifest before it is signed.
+    pub(super) plan: fn(&mut Manifest),
     /// Done to the files when they are written.
     pub(super) after: fn(&Path),
 }
@@ -93,6 +95,7 @@ impl World {
             watermark: 4,
             ledger: Ledger::default(),
             tickets,
+            plan: |_| (),
             after: |_| (),
         };
         world.events.extend([start(1), Event::Reserve { wave: WAVE, high: 6, at: T0 }]);
@@ -194,7 +197,8 @@ impl World {
         bytes.extend(sealed);
         self.write("seeds/shard-00003.yaoseed", &bytes);
         self.write("seeds/shard-00003.yaokey", serde_json::to_string(&key).expect("plain data"));
-        let manifest = manifest(&header, &bytes, &self.records);
+        let mut manifest = manifest(&header, &bytes, &self.records);
+        (self.plan)(&mut manifest);
         self.write("seeds/manifest.yaomanifest", manifest.encode(&campaign_key()));
     }
 

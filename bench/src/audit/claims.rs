@@ -1,0 +1,106 @@
+//! What people hold, and what the node acknowledged: spooled opens, tickets and receipts.
+
+use super::judge::Judge;
+use std::collections::HashSet;
+use yao_protocol::{
+    keys::MacKey,
+    receipt::Receipt,
+    ticket::{Ticket, verify_tickets},
+};
+
+/// Tickets verified together.
+const BATCH: usize = 256;
+
+impl Judge<'_> {
+    /// M7: each accepted open is of a genuine ticket, once; nothing was removed unsettled.
+    pub(super) fn spool(&mut self) {
+        let evidence = self.evidence;
+        let opens = &evidence.opens;
+        if evidence.opens_from > evidence.settled_until + 1 {
+            self.verdict.lost += evidence.opens_from - evidence.settled_until - 1;
+            self.problem(format!(
+                "the spool begins at record {} although only {} are settled (M7)",
+                evidence.opens_from, evidence.settled_until
+            ));
+        }
+        let tickets: Vec<Ticket> = opens.iter().map(|(_, open)| open.ticket).collect();
+        self.signatures(&tickets, "the spool");
+        for (sequence, open) in opens {
+            let body = &open.ticket.body;
+            let Some(index) = self.ticket(body, "the spool") else { continue };
+            if self.packets[index].spooled_at.is_some() {
+                self.problem(format!("packet {} is in the spool twice ({sequence})", body.packet));
+            }
+            self.packets[index].spooled_at = Some(open.accepted_at);
+            if open.accepted_at < body.issued_at || open.accepted_at >= body.expires_at {
+                self.problem(format!(
+                    "packet {} was opened outside its ticket's life, at {}",
+                    body.packet, open.accepted_at.0
+                ));
+            }
+        }
+    }
+
+    /// M8: a valid ticket counts, whether or not the journal has it.
+    pub(super) fn tickets_seen(&mut self) {
+        self.signatures(&self.evidence.tickets, "a client");
+        let mut distinct = HashSet::new();
+        for ticket in &self.evidence.tickets {
+            if distinct.insert(ticket.body.packet) {
+                self.verdict.tickets_seen += 1;
+            }
+            self.ticket(&ticket.body, "a client");
+        }
+    }
+
+    fn signatures(&mut self, tickets: &[Ticket], source: &str) {
+        for tickets in tickets.chunks(BATCH) {
+            let good = verify_tickets(tickets, &self.evidence.keys);
+            for (ticket, good) in tickets.iter().zip(good) {
+                if !good {
+                    let packet = ticket.body.packet;
+                    self.problem(format!("the ticket of packet {packet} of {source} is forged"));
+                }
+            }
+        }
+    }
+
+    /// M7: what was acknowledged is in the spool, or settled before its segment was removed.
+    pub(super) fn receipts_seen(&mut self) {
+        let settled: HashSet<u64> =
+            self.evidence.ledger.rows.iter().map(|row| row.packet).collect();
+        let key = &self.evidence.shard_key;
+        let key = MacKey::new(key.mac_key_id, key.mac_key);
+        for bytes in &self.evidence.receipts {
+            let Ok(receipt) = Receipt::decode(bytes, &key) else {
+                self.problem("a client has a receipt that is forged".to_owned());
+                continue;
+            };
+            let Some(index) = self.place(receipt.packet, "a receipt") else { continue };
+            let packet = &mut self.packets[index];
+            if !packet.receipted {
+                self.verdict.receipts_seen += 1;
+            }
+            packet.receipted = true;
+            let removed = self.evidence.opens_from > 1 && settled.contains(&receipt.packet.0);
+            let spooled_at = packet.spooled_at;
+            if spooled_at.is_none() && !removed {
+                self.verdict.lost += 1;
+                self.problem(format!(
+                    "packet {} has a receipt and no spooled open",
+                    receipt.packet
+                ));
+            }
+            if spooled_at.is_some_and(|at| at != receipt.accepted_at) {
+                let packet = receipt.packet;
+                self.problem(format!("the receipt of packet {packet} tells another time"));
+            }
+            let user = self.packets[index].ticket.map(|ticket| ticket.user);
+            if user.is_some_and(|user| user != receipt.user) {
+                self.packets[index].duplicate = true;
+                let packet = receipt.packet;
+                self.problem(format!("the receipt of packet {packet} names another user"));
+            }
+        }
+    }
+}
