@@ -4,6 +4,7 @@ mod crashes;
 mod limits;
 mod release;
 mod vetting;
+mod waves;
 mod world;
 
 use super::Input;
@@ -231,6 +232,7 @@ fn the_gate_tells_the_books_and_heals() {
     assert_eq!(world.gate.count, 1);
     world.input(Input::JournalHold(true));
     assert_eq!(world.gate.count, 0, "issuing rests while the journal cannot keep up");
+    assert!(world.shake(2, 2).is_none(), "also for a candidate who was under way");
     world.input(Input::JournalHold(false));
     assert_eq!(world.gate.count, 1);
 }
