@@ -362,8 +362,8 @@ fn settlement() -> Vec<Case> {
     ]
 }
 
-/// Every invalid case: those crafted, and each valid one cut short, made longer, and with each byte that must hold a
-/// fixed or bounded value set to 0xee.
+/// Every invalid case: those crafted, and each valid one cut short, made longer, and with each byte
+/// that must hold a fixed or bounded value set to 0xee.
 pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut cases = super::crafted::invalid();
     for (format, name, bytes) in valid() {

@@ -1,5 +1,5 @@
-//! Wrong cases that no accident makes: bytes of a valid case with a field changed and the proof made
-//! again, so that only the check of that field can refuse them.
+//! Wrong cases that no accident makes: bytes of a valid case with a field changed and the proof
+//! made again, so that only the check of that field can refuse them.
 
 use super::{
     cases,

@@ -1,5 +1,6 @@
 //! The formats as strangers see them: golden vectors, round trips, and hostile bytes.
 
+mod any_file;
 mod any_message;
 mod any_proof;
 mod cases;
