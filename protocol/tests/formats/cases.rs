@@ -84,6 +84,11 @@ pub(crate) fn valid() -> &'static [Case] {
 }
 
 fn all() -> Vec<Case> {
+    [plain(), super::numbers::valid()].concat()
+}
+
+/// Those whose every cut and scrambled form is published too.
+fn plain() -> Vec<Case> {
     [
         frames(),
         client(),
@@ -365,9 +370,8 @@ fn settlement() -> Vec<Case> {
 /// Every invalid case: those crafted, and each valid one cut short, made longer, and with each byte
 /// that must hold a fixed or bounded value set to 0xee.
 pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
-    let mut cases = super::crafted::invalid();
-    for (format, name, bytes) in valid() {
-        let format = *format;
+    let mut cases = [super::crafted::invalid(), super::texts::invalid()].concat();
+    for (format, name, bytes) in plain() {
         let (_, codec) =
             super::codecs::CODECS.iter().find(|(known, _)| *known == format).expect("known");
         let mut add = |what: String, bytes: Vec<u8>| {

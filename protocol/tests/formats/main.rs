@@ -8,4 +8,5 @@ mod codecs;
 mod crafted;
 mod golden;
 mod hostile;
+mod numbers;
 mod texts;

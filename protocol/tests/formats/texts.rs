@@ -7,8 +7,8 @@ use super::{
 };
 use serde_json::{Value, json};
 use yao_protocol::{
-    Fen, KeyId, SponsorId, WallTime, WaveIndex, WireError, hex,
-    keys::{KeyOwner, KeySet, PublicKeyFile},
+    Fen, KeyId, ShardId, SponsorId, WallTime, WaveIndex, WireError, hex,
+    keys::{KeyOwner, KeySet, PublicKeyFile, context},
     manifest::{Manifest, ShardEntry, SponsorPlan, WavePlan},
     token::TokenClaims,
 };
@@ -54,7 +54,7 @@ pub(crate) fn read_public_key(bytes: &[u8]) -> Read {
 /// One wave of one sponsor, and two of three shards.
 pub(crate) fn manifest() -> Manifest {
     let entry = |number: u32| ShardEntry {
-        shard: yao_protocol::ShardId(number),
+        shard: ShardId(number),
         file: format!("shard-{number:05}.yaoseed"),
         bytes: 4_711,
         hash: [3; 32],
@@ -125,4 +125,44 @@ pub(crate) fn valid() -> Vec<Case> {
         key_of("ticket", KeyOwner::Ticket { campaign: CAMPAIGN, shard: SHARD, epoch: EPOCH }),
         key_of("settlement", KeyOwner::Settlement { key_id: KeyId(1) }),
     ]
+}
+
+/// A manifest whose signature is right and whose content is not.
+pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
+    let good = manifest();
+    let (shard, wave, sponsor) = (&good.shards[0], &good.waves[0], &good.sponsors[0]);
+    let late = WavePlan { wave: WaveIndex(64), ..wave.clone() };
+    let outside = ShardEntry { shard: ShardId(3), ..shard.clone() };
+    let wrong = [
+        ("a shard twice", Manifest { shards: vec![shard.clone(); 3], ..good.clone() }),
+        ("shards that fall", Manifest { shards: reversed(&good.shards), ..good.clone() }),
+        ("shard 3 of three", Manifest { shards: vec![outside], ..good.clone() }),
+        ("no shard planned", Manifest { shard_count: 0, shards: Vec::new(), ..good.clone() }),
+        ("shards of 25 bits", Manifest { shard_count: (1 << 24) + 1, ..good.clone() }),
+        ("a wave twice", Manifest { waves: vec![wave.clone(); 2], ..good.clone() }),
+        ("wave 64", Manifest { waves: vec![late], ..good.clone() }),
+        ("a sponsor twice", Manifest { sponsors: vec![sponsor.clone(); 2], ..good.clone() }),
+    ];
+    let mut cases: Vec<_> = wrong
+        .into_iter()
+        .map(|(name, manifest)| ("manifest", name.to_owned(), manifest.encode(&sign_key())))
+        .collect();
+    let text = good.encode(&sign_key());
+    let (line, body) = text.split_once('\n').expect("a manifest's first line");
+    let (word, digits) = line.split_once(' ').expect("a word and the signature");
+    let shouted = format!("{word} {}\n{body}", digits.to_uppercase());
+    cases.push(("manifest", "signature in upper-case digits".to_owned(), shouted));
+    let signed = |body: &str| {
+        let signature = hex::encode(&sign_key().sign(context::MANIFEST, body.as_bytes()));
+        format!("{word} {signature}\n{body}")
+    };
+    let more = body.replacen('{', "{ \"more\": 1,", 1);
+    cases.push(("manifest", "a field that nobody knows".to_owned(), signed(&more)));
+    let sponsor = body.replacen("\"sponsor\": 0", "\"sponsor\": 64", 1);
+    cases.push(("manifest", "sponsor 64".to_owned(), signed(&sponsor)));
+    cases.into_iter().map(|(format, name, text)| (format, name, text.into_bytes())).collect()
+}
+
+fn reversed(shards: &[ShardEntry]) -> Vec<ShardEntry> {
+    shards.iter().rev().cloned().collect()
 }
