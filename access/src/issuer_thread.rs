@@ -10,6 +10,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError},
@@ -21,7 +22,7 @@ use yao_engine::{
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
-use yao_protocol::{WaveIndex, journal::Event, schedule::Schedule, seed_file::SeedHeader};
+use yao_protocol::{WaveIndex, schedule::Schedule, seed_file::SeedHeader};
 
 /// Messages taken before the outputs are done: their answers then leave together.
 const INPUTS_MAX: usize = 256;
@@ -125,7 +126,8 @@ pub fn run(
     let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), recovered);
     let status_at = node.clock.now();
     let waves = header.sections.iter().map(|section| section.wave).collect();
-    Desk { context, issuer, waves, books: GateView::default(), held: None, status_at }.run(queue);
+    Desk { context, issuer, waves, books: GateView::default(), held: VecDeque::new(), status_at }
+        .run(queue);
 }
 
 /// The running issuer with what the shell keeps for it.
@@ -135,8 +137,8 @@ struct Desk<'a> {
     waves: Vec<WaveIndex>,
     /// What the issuer last said of its books.
     books: GateView,
-    /// An event that the journal's queue did not take: issuing rests until it does.
-    held: Option<Event>,
+    /// What the disk's queue did not take: issuing rests until it does.
+    held: VecDeque<ToMoneyDisk>,
     status_at: Timestamp,
 }
 
@@ -169,7 +171,7 @@ impl Desk<'_> {
             self.retry_held();
             at = self.drain();
             self.context.gate.renew(self.books, decided_all);
-            if self.held.is_some() {
+            if !self.held.is_empty() {
                 at = at.min(self.now().plus_ms(1));
             }
             self.publish();
@@ -185,7 +187,9 @@ impl Desk<'_> {
         let input = match message {
             ToIssuer::Candidate(candidate) => Input::Candidate(candidate),
             ToIssuer::Resend(candidate) => Input::Resend(candidate),
-            ToIssuer::Welcomed { connection, user } => Input::Welcomed { connection, user },
+            ToIssuer::Welcomed { connection, user, wins, sponsors } => {
+                Input::Welcomed { connection, user, wins, sponsors }
+            }
             ToIssuer::Verdict { call, allowed } => Input::Verdict { call, allowed },
             ToIssuer::AgentAvailable(available) => Input::AgentAvailable(available),
             ToIssuer::Policy(policy) => Input::Policy(policy),
@@ -244,14 +248,9 @@ impl Desk<'_> {
                     self.issuer.handle(now, Input::VetUnsent { call: vet.call });
                 }
             }
-            Output::Journal(event) => self.journal(now, event),
+            Output::Journal(event) => self.to_disk(now, ToMoneyDisk::Journal(event)),
             Output::Reserve { wave, first, high } => {
-                // A blocking send: the disk thread always drains its queue, and a reservation must
-                // not be lost.
-                if context.disk.send(ToMoneyDisk::Reserve { wave, first, high }).is_err() {
-                    let reason = "the money-disk thread has ended".to_owned();
-                    self.issuer.handle(now, Input::Fenced { reason });
-                }
+                self.to_disk(now, ToMoneyDisk::Reserve { wave, first, high });
             }
             Output::Won { connection, request_id, ticket, tally } => {
                 let win = Box::new((ticket.encode(), tally.encode(&context.node.mac_key)));
@@ -266,39 +265,42 @@ impl Desk<'_> {
         }
     }
 
-    /// Queues `event` for the journal. When the queue is full issuing rests, but what was decided
-    /// already must still be written: for that one event the thread waits.
-    fn journal(&mut self, now: Timestamp, event: Event) {
-        if let Some(held) = self.held.take() {
-            self.send_waiting(held);
-        }
-        match self.context.disk.try_send(ToMoneyDisk::Journal(event)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(ToMoneyDisk::Journal(event))) => {
-                self.held = Some(event);
-                self.issuer.handle(now, Input::JournalHold(true));
+    /// Queues a message for the disk, in order. When the queue is full issuing rests, and what was
+    /// decided already is held here: this thread never waits for the disk, which may be waiting to
+    /// hand this thread a reservation. No more is held than what was being vetted.
+    fn to_disk(&mut self, now: Timestamp, message: ToMoneyDisk) {
+        if self.held.is_empty() {
+            match self.context.disk.try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => {
+                    self.held.push_back(message);
+                    self.issuer.handle(now, Input::JournalHold(true));
+                }
+                Err(TrySendError::Disconnected(_)) => self.disk_has_ended(now),
             }
-            Err(_) => {
-                let reason = "the money-disk thread has ended".to_owned();
-                self.issuer.handle(now, Input::Fenced { reason });
-            }
+        } else {
+            self.held.push_back(message);
         }
     }
 
-    fn send_waiting(&mut self, event: Event) {
-        if self.context.disk.send(ToMoneyDisk::Journal(event)).is_err() {
-            let reason = "the money-disk thread has ended".to_owned();
-            self.issuer.handle(self.context.node.clock.now(), Input::Fenced { reason });
-        }
+    fn disk_has_ended(&mut self, now: Timestamp) {
+        let reason = "the money-disk thread has ended".to_owned();
+        self.issuer.handle(now, Input::Fenced { reason });
     }
 
     fn retry_held(&mut self) {
-        let Some(event) = self.held.take() else { return };
-        match self.context.disk.try_send(ToMoneyDisk::Journal(event)) {
-            Err(TrySendError::Full(ToMoneyDisk::Journal(event))) => self.held = Some(event),
-            _ => {
-                let now = self.now();
-                self.issuer.handle(now, Input::JournalHold(false));
+        let now = self.now();
+        while let Some(message) = self.held.pop_front() {
+            match self.context.disk.try_send(message) {
+                Ok(()) if self.held.is_empty() => {
+                    self.issuer.handle(now, Input::JournalHold(false));
+                }
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => {
+                    self.held.push_front(message);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => self.disk_has_ended(now),
             }
         }
     }

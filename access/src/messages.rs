@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use yao_engine::{ConnectionId, shard::CandidateShake};
 use yao_protocol::{
-    ShakeId, UserId, WaveIndex,
+    ShakeId, SponsorSet, UserId, WaveIndex,
     client::Refusal,
     policy::Policy,
     receipt::RECEIPT_BYTES,
@@ -126,6 +126,10 @@ pub enum ToIssuer {
         connection: ConnectionId,
         /// Whose.
         user: UserId,
+        /// How many packets his tally counts.
+        wins: u8,
+        /// Of which sponsors.
+        sponsors: SponsorSet,
     },
     /// The agent's verdict on a winner.
     Verdict {

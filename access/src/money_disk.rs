@@ -67,6 +67,15 @@ pub struct MoneyDisk {
     pub counters: Arc<DiskCounters>,
 }
 
+/// Which file failed: the numbers of journal-file.md 5.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Place {
+    Journal = 0,
+    Cursor = 1,
+    Seed = 2,
+}
+
 impl MoneyDisk {
     /// Runs until told to stop.
     pub fn run(mut self, queue: &Receiver<ToMoneyDisk>) {
@@ -89,8 +98,8 @@ impl MoneyDisk {
                     self.append(&event);
                 }
                 Some(ToMoneyDisk::Reserve { wave, first, high }) => {
-                    if let Err(reason) = self.reserve(wave, first, high) {
-                        self.fence(reason);
+                    if let Err((place, reason)) = self.reserve(wave, first, high) {
+                        self.fence(place, reason);
                     }
                 }
                 Some(ToMoneyDisk::Stop) | None => {}
@@ -110,7 +119,7 @@ impl MoneyDisk {
                 check_at = now.plus(CHECK);
                 self.counters.journal_late_us.set(std::mem::take(&mut late_ns_max) / 1_000);
                 if let Err(error) = self.seed.check_unchanged() {
-                    self.fence(error.to_string());
+                    self.fence(Place::Seed, error.to_string());
                 }
             }
         }
@@ -134,27 +143,30 @@ impl MoneyDisk {
         }
         self.counters.journal_syncs.add(1);
         if let Err(error) = self.journal.commit() {
-            self.fence(error.to_string());
+            self.fence(Place::Journal, error.to_string());
         }
     }
 
     /// Raises H on disk, then reads what lies below it: never the other way round.
-    fn reserve(&mut self, wave: WaveIndex, first: u32, high: u32) -> Result<(), String> {
+    fn reserve(&mut self, wave: WaveIndex, first: u32, high: u32) -> Result<(), (Place, String)> {
         if self.is_fenced() {
             return Ok(());
         }
-        let cursor = self.cursors.get_mut(&wave).ok_or("no cursor of this wave is open")?;
+        let at_cursor = |error: &dyn ToString| (Place::Cursor, error.to_string());
+        let at_seed = |error: &dyn ToString| (Place::Seed, error.to_string());
+        let cursor = self.cursors.get_mut(&wave);
+        let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;
         let slot = cursor.writer.raise(high);
-        cursor.file.write(&slot.encode()).map_err(|error| error.to_string())?;
+        cursor.file.write(&slot.encode()).map_err(|error| at_cursor(&error))?;
         self.counters.cursor_raises.add(1);
-        let section = self.seed.header().section(wave).ok_or("the seed file has no such wave")?;
-        let start = section.first.0;
-        let records =
-            self.seed.read(start + first, start + high).map_err(|error| error.to_string())?;
+        let section = self.seed.header().section(wave);
+        let start = section.ok_or_else(|| at_seed(&"the seed file has no such wave"))?.first.0;
+        let records = self.seed.read(start + first, start + high);
+        let records = records.map_err(|error| at_seed(&error))?;
         self.append(&Event::Reserve { wave, high, at: self.node.clock.wall() });
         // The issuer's queue has room for every reservation: it asks for one at a time per wave.
         let message = ToIssuer::Reserved { wave, first, high, records };
-        self.issuer.send(message).map_err(|_| "the issuer has ended".to_owned())
+        self.issuer.send(message).map_err(|_| at_cursor(&"the issuer has ended"))
     }
 
     fn is_fenced(&self) -> bool {
@@ -162,7 +174,7 @@ impl MoneyDisk {
     }
 
     /// Says once that nothing is issued any more. Nothing is retried (M3).
-    fn fence(&mut self, reason: String) {
+    fn fence(&mut self, place: Place, reason: String) {
         if self.is_fenced() {
             return;
         }
@@ -172,9 +184,9 @@ impl MoneyDisk {
             %reason,
             "nothing is issued until the cause is removed and the node restarted; shakes go on"
         );
-        let place = if self.journal.is_fenced() { 0 } else { 1 };
-        if place != 0 {
-            self.append(&Event::Fence { place, at: self.node.clock.wall() });
+        // A failed journal cannot say so.
+        if !self.journal.is_fenced() {
+            self.append(&Event::Fence { place: place as u8, at: self.node.clock.wall() });
             self.sync();
         }
         if self.issuer.send(ToIssuer::Fenced { reason }).is_err() {

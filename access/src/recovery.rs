@@ -127,6 +127,14 @@ fn open_journal(
     let (incarnation, boot_id) = (node.incarnation, node.boot_id);
     let at = node.clock.wall();
     let (recovered, skips) = history.recover(|wave| highs[&wave], at);
+    if let Some(packet) = recovered.issued_above_high() {
+        let message = format!(
+            "says that packet {packet} was issued, which the cursor does not cover: the cursor is \
+             older than the journal; restore the whole state directory as it was, or give this \
+             shard up"
+        );
+        return Err(content(&directory, message));
+    }
     let start = Event::Start { incarnation, boot_id, at };
     for event in iter::once(start).chain(skips) {
         let (kind, payload) = event.encode();

@@ -18,7 +18,7 @@ mod tests;
 use crate::{
     error::{Error, ProtocolError},
     event::{Event, Opened},
-    limits::{GREETING_MS_MAX, LEAVING_MS_MAX},
+    limits::{AUTH_FAILED_COUNT_MAX, GREETING_MS_MAX, LEAVING_MS_MAX},
     random::Random,
     reconnect::Retry,
     time::Timestamp,
@@ -119,6 +119,8 @@ pub struct Session {
     shaker: Shaker,
     claims: Claims,
     cue: Option<u16>,
+    /// Greetings in a row that were not believed.
+    auth_failed_count: u32,
     request_ids: RequestIds,
     outputs: VecDeque<Output>,
 }
@@ -143,6 +145,7 @@ impl Session {
             state: State::Offline,
             claims,
             cue: None,
+            auth_failed_count: 0,
             request_ids: RequestIds(0),
             outputs: VecDeque::new(),
         }
@@ -175,7 +178,7 @@ impl Session {
             version_max: VERSION,
             software: self.config.software,
             campaign: self.config.campaign,
-            tally: self.wallet.tally(),
+            tally: self.wallet.tally().filter(|_| self.auth_failed_count < AUTH_FAILED_COUNT_MAX),
             token: token.as_bytes(),
         };
         let mut bytes = Vec::new();

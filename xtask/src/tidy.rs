@@ -28,7 +28,7 @@ const CRATES: &[&str] = &[
     "bench/tests",
     "xtask",
 ];
-/// Documents whose paths must exist.
+/// Documents whose paths must exist, besides every page in docs/.
 const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "STYLE.md"];
 
 /// Checks every rule and names each place that breaks one.
@@ -44,7 +44,17 @@ pub(crate) fn run() -> Result<()> {
             problems.extend(check_source(&name, &text));
         }
     }
-    for document in DOCUMENTS {
+    let mut documents: Vec<String> = DOCUMENTS.iter().map(|name| (*name).to_owned()).collect();
+    for folder in ["docs", "docs/decisions"] {
+        for entry in fs::read_dir(root.join(folder))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                documents.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    documents.sort();
+    for document in &documents {
         let text = fs::read_to_string(root.join(document))
             .with_context(|| format!("{document} is missing"))?;
         problems.extend(check_paths(document, &text, &|path| root.join(path).exists()));

@@ -84,12 +84,13 @@ impl Shard<'_> {
                     self.send(connection, &out);
                 }
             }
-            Effect::Opened { connection, user } => {
+            Effect::Opened { connection, user, wins, sponsors } => {
                 if let Some(older) = self.context.registry.opened(user, connection) {
                     self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
                 }
                 // Without room the user's tickets come with his next session, or by RESEND.
-                self.context.issuer.try_send(ToIssuer::Welcomed { connection, user }).ok();
+                let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors };
+                self.context.issuer.try_send(welcomed).ok();
             }
             Effect::Candidate(candidate) => self.hand_on(surroundings, candidate),
             Effect::Resend(candidate) => {

@@ -73,6 +73,7 @@ impl Session {
         self.state = State::Open(Heartbeat::new(now, &welcome, &mut self.random));
         self.shaker.handle_welcome(now, welcome.shake_interval_ms);
         self.claims.handle_welcome(now);
+        self.auth_failed_count = 0;
         self.outputs.push_back(Output::Welcome(welcome.endpoints));
         self.tell(Event::Connected {
             shake_interval_ms: welcome.shake_interval_ms,
@@ -174,6 +175,9 @@ impl Session {
     /// An ERROR: for the session, for an open, or for the shake in flight.
     fn handle_refusal(&mut self, now: Timestamp, request_id: u32, refusal: Refusal) {
         let Refusal { code, class, delay_ms, jitter_ms, .. } = refusal;
+        if code == ErrorCode::AuthFailed && matches!(self.state, State::Greeting { .. }) {
+            self.auth_failed_count += 1;
+        }
         let departure = Departure {
             error: Error::Refused(code),
             retry: Retry::from_class(class, delay_ms, jitter_ms),

@@ -315,6 +315,24 @@ fn a_shake_of_an_earlier_life_of_the_app_is_sent_again() {
 }
 
 #[test]
+fn a_tally_that_may_be_what_is_not_believed_is_left_out_in_the_end() {
+    let mut wallet = Wallet::default();
+    wallet.apply(&Record::Tally(tally(1, 1))).expect("valid");
+    let mut table = Table::with(false, wallet);
+    let refused = || refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
+    for (now, hello) in
+        [(0, "send HELLO with tally"), (10, "send HELLO with tally"), (20, "send HELLO")]
+    {
+        table.check(now, Input::Connect, &[hello]);
+        table.check(now + 1, Input::Refuse(refused()), &["disconnect Reauthenticate"]);
+    }
+    table.check(30, Input::Connect, &["send HELLO"]);
+    table.check(31, Input::Welcome(welcome(0)), &["welcome", "event Connected", "event Cue 1"]);
+    table.check(32, Input::Break, &["disconnect BackOff"]);
+    table.check(33, Input::Connect, &["send HELLO with tally"]);
+}
+
+#[test]
 fn a_win_is_told_once_and_opened_until_the_receipt_is_stored() {
     let mut table = Table::open(true, 0);
     table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);

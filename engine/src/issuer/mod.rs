@@ -27,7 +27,7 @@ use crate::{
 };
 use std::{collections::VecDeque, sync::Arc};
 use yao_protocol::{
-    CampaignId, Epoch, PacketIndex, ShakeId, ShardId, SponsorSet, UserId, WaveIndex,
+    CampaignId, Epoch, PacketId, PacketIndex, ShakeId, ShardId, SponsorSet, UserId, WaveIndex,
     agent::Vet,
     journal::{Event, SkipReason},
     keys::SignKey,
@@ -65,6 +65,18 @@ pub struct Recovered {
     pub sections: Vec<RecoveredSection>,
     /// Every issue that the journal remembers, in order.
     pub issued: Vec<TicketBody>,
+}
+
+impl Recovered {
+    /// A packet that the journal says was issued although its section's H does not cover it: the
+    /// cursor is older than the journal, and going on would issue packets twice (M1).
+    #[must_use]
+    pub fn issued_above_high(&self) -> Option<PacketId> {
+        let is_above = |body: &&TicketBody| {
+            !self.sections.iter().all(|past| past.is_past(body.packet.index()))
+        };
+        self.issued.iter().find(is_above).map(|body| body.packet)
+    }
 }
 
 /// One section at a start.
@@ -112,6 +124,10 @@ pub enum Input {
         connection: ConnectionId,
         /// Whose.
         user: UserId,
+        /// How many packets his tally counts.
+        wins: u8,
+        /// Of which sponsors.
+        sponsors: SponsorSet,
     },
     /// The agent's verdict.
     Verdict {
@@ -281,16 +297,8 @@ impl Issuer {
     #[must_use]
     pub fn new(settings: Settings, key: Arc<SignKey>, recovered: &Recovered) -> Self {
         let mut winners = Winners::default();
-        for body in &recovered.issued {
-            let mut sections = recovered.sections.iter();
-            assert!(
-                sections.all(|past| past.is_past(body.packet.index())),
-                "the cursor is older than the journal: {:?} was issued at or above H of its \
-                 section; restore the state directory as a whole, or give this shard up",
-                body.packet
-            );
-            winners.record(*body);
-        }
+        assert_eq!(recovered.issued_above_high(), None, "the cursor is older than the journal");
+        recovered.issued.iter().for_each(|body| winners.record(*body));
         let waves = recovered.sections.iter().map(Wave::new).collect();
         Self {
             desk: VetDesk::new(settings.vet_ms_max, limits::CALL_FIRST),
@@ -329,7 +337,10 @@ impl Issuer {
                 self.counters.resends += 1;
                 self.decide(now, &candidate);
             }
-            Input::Welcomed { connection, user } => self.greet(now, connection, user),
+            Input::Welcomed { connection, user, wins, sponsors } => {
+                self.winners.learn(user, wins, sponsors);
+                self.greet(now, connection, user);
+            }
             Input::Verdict { call, allowed } => {
                 if let Some((claim, allowed)) = self.desk.verdict(now, call, allowed) {
                     self.conclude(now, claim, allowed);

@@ -117,6 +117,10 @@ pub enum Effect {
         connection: ConnectionId,
         /// Whose.
         user: UserId,
+        /// How many packets his tally counts; 0 without one.
+        wins: u8,
+        /// Of which sponsors.
+        sponsors: SponsorSet,
     },
     /// Take a slot of the gate and hand this to the issuer. When there is no slot, or no room in
     /// the issuer's queue, report by [`ShardEngine::handle_lost`] at once.

@@ -46,6 +46,14 @@ impl ShardEngine {
         let state = self.table.slot(slot).state();
         match (ClientMessage::decode(frame)?, state) {
             (ClientMessage::Shake(shake), State::Open | State::Leaving) => {
+                if shake.campaign != self.settings.campaign {
+                    return Err(closing(ErrorCode::WrongCampaign, RetryClass::Never));
+                }
+                // 0 means that nobody asked: the answer to such a draw could not be told apart
+                // from a ticket that comes unasked.
+                if request_id == 0 {
+                    return Err(Broken::PROTOCOL);
+                }
                 self.on_shake(now, surroundings, slot, request_id, shake, out);
                 Ok(())
             }
@@ -128,7 +136,9 @@ impl ShardEngine {
         connection.registered_set();
         connection.user = identity.user;
         self.counters.welcomed += 1;
-        self.effects.push_back(Effect::Opened { connection: id, user: identity.user });
+        let (wins, sponsors) = (connection.wins, connection.sponsors);
+        let user = identity.user;
+        self.effects.push_back(Effect::Opened { connection: id, user, wins, sponsors });
         self.welcome(surroundings).put(out, request_id);
     }
 

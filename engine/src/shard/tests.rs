@@ -152,7 +152,10 @@ fn hello_is_checked_and_welcomed() {
     assert_eq!(found[0].0.request_id, 11);
     assert!(matches!(&found[0].1, ServerMessage::Welcome(welcome)
         if welcome.wins_per_user == 3 && welcome.endpoints == ["other:1"]));
-    assert_eq!(world.effects(), [Effect::Opened { connection, user: USER }]);
+    assert_eq!(
+        world.effects(),
+        [Effect::Opened { connection, user: USER, wins: 0, sponsors: SponsorSet::EMPTY }]
+    );
     assert_eq!(world.state(), State::Open);
 }
 
@@ -189,6 +192,12 @@ fn whatever_breaks_the_protocol_gets_one_error_and_is_closed() {
     check(false, &shake(1, false), ErrorCode::Protocol);
     check(true, &unknown, ErrorCode::Protocol);
     check(true, &flags, ErrorCode::Protocol);
+    let mut unasked = shake(1, false);
+    unasked[4..8].fill(0);
+    check(true, &unasked, ErrorCode::Protocol);
+    let mut elsewhere = shake(1, false);
+    elsewhere[16] ^= 1;
+    check(true, &elsewhere, ErrorCode::WrongCampaign);
     let mut second = Vec::new();
     let tally = None;
     Hello { version_min: 1, version_max: 1, software: 0, campaign: CAMPAIGN, tally, token: b"t" }

@@ -82,7 +82,12 @@ fn m6_a_ticket_sent_again_comes_with_a_tally_that_forgets_nothing() {
     let again = world.draw(Input::Resend(candidate), candidate.request_id).expect("on record");
     assert_eq!(told(&again), all);
     let connection = candidate.connection;
-    world.input(Input::Welcomed { connection, user: UserId(1) });
+    world.input(Input::Welcomed {
+        connection,
+        user: UserId(1),
+        wins: 0,
+        sponsors: SponsorSet::EMPTY,
+    });
     assert_eq!(told(world.wins.last().expect("it follows")), all);
     // After a crash the journal has this node's wins, and the client shows the others.
     world.crash(0);

@@ -167,7 +167,12 @@ fn m6_after_welcome_the_tickets_that_can_still_be_opened_follow() {
     let connection = world.candidate(1, 0).connection;
     let greeted = |world: &mut World| {
         world.wins.clear();
-        world.input(Input::Welcomed { connection, user: UserId(1) });
+        world.input(Input::Welcomed {
+            connection,
+            user: UserId(1),
+            wins: 0,
+            sponsors: SponsorSet::EMPTY,
+        });
         world.wins.iter().map(|win| (win.request_id, win.ticket)).collect::<Vec<_>>()
     };
     assert_eq!(greeted(&mut world), [(0, first.ticket), (0, second.ticket)]);
