@@ -248,9 +248,9 @@ impl Desk<'_> {
                     self.issuer.handle(now, Input::VetUnsent { call: vet.call });
                 }
             }
-            Output::Journal(event) => self.to_disk(now, ToMoneyDisk::Journal(event)),
+            Output::Journal(event) => self.send_to_disk(now, ToMoneyDisk::Journal(event)),
             Output::Reserve { wave, first, high } => {
-                self.to_disk(now, ToMoneyDisk::Reserve { wave, first, high });
+                self.send_to_disk(now, ToMoneyDisk::Reserve { wave, first, high });
             }
             Output::Won { connection, request_id, ticket, tally } => {
                 let win = Box::new((ticket.encode(), tally.encode(&context.node.mac_key)));
@@ -268,7 +268,7 @@ impl Desk<'_> {
     /// Queues a message for the disk, in order. When the queue is full issuing rests, and what was
     /// decided already is held here: this thread never waits for the disk, which may be waiting to
     /// hand this thread a reservation. No more is held than what was being vetted.
-    fn to_disk(&mut self, now: Timestamp, message: ToMoneyDisk) {
+    fn send_to_disk(&mut self, now: Timestamp, message: ToMoneyDisk) {
         if self.held.is_empty() {
             match self.context.disk.try_send(message) {
                 Ok(()) => {}
