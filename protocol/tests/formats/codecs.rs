@@ -13,7 +13,7 @@ use yao_protocol::{
     journal::{self, Event},
     keys::{KeyOwner, KeySet, MacKey, PublicKeyFile, SignKey},
     limits::{AGENT_PAYLOAD_BYTES_MAX, CLIENT_PAYLOAD_BYTES_MAX},
-    log::{Record, Scan, ScanEnd, SegmentHeader},
+    log::{SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
     policy::Policy,
     receipt::Receipt,
     seed_file::{SeedHeader, SeedRecord, ShardKey, decode_records},
@@ -312,7 +312,9 @@ fn watermark(bytes: &[u8]) -> Read {
 
 fn segment_header(bytes: &[u8]) -> Read {
     let header = SegmentHeader::decode(journal::MAGIC, bytes)?;
-    Ok((told(&header), header.encode(journal::MAGIC)))
+    // The records follow in the same file: they are not the header's to judge.
+    let records = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+    Ok((told(&header), [header.encode(journal::MAGIC), records.to_vec()].concat()))
 }
 
 /// A segment's bytes after its header that hold exactly one record with sequence 5.
@@ -323,7 +325,9 @@ fn log_record(bytes: &[u8]) -> Read {
     match (first, scan.end()) {
         (Some(record), Some(ScanEnd::Clean)) if end == 0 => {
             let mut out = Vec::new();
-            Record { ..record }.put(&mut out);
+            record.put(&mut out);
+            // Zeros may follow, where nothing was written yet.
+            out.resize(bytes.len(), 0);
             Ok((told(&record), out))
         }
         (_, Some(ScanEnd::TornTail { error })) => Err(error),

@@ -5,7 +5,7 @@ use super::{
     cases,
     codecs::{mac_key, sign_key},
 };
-use yao_protocol::keys::context;
+use yao_protocol::keys::{MAC_BYTES, SIGNATURE_BYTES, context};
 
 /// Format, name of the valid case, what is wrong, and the bytes put at each offset.
 type Wrong = (&'static str, &'static str, &'static str, &'static [(usize, &'static [u8])]);
@@ -26,20 +26,17 @@ pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
     [CLIENT, SERVER, AGENT, SIGNED, SEED, DISK].iter().copied().flatten().map(made).collect()
 }
 
-/// Makes signature, MAC or checksum right again.
-fn prove(format: &str, bytes: &mut [u8]) {
-    let length = bytes.len();
+/// Makes signature, MAC or checksum right again, where there is room for one.
+pub(crate) fn prove(format: &str, bytes: &mut [u8]) {
     let sign = |context, bytes: &mut [u8]| {
-        let (signed, signature) = bytes.split_at_mut(length - 64);
-        signature.copy_from_slice(&sign_key().sign(context, signed));
+        if let Some((signed, signature)) = bytes.split_last_chunk_mut::<SIGNATURE_BYTES>() {
+            *signature = sign_key().sign(context, signed);
+        }
     };
     let mac = |context, bytes: &mut [u8]| {
-        let (proved, mac) = bytes.split_at_mut(length - 32);
-        mac.copy_from_slice(&mac_key().mac(context, proved));
-    };
-    let crc = |bytes: &mut [u8]| {
-        let (covered, checksum) = bytes.split_at_mut(length - 4);
-        checksum.copy_from_slice(&crc32c::crc32c(covered).to_le_bytes());
+        if let Some((proved, mac)) = bytes.split_last_chunk_mut::<MAC_BYTES>() {
+            *mac = mac_key().mac(context, proved);
+        }
     };
     match format {
         "ticket" => sign(context::TICKET, bytes),
@@ -48,10 +45,15 @@ fn prove(format: &str, bytes: &mut [u8]) {
         "settlement-answer" => sign(context::ANSWER, bytes),
         "tally" => mac(context::TALLY, bytes),
         "receipt" => mac(context::RECEIPT, bytes),
-        "segment-header" | "log-record" => crc(bytes),
+        "segment-header" | "log-record" => {
+            if let Some((covered, checksum)) = bytes.split_last_chunk_mut() {
+                *checksum = crc32c::crc32c(covered).to_le_bytes();
+            }
+        }
         "slot" => {
-            let (covered, checksum) = bytes.split_at_mut(length - 32);
-            checksum.copy_from_slice(blake3::hash(covered).as_bytes());
+            if let Some((covered, checksum)) = bytes.split_last_chunk_mut() {
+                *checksum = *blake3::hash(covered).as_bytes();
+            }
         }
         _ => {}
     }
