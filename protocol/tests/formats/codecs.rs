@@ -204,6 +204,8 @@ fn server_message(bytes: &[u8]) -> Read {
         }
         ServerMessage::GoAway(go_away) => {
             go_away.put(&mut out);
+            // Nobody asks for a GOAWAY; a reader takes no notice of its request id.
+            out[4..8].copy_from_slice(&id.to_le_bytes());
             json!({ "message": "GOAWAY", "fields": told(go_away) })
         }
         ServerMessage::Error(refusal) => {
