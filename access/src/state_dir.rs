@@ -210,3 +210,82 @@ fn claim_name(campaign: CampaignId, shard: ShardId) -> Result<OwnedFd, Errno> {
     bind(&socket, &address)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yao_protocol::{
+        Fen, PacketIndex,
+        seed_file::{Section, Segment},
+    };
+
+    /// A campaign of its own per test: the abstract name is the host's, and tests run at once.
+    fn header(campaign: u64) -> SeedHeader {
+        SeedHeader {
+            campaign: CampaignId(campaign),
+            shard: ShardId(3),
+            generation: 0,
+            sponsor_count: 1,
+            chunk_records: 10,
+            record_count: 5,
+            sum: Fen(5),
+            plan_digest: [1; 32],
+            merkle_root: [2; 32],
+            key_check: [3; 32],
+            body_digest: [4; 32],
+            sections: vec![Section {
+                wave: WaveIndex(0),
+                first: PacketIndex(0),
+                count: 5,
+                sum: Fen(5),
+                segments: vec![Segment { duration_us: 1, packets: 5 }],
+            }],
+        }
+    }
+
+    fn initialised(root: &Path, campaign: u64) -> StateDir {
+        let state = StateDir::new(root);
+        state.init(&header(campaign), &root.join("keys")).expect("an empty directory");
+        state
+    }
+
+    fn process_campaign(offset: u64) -> u64 {
+        u64::from(std::process::id()) << 8 | offset
+    }
+
+    #[test]
+    fn m4_one_process_at_a_time_owns_a_directory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let campaign = process_campaign(1);
+        let state = initialised(folder.path(), campaign);
+        let first = state.lock(CampaignId(campaign), ShardId(3)).expect("nobody has it");
+        let again = state.lock(CampaignId(campaign), ShardId(3)).expect_err("the first has it");
+        assert!(again.to_string().contains("held by another process"), "{again}");
+        drop(first);
+        drop(state.lock(CampaignId(campaign), ShardId(3)).expect("it was released"));
+    }
+
+    #[test]
+    fn m4_a_copy_on_the_same_host_is_kept_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let campaign = process_campaign(2);
+        let original = initialised(&folder.path().join("a"), campaign);
+        let copy = initialised(&folder.path().join("b"), campaign);
+        let _first = original.lock(CampaignId(campaign), ShardId(3)).expect("nobody has it");
+        let error = copy.lock(CampaignId(campaign), ShardId(3)).expect_err("the shard runs");
+        assert!(error.to_string().contains("from another directory"), "{error}");
+        copy.lock(CampaignId(campaign), ShardId(4)).expect("another shard is another matter");
+    }
+
+    #[test]
+    fn m2_init_is_once_and_a_missing_start_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let campaign = process_campaign(3);
+        let bare = StateDir::new(folder.path());
+        let error = bare.lock(CampaignId(campaign), ShardId(3)).expect_err("never initialised");
+        assert!(error.to_string().contains("yao-access init"), "{error}");
+        let state = initialised(folder.path(), campaign);
+        let again = state.init(&header(campaign), &folder.path().join("keys"));
+        assert!(again.expect_err("twice").to_string().contains("was initialised before"));
+    }
+}
