@@ -8,6 +8,8 @@ mod cases;
 mod codecs;
 #[path = "formats/crafted.rs"]
 mod crafted;
+#[path = "formats/fields.rs"]
+mod fields;
 #[path = "formats/numbers.rs"]
 mod numbers;
 #[path = "formats/texts.rs"]

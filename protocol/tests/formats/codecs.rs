@@ -1,5 +1,6 @@
 //! Each format as a function: bytes to what they say and to the bytes that this build would write.
 
+use super::fields::{self, long, named};
 use serde_json::{Value, json};
 use yao_protocol::{
     CampaignId, Epoch, KeyId, ShardId, WireError,
@@ -8,19 +9,19 @@ use yao_protocol::{
         ClientMessage, ServerMessage, kind, put_empty, put_open, put_pong, put_receipt, put_win,
     },
     cursor::{self, Cursor},
-    frame::{Frame, put_frame, split_frame},
+    frame::{Frame, FrameHeader, put_frame, split_frame},
     hex,
     journal::{self, Event},
-    keys::{KeyOwner, KeySet, MacKey, PublicKeyFile, SignKey},
+    keys::{KeyOwner, KeySet, MAC_BYTES, MacKey, PublicKeyFile, SignKey},
     limits::{AGENT_PAYLOAD_BYTES_MAX, CLIENT_PAYLOAD_BYTES_MAX},
     log::{SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
     policy::Policy,
-    receipt::Receipt,
+    receipt::{RECEIPT_BYTES, Receipt},
     seed_file::{SeedHeader, SeedRecord, ShardKey, decode_records},
     settlement::{Answer, Batch},
     slots::Slot,
     spool::{self, Open, Watermark},
-    tally::Tally,
+    tally::{TALLY_BYTES, Tally},
     ticket::Ticket,
 };
 
@@ -98,11 +99,6 @@ pub(crate) const CODECS: &[(&str, Codec)] = &[
     ("public-key", super::texts::read_public_key),
 ];
 
-/// The debug form without type names: readable, and complete.
-fn told(value: &impl std::fmt::Debug) -> Value {
-    json!(format!("{value:?}"))
-}
-
 /// One whole frame and nothing else.
 fn one_frame(bytes: &[u8], limit: usize) -> Result<Frame<'_>, WireError> {
     match split_frame(bytes, limit)? {
@@ -119,123 +115,124 @@ fn frame(bytes: &[u8]) -> Read {
     let write = |out: &mut Vec<u8>| out.extend_from_slice(frame.payload);
     put_frame(&mut out, header.kind, header.flags, header.request_id, write);
     let fields = json!({
-        "payload_bytes": header.payload_bytes, "kind": header.kind,
-        "payload": hex::encode(frame.payload),
+        "payload_length": header.payload_bytes, "kind": header.kind, "flags": header.flags,
+        "request_id": header.request_id, "payload": hex::encode(frame.payload),
     });
-    Ok((with_header(fields, header.flags, header.request_id), out))
+    Ok((fields, out))
+}
+
+/// The header of a message, and what the message says.
+fn with_header(header: FrameHeader, (name, message): (&str, Value)) -> Value {
+    json!({
+        "kind": named(header.kind, name), "flags": header.flags,
+        "request_id": header.request_id, "message": message,
+    })
 }
 
 fn client_message(bytes: &[u8]) -> Read {
     let frame = one_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX)?;
-    let (kind_, flags, id) = (frame.header.kind, frame.header.flags, frame.header.request_id);
+    let (header, id, payload) = (frame.header, frame.header.request_id, frame.payload);
     let message = ClientMessage::decode(frame)?;
     let mut out = Vec::new();
-    let fields = match &message {
+    let told = match &message {
         ClientMessage::Hello(hello) => {
             hello.put(&mut out, id);
-            json!({
-                "message": "HELLO", "version_min": hello.version_min,
-                "version_max": hello.version_max, "software": hello.software,
-                "campaign": hello.campaign.0.to_string(),
+            let said = json!({
+                "version_min": hello.version_min, "version_max": hello.version_max,
+                "software": hello.software, "campaign": long(hello.campaign.0),
                 "tally": hello.tally.map(|tally| hex::encode(tally)),
-                "token": String::from_utf8_lossy(hello.token),
-            })
+                "session_token": String::from_utf8_lossy(hello.token),
+            });
+            ("HELLO", said)
         }
         ClientMessage::Shake(shake) => {
             shake.put(&mut out, id);
-            json!({
-                "message": "SHAKE", "shake": shake.shake.0.to_string(),
-                "campaign": shake.campaign.0.to_string(), "merged_count": shake.merged_count,
-                "resend": shake.resend,
-            })
+            let said = json!({
+                "shake_id": long(shake.shake.0), "campaign": long(shake.campaign.0),
+                "merged_count": shake.merged_count, "resend": shake.resend,
+            });
+            ("SHAKE", said)
         }
         ClientMessage::Open(ticket) => {
             put_open(&mut out, id, ticket);
-            json!({ "message": "OPEN", "ticket": hex::encode(*ticket) })
+            ("OPEN", json!({ "ticket": hex::encode(*ticket) }))
         }
         ClientMessage::Ping => {
             put_empty(&mut out, kind::PING, id);
-            json!({ "message": "PING" })
+            ("PING", json!({}))
         }
         ClientMessage::Bye => {
             put_empty(&mut out, kind::BYE, id);
-            json!({ "message": "BYE" })
+            ("BYE", json!({}))
         }
         ClientMessage::Unknown => {
             out.extend_from_slice(bytes);
-            json!({ "message": "unknown, optional", "kind": kind_ })
+            ("unknown, optional", json!({ "payload": hex::encode(payload) }))
         }
     };
-    Ok((with_header(fields, flags, id), out))
-}
-
-fn with_header(mut fields: Value, flags: u8, request_id: u32) -> Value {
-    fields["flags"] = json!(flags);
-    fields["request_id"] = json!(request_id);
-    fields
+    Ok((with_header(header, told), out))
 }
 
 fn server_message(bytes: &[u8]) -> Read {
     let frame = one_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX)?;
-    let (flags, id) = (frame.header.flags, frame.header.request_id);
+    let (header, id, payload) = (frame.header, frame.header.request_id, frame.payload);
     let message = ServerMessage::decode(frame)?;
     let mut out = Vec::new();
-    let fields = match &message {
+    let told = match &message {
         ServerMessage::Welcome(welcome) => {
             welcome.put(&mut out, id);
-            json!({ "message": "WELCOME", "fields": told(welcome) })
+            ("WELCOME", fields::welcome(welcome))
         }
         ServerMessage::Pong(time) => {
             put_pong(&mut out, id, *time);
-            json!({ "message": "PONG", "server_time": time.0.to_string() })
+            ("PONG", json!({ "server_time": long(time.0) }))
         }
         ServerMessage::NoWin(no_win) => {
             no_win.put(&mut out, id);
-            json!({ "message": "NO_WIN", "fields": told(no_win) })
+            ("NO_WIN", fields::no_win(no_win))
         }
         ServerMessage::Win { ticket, tally } => {
             put_win(&mut out, id, ticket, tally);
-            let (ticket, tally) = (hex::encode(*ticket), hex::encode(*tally));
-            json!({ "message": "WIN", "ticket": ticket, "tally": tally })
+            ("WIN", json!({ "ticket": hex::encode(*ticket), "tally": hex::encode(*tally) }))
         }
         ServerMessage::Receipt(receipt) => {
             put_receipt(&mut out, id, receipt);
-            json!({ "message": "RECEIPT", "receipt": hex::encode(*receipt) })
+            ("RECEIPT", json!({ "receipt": hex::encode(*receipt) }))
         }
         ServerMessage::GoAway(go_away) => {
             go_away.put(&mut out);
             // Nobody asks for a GOAWAY; a reader takes no notice of its request id.
             out[4..8].copy_from_slice(&id.to_le_bytes());
-            json!({ "message": "GOAWAY", "fields": told(go_away) })
+            ("GOAWAY", fields::go_away(go_away))
         }
         ServerMessage::Error(refusal) => {
             refusal.put(&mut out, id);
-            json!({ "message": "ERROR", "fields": told(refusal) })
+            ("ERROR", fields::refusal(refusal))
         }
         ServerMessage::Unknown => {
             out.extend_from_slice(bytes);
-            json!({ "message": "unknown, optional" })
+            ("unknown, optional", json!({ "payload": hex::encode(payload) }))
         }
     };
-    Ok((with_header(fields, flags, id), out))
+    Ok((with_header(header, told), out))
 }
 
 fn agent_message(bytes: &[u8]) -> Read {
     let frame = one_frame(bytes, AGENT_PAYLOAD_BYTES_MAX)?;
-    let id = frame.header.request_id;
+    let header = frame.header;
     let message = FromAgent::decode(frame)?;
     let mut out = Vec::new();
-    message.put(&mut out, id);
-    Ok((with_header(json!({ "message": told(&message) }), 0, id), out))
+    message.put(&mut out, header.request_id);
+    Ok((with_header(header, fields::from_agent(&message)), out))
 }
 
 fn access_message(bytes: &[u8]) -> Read {
     let frame = one_frame(bytes, AGENT_PAYLOAD_BYTES_MAX)?;
-    let id = frame.header.request_id;
+    let header = frame.header;
     let message = FromAccess::decode(frame)?;
     let mut out = Vec::new();
-    message.put(&mut out, id);
-    Ok((with_header(json!({ "message": told(&message) }), 0, id), out))
+    message.put(&mut out, header.request_id);
+    Ok((with_header(header, fields::from_access(&message)), out))
 }
 
 fn ticket(bytes: &[u8]) -> Read {
@@ -243,37 +240,30 @@ fn ticket(bytes: &[u8]) -> Read {
     if !ticket.verifies(&key_set()) {
         return Err(WireError::Forged { what: "a ticket" });
     }
-    let body = &ticket.body;
-    let fields = json!({
-        "campaign": body.campaign.0.to_string(), "packet": body.packet.0.to_string(),
-        "user": body.user.0.to_string(), "amount": body.amount.0.to_string(),
-        "shake": body.shake.0.to_string(), "issued_at": body.issued_at.0.to_string(),
-        "expires_at": body.expires_at.0.to_string(), "shard": body.shard.0,
-        "epoch": body.epoch.0, "sponsor": body.sponsor.number(), "wave": body.wave.0,
-        "signature": hex::encode(&ticket.signature),
-    });
-    Ok((fields, ticket.encode().to_vec()))
+    Ok((fields::ticket(&ticket), ticket.encode().to_vec()))
 }
 
 fn tally(bytes: &[u8]) -> Read {
     let tally = Tally::decode(bytes, &mac_key())?;
-    Ok((told(&tally), tally.encode(&mac_key()).to_vec()))
+    let fields = fields::tally(&tally, mac_key().id(), &bytes[TALLY_BYTES - MAC_BYTES..]);
+    Ok((fields, tally.encode(&mac_key()).to_vec()))
 }
 
 fn receipt(bytes: &[u8]) -> Read {
     let receipt = Receipt::decode(bytes, &mac_key())?;
-    Ok((told(&receipt), receipt.encode(&mac_key()).to_vec()))
+    let fields = fields::receipt(&receipt, mac_key().id(), &bytes[RECEIPT_BYTES - MAC_BYTES..]);
+    Ok((fields, receipt.encode(&mac_key()).to_vec()))
 }
 
 fn seed_record(bytes: &[u8]) -> Read {
     let short = WireError::Short { what: "a seed record", have: bytes.len(), need: 16 };
     let record = SeedRecord::decode(bytes.try_into().map_err(|_| short)?)?;
-    Ok((told(&record), record.encode().to_vec()))
+    Ok((fields::seed_record(&record), record.encode().to_vec()))
 }
 
 fn seed_header(bytes: &[u8]) -> Read {
     let header = SeedHeader::decode(bytes, &sign_key().public())?;
-    Ok((told(&header), header.encode(&sign_key())))
+    Ok((fields::seed_header(&header, bytes), header.encode(&sign_key())))
 }
 
 /// Chunk 3 of the shard whose seal key is 32 times 5, of the plan whose digest is 32 times 1.
@@ -281,15 +271,7 @@ fn seed_chunk(bytes: &[u8]) -> Read {
     let mut buffer = bytes.to_vec();
     shard_key().open(&[1; 32], 3, &mut buffer)?;
     let records = decode_records(&buffer)?;
-    let fields: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            json!({
-                "offset_us": record.offset_us.to_string(), "amount": record.amount.0,
-                "sponsor": record.sponsor.number(),
-            })
-        })
-        .collect();
+    let fields: Vec<Value> = records.iter().map(fields::seed_record).collect();
     let mut out = records.iter().flat_map(SeedRecord::encode).collect();
     shard_key().seal(&[1; 32], 3, &mut out);
     Ok((json!({ "chunk": 3, "records": fields }), out))
@@ -297,26 +279,28 @@ fn seed_chunk(bytes: &[u8]) -> Read {
 
 fn slot(bytes: &[u8]) -> Read {
     let slot = Slot::decode(cursor::MAGIC, bytes)?;
-    let fields =
-        json!({ "sequence": slot.sequence.to_string(), "payload": hex::encode(&slot.payload) });
+    let fields = json!({ "sequence": long(slot.sequence), "payload": hex::encode(&slot.payload) });
     Ok((fields, slot.encode(cursor::MAGIC)))
 }
 
 fn cursor(bytes: &[u8]) -> Read {
     let cursor = Cursor::decode(bytes)?;
-    Ok((told(&cursor), cursor.encode()))
+    Ok((fields::cursor(&cursor), cursor.encode()))
 }
 
 fn watermark(bytes: &[u8]) -> Read {
     let watermark = Watermark::decode(bytes)?;
-    Ok((told(&watermark), watermark.encode()))
+    Ok((fields::watermark(&watermark), watermark.encode()))
 }
 
 fn segment_header(bytes: &[u8]) -> Read {
     let header = SegmentHeader::decode(journal::MAGIC, bytes)?;
     // The records follow in the same file: they are not the header's to judge.
     let records = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
-    Ok((told(&header), [header.encode(journal::MAGIC), records.to_vec()].concat()))
+    Ok((
+        fields::segment_header(&header),
+        [header.encode(journal::MAGIC), records.to_vec()].concat(),
+    ))
 }
 
 /// A segment's bytes after its header that hold exactly one record with sequence 5.
@@ -330,7 +314,7 @@ fn log_record(bytes: &[u8]) -> Read {
             record.put(&mut out);
             // Zeros may follow, where nothing was written yet.
             out.resize(bytes.len(), 0);
-            Ok((told(&record), out))
+            Ok((fields::log_record(&record), out))
         }
         (_, Some(ScanEnd::TornTail { error })) => Err(error),
         _ => Err(WireError::Short { what: "a log record", have: 0, need: 28 }),
@@ -343,44 +327,27 @@ fn journal_event(bytes: &[u8]) -> Read {
     let (kind, payload) = bytes.split_first().ok_or(short)?;
     let event = Event::decode(*kind, payload)?;
     let (kind, payload) = event.encode();
-    Ok((told(&event), [vec![kind], payload].concat()))
+    Ok((fields::journal_event(kind, &event), [vec![kind], payload].concat()))
 }
 
 fn spool_open(bytes: &[u8]) -> Read {
     let open = Open::decode(bytes)?;
-    let fields = json!({
-        "accepted_at": open.accepted_at.0.to_string(),
-        "packet": open.ticket.body.packet.0.to_string(),
-        "record_kind": spool::KIND_OPEN,
-    });
+    let mut fields = fields::open(&open);
+    fields["record_kind"] = json!(spool::KIND_OPEN);
     Ok((fields, open.encode().to_vec()))
 }
 
 fn batch(bytes: &[u8]) -> Read {
     let batch = Batch::decode(bytes, &key_set())?;
-    let records: Vec<Value> = batch
-        .records
-        .iter()
-        .map(|(sequence, open)| {
-            json!({
-                "sequence": sequence.to_string(), "accepted_at": open.accepted_at.0.to_string(),
-                "packet": open.ticket.body.packet.0.to_string(),
-            })
-        })
-        .collect();
-    let fields = json!({
-        "campaign": batch.campaign.0.to_string(), "shard": batch.shard.0, "epoch": batch.epoch.0,
-        "incarnation": hex::encode(&batch.incarnation.0), "records": records,
-    });
-    Ok((fields, batch.encode(&sign_key())))
+    Ok((fields::batch(&batch, bytes), batch.encode(&sign_key())))
 }
 
 fn answer(bytes: &[u8]) -> Read {
     let answer = Answer::decode(bytes, &key_set())?;
-    Ok((told(&answer), answer.encode(&sign_key())))
+    Ok((fields::answer(&answer, bytes), answer.encode(&sign_key())))
 }
 
 fn policy(bytes: &[u8]) -> Read {
     let policy = Policy::decode(bytes)?;
-    Ok((told(&policy), policy.encode()))
+    Ok((fields::policy(&policy), policy.encode()))
 }

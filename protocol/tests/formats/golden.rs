@@ -1,8 +1,9 @@
-//! Golden vectors: `tests/vectors/*.json`. They are append-only: what a published vector says is
-//! what every later version reads from the same bytes.
+//! Golden vectors: `tests/vectors/*.json`. From now on they are append-only, their `fields` as much
+//! as their bytes and errors: what a published vector says is what every later version reads from
+//! the same bytes.
 //!
 //! `YAO_VECTORS=append cargo test -p yao-protocol` adds cases that are new in `cases.rs`; it never
-//! changes one that is there.
+//! changes one that is there. How `fields` are told is in `fields.rs`.
 
 use super::{
     cases,

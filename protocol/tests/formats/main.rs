@@ -6,6 +6,7 @@ mod any_proof;
 mod cases;
 mod codecs;
 mod crafted;
+mod fields;
 mod golden;
 mod hostile;
 mod numbers;

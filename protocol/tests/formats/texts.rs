@@ -4,8 +4,9 @@
 use super::{
     cases::Case,
     codecs::{CAMPAIGN, EPOCH, Read, SHARD, sign_key},
+    fields,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use yao_protocol::{
     Fen, KeyId, ShardId, SponsorId, WallTime, WaveIndex, WireError, hex,
     keys::{KeyOwner, KeySet, PublicKeyFile, context},
@@ -22,8 +23,10 @@ fn text<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> 
 }
 
 pub(crate) fn read_manifest(bytes: &[u8]) -> Read {
-    let manifest = Manifest::decode(text("a manifest", bytes)?, &sign_key().public())?;
-    let fields = serde_json::to_value(&manifest).expect("plain data");
+    let text = text("a manifest", bytes)?;
+    let manifest = Manifest::decode(text, &sign_key().public())?;
+    let mut fields = fields::manifest(&manifest);
+    fields["signature"] = json!(text.split_whitespace().nth(1));
     Ok((fields, manifest.encode(&sign_key()).into_bytes()))
 }
 
@@ -46,9 +49,7 @@ pub(crate) fn read_public_key(bytes: &[u8]) -> Read {
     let file: PublicKeyFile = serde_json::from_slice(bytes)
         .map_err(|_| WireError::Text { field: "a public key file" })?;
     KeySet::default().add(&file)?;
-    let mut fields: Value = serde_json::to_value(&file).expect("plain data");
-    fields["key"] = json!(hex::encode(&file.key));
-    Ok((fields, serde_json::to_vec(&file).expect("plain data")))
+    Ok((fields::public_key(&file), serde_json::to_vec(&file).expect("plain data")))
 }
 
 /// One wave of one sponsor, and two of three shards.
