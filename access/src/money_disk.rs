@@ -1,7 +1,7 @@
 //! The money-disk thread: the only writer of cursors and journal, and the reader of the seed file.
 //!
 //! A reservation is durable before its packets are handed to the issuer (M1); the journal is synced
-//! within [`SYNC_MS_MAX`] of an issue (M8). The first failure ends all persisting (M3).
+//! within `SYNC_MS_MAX` of an issue (M8). The first failure ends all persisting (M3).
 
 use crate::{
     messages::ToIssuer, node::Node, seed_shard::SeedShard, segments::SegmentLog,

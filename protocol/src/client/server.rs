@@ -316,7 +316,7 @@ impl<'a> ServerMessage<'a> {
     /// Reads the message in `frame`.
     ///
     /// # Errors
-    /// As [`ClientMessage::decode`]; here the server is at fault.
+    /// As [`super::ClientMessage::decode`]; here the server is at fault.
     pub fn decode(frame: Frame<'a>) -> Result<Self, WireError> {
         match frame.header.kind {
             kind::NO_WIN => NoWin::decode(frame.unflagged()?).map(Self::NoWin),
