@@ -106,6 +106,15 @@ impl TokenKeys {
     }
 }
 
+/// The public key of the ticket's shard is not here yet.
+const KEY_MISSING: Refusal = Refusal {
+    code: ErrorCode::OpenUnavailable,
+    class: RetryClass::After,
+    closes: false,
+    delay_ms: 5_000,
+    jitter_ms: 5_000,
+};
+
 /// What a crypto thread needs.
 pub struct CryptoContext {
     /// Who we are.
@@ -132,7 +141,9 @@ pub fn run(context: &CryptoContext, queue: &Receiver<ToCrypto>) {
     let mut waiting = Vec::with_capacity(TICKETS_MAX);
     while let Ok(message) = queue.recv() {
         take(context, message, &mut waiting);
-        while waiting.len() < TICKETS_MAX {
+        // Bounded by messages, not by tickets: in a storm of HELLOs the tickets between them must
+        // not wait for its end.
+        for _ in 1..TICKETS_MAX {
             match queue.try_recv() {
                 Ok(message) => take(context, message, &mut waiting),
                 Err(_) => break,
@@ -175,11 +186,19 @@ fn check_tickets(context: &CryptoContext, waiting: &mut Vec<Waiting>) {
         return;
     }
     let tickets: Vec<Ticket> = waiting.iter().map(|open| open.ticket).collect();
-    let good = verify_tickets(&tickets, &context.node.keys.load());
+    let keys = context.node.keys.load();
+    let good = verify_tickets(&tickets, &keys);
     for (open, good) in waiting.drain(..).zip(good) {
         let Waiting { connection, request_id, ticket } = open;
         if !good {
-            refuse(context, connection, request_id);
+            let body = &ticket.body;
+            if keys.ticket(body.campaign, body.shard, body.epoch).is_some() {
+                refuse(context, connection, request_id);
+            } else {
+                // A node that is newer than our key set: "never" would be about us, not about it.
+                let reply = OpenReply::Refused(KEY_MISSING);
+                context.shards.open_decided(connection, request_id, reply);
+            }
             continue;
         }
         context.counters.tickets.add(1);

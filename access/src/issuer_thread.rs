@@ -3,17 +3,18 @@
 
 use crate::{
     agent_link::AgentHandle,
+    disk_outlet::DiskOutlet,
     gate::Gate,
     messages::{ToIssuer, ToShard},
     money_disk::ToMoneyDisk,
     node::{Node, Shards},
+    telemetry::DiskCounters,
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::Duration,
 };
@@ -39,6 +40,8 @@ pub struct IssuerContext {
     pub gate: Arc<Gate>,
     /// The money-disk thread's queue.
     pub disk: SyncSender<ToMoneyDisk>,
+    /// How far it is.
+    pub disk_counters: Arc<DiskCounters>,
     /// The agent, when there is one.
     pub agent: Option<AgentHandle>,
     /// Time for a verdict, ms.
@@ -126,8 +129,9 @@ pub fn run(
     let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), recovered);
     let status_at = node.clock.now();
     let waves = header.sections.iter().map(|section| section.wave).collect();
-    Desk { context, issuer, waves, books: GateView::default(), held: VecDeque::new(), status_at }
-        .run(queue);
+    let disk = DiskOutlet::new(context.disk.clone(), Arc::clone(&context.disk_counters));
+    let books = GateView::default();
+    Desk { context, issuer, waves, books, disk, holding: false, status_at }.run(queue);
 }
 
 /// The running issuer with what the shell keeps for it.
@@ -137,8 +141,9 @@ struct Desk<'a> {
     waves: Vec<WaveIndex>,
     /// What the issuer last said of its books.
     books: GateView,
-    /// What the disk's queue did not take: issuing rests until it does.
-    held: VecDeque<ToMoneyDisk>,
+    disk: DiskOutlet,
+    /// The issuer was told to rest until the disk has caught up.
+    holding: bool,
     status_at: Timestamp,
 }
 
@@ -168,10 +173,10 @@ impl Desk<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.retry_held();
+            self.renew_hold();
             at = self.drain();
             self.context.gate.renew(self.books, decided_all);
-            if !self.held.is_empty() {
+            if self.holding {
                 at = at.min(self.now().plus_ms(1));
             }
             self.publish();
@@ -201,7 +206,11 @@ impl Desk<'_> {
                 Input::Reserved { wave, first, high, records }
             }
             ToIssuer::Fenced { reason } => Input::Fenced { reason },
-            ToIssuer::Stop => return false,
+            ToIssuer::Stop => {
+                self.drain();
+                self.disk.finish();
+                return false;
+            }
         };
         let now = self.now();
         self.issuer.handle(now, input);
@@ -265,43 +274,28 @@ impl Desk<'_> {
         }
     }
 
-    /// Queues a message for the disk, in order. When the queue is full issuing rests, and what was
-    /// decided already is held here: this thread never waits for the disk, which may be waiting to
-    /// hand this thread a reservation. No more is held than what was being vetted.
+    /// Queues a message for the disk. When it does not fit issuing rests at once, so that no more
+    /// is held than what was being vetted.
     fn send_to_disk(&mut self, now: Timestamp, message: ToMoneyDisk) {
-        if self.held.is_empty() {
-            match self.context.disk.try_send(message) {
-                Ok(()) => {}
-                Err(TrySendError::Full(message)) => {
-                    self.held.push_back(message);
-                    self.issuer.handle(now, Input::JournalHold(true));
-                }
-                Err(TrySendError::Disconnected(_)) => self.disk_has_ended(now),
-            }
-        } else {
-            self.held.push_back(message);
+        self.disk.send(now, message);
+        if !self.holding && self.disk.must_hold(now) {
+            self.holding = true;
+            self.issuer.handle(now, Input::JournalHold(true));
         }
     }
 
-    fn disk_has_ended(&mut self, now: Timestamp) {
-        let reason = "the money-disk thread has ended".to_owned();
-        self.issuer.handle(now, Input::Fenced { reason });
-    }
-
-    fn retry_held(&mut self) {
+    /// Tells the issuer whether the disk keeps up.
+    fn renew_hold(&mut self) {
         let now = self.now();
-        while let Some(message) = self.held.pop_front() {
-            match self.context.disk.try_send(message) {
-                Ok(()) if self.held.is_empty() => {
-                    self.issuer.handle(now, Input::JournalHold(false));
-                }
-                Ok(()) => {}
-                Err(TrySendError::Full(message)) => {
-                    self.held.push_front(message);
-                    return;
-                }
-                Err(TrySendError::Disconnected(_)) => self.disk_has_ended(now),
-            }
+        self.disk.retry();
+        if self.disk.has_ended() && self.issuer.fenced().is_none() {
+            let reason = "the money-disk thread has ended".to_owned();
+            self.issuer.handle(now, Input::Fenced { reason });
+        }
+        let holding = self.disk.must_hold(now);
+        if holding != self.holding {
+            self.holding = holding;
+            self.issuer.handle(now, Input::JournalHold(holding));
         }
     }
 

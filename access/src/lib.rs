@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod crypto;
+pub mod disk_outlet;
 pub mod doctor;
 pub mod files;
 pub mod gate;

@@ -81,7 +81,7 @@ impl MoneyDisk {
     pub fn run(mut self, queue: &Receiver<ToMoneyDisk>) {
         let mut check_at = self.now().plus(CHECK);
         let mut unsynced_since: Option<Timestamp> = None;
-        let mut late_ns_max = 0;
+        let (mut late_ns_max, mut taken) = (0, 0_u64);
         loop {
             let now = self.now();
             let sync_at = unsynced_since.map(|since| since.plus_ms(SYNC_MS_MAX));
@@ -95,6 +95,7 @@ impl MoneyDisk {
             match message {
                 Some(ToMoneyDisk::Journal(event)) => {
                     unsynced_since = unsynced_since.or(Some(self.now()));
+                    taken += 1;
                     self.append(&event);
                 }
                 Some(ToMoneyDisk::Reserve { wave, first, high }) => {
@@ -109,6 +110,9 @@ impl MoneyDisk {
                 && (stop || now >= since.plus_ms(SYNC_MS_MAX))
             {
                 self.sync();
+                if !self.is_fenced() {
+                    self.counters.journal_synced.set(taken);
+                }
                 unsynced_since = None;
                 late_ns_max = self.now().ns_since(since).max(late_ns_max);
             }

@@ -36,6 +36,14 @@ impl Registry {
         });
     }
 
+    /// Takes out every connection of a shard thread that has lost them all.
+    pub fn forget_thread(&self, thread: u16) {
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            part.retain(|_, connection| connection.thread != thread);
+        }
+    }
+
     /// How many users are connected.
     #[must_use]
     pub fn len(&self) -> usize {

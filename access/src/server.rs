@@ -163,7 +163,8 @@ struct Parts {
     refusing: Arc<AtomicBool>,
     shake_interval_ms: Arc<AtomicU32>,
     shard_threads: Vec<JoinHandle<()>>,
-    money_threads: Vec<JoinHandle<()>>,
+    /// Issuer and money disk.
+    money_threads: [JoinHandle<()>; 2],
     admin: std::net::TcpListener,
 }
 
@@ -186,16 +187,17 @@ impl Parts {
         let sinks = |spool: &SpoolHandle| agent_sinks(&issuer, &spool.sender, &policy);
         let (spool, agent) = start_spool_and_agent(&config, &node, &shards, state, sinks)?;
         let issuer_status = Arc::default();
+        let disk_counters = Arc::<DiskCounters>::default();
         let context = IssuerContext {
             node: Arc::clone(&node),
             shards: shards.clone(),
             gate: Arc::clone(&gate),
             disk: disk.clone(),
+            disk_counters: Arc::clone(&disk_counters),
             agent: agent.clone(),
             vet_ms_max: vet_ms_max(&config),
             status: Arc::clone(&issuer_status),
         };
-        let disk_counters = Arc::<DiskCounters>::default();
         let header = seed.header().clone();
         let money_disk = MoneyDisk {
             node: Arc::clone(&node),
@@ -336,11 +338,12 @@ impl Parts {
         if let Some(agent) = &self.agent {
             agent.stop();
         }
+        // The issuer first: what it still holds for the journal must come before the disk's end.
+        let [issuer, disk] = self.money_threads;
         self.issuer.send(ToIssuer::Stop).ok();
+        issuer.join().map_err(|_| anyhow!("the issuer ended in a panic"))?;
         self.disk.send(ToMoneyDisk::Stop).ok();
-        for thread in self.money_threads {
-            thread.join().map_err(|_| anyhow!("a money thread ended in a panic"))?;
-        }
+        disk.join().map_err(|_| anyhow!("the money-disk thread ended in a panic"))?;
         tracing::info!(event = "stopped", all_left);
         Ok(all_left)
     }
@@ -369,6 +372,7 @@ fn shard_thread(context: &ShardContext, mut settings: Settings, mut ports: Ports
             Ok(Err(error)) => tracing::error!(event = "shard_poller_failed", %error),
             Err(_) => tracing::error!(event = "shard_thread_restarted", thread = settings.thread),
         }
+        context.registry.forget_thread(settings.thread);
         // A slot of the new life must not be taken for one of the old.
         settings.generation_first = settings.generation_first.wrapping_add(1 << 20);
     }
@@ -456,8 +460,8 @@ fn refuse_busy_port(address: SocketAddr) -> Result<()> {
 fn start_money(
     issue: impl FnOnce() + Send + 'static,
     write: impl FnOnce() + Send + 'static,
-) -> Result<Vec<JoinHandle<()>>> {
-    Ok(vec![money_thread("yao-money-disk", write)?, money_thread("yao-issuer", issue)?])
+) -> Result<[JoinHandle<()>; 2]> {
+    Ok([money_thread("yao-issuer", issue)?, money_thread("yao-money-disk", write)?])
 }
 
 /// Starts the spool and the link to the agent, if there shall be one, and makes them known to each

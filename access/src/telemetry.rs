@@ -171,8 +171,10 @@ pub struct CryptoCounters {
 /// The money-disk thread's numbers.
 #[derive(Debug, Default)]
 pub struct DiskCounters {
-    /// Journal records on disk.
+    /// Journal records written.
     pub journal_records: Count,
+    /// Records of the issuer that are on disk.
+    pub journal_synced: Count,
     /// fdatasyncs of the journal.
     pub journal_syncs: Count,
     /// Longest time from a journal record to its fdatasync in the last second, us.

@@ -2,10 +2,14 @@
 //! or one clear sentence out. The file may list cues with the times from which they hold.
 //!
 //! ```toml
-//! version = 3                # grows with each change; for people cue = 1                    #
-//! whose greeting a losing shake shows shake_interval_ms = 500    # absent: the node's own setting
-//! banned = [17, "18446744073709551615"] vet_amount_min = 20000     # wins below it are not vetted,
-//! minor units [[cues]] cue = 2 from = "2015-02-18T20:30:00+08:00"
+//! version = 3                # grows with each change; for people
+//! cue = 1                    # whose greeting a losing shake shows
+//! shake_interval_ms = 500    # absent: the node's own setting
+//! banned = [17, "18446744073709551615"]
+//! vet_amount_min = 20000     # wins below it are not vetted, minor units
+//! [[cues]]
+//! cue = 2
+//! from = "2015-02-18T20:30:00+08:00"
 //! ```
 
 use crate::keys;
@@ -13,13 +17,14 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 use yao_protocol::{
-    UserId, WallTime, limits::AGENT_PAYLOAD_BYTES_MAX, policy::Policy, schedule::parse_rfc3339,
+    UserId, WallTime,
+    limits::{AGENT_PAYLOAD_BYTES_MAX, SHAKE_INTERVAL_MS_MAX},
+    policy::Policy,
+    schedule::parse_rfc3339,
 };
 
 /// Cues of one file. A rundown has dozens.
 const CUES_MAX: usize = 1_024;
-/// A longer pause between two shakes would read as "switched off", ms.
-const SHAKE_INTERVAL_MS_MAX: u32 = 3_600_000;
 
 /// Why a policy file is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -88,7 +93,7 @@ impl PolicyFile {
             return Err(value("version", "is missing or 0: number your changes from 1".into()));
         }
         if source.shake_interval_ms.is_some_and(|ms| ms > SHAKE_INTERVAL_MS_MAX) {
-            let problem = format!("exceeds {SHAKE_INTERVAL_MS_MAX} ms, one hour");
+            let problem = format!("exceeds {SHAKE_INTERVAL_MS_MAX} ms, one minute");
             return Err(value("shake_interval_ms", problem));
         }
         let mut banned = source.banned.iter().map(user).collect::<Result<Vec<_>, _>>()?;
@@ -226,7 +231,7 @@ mod tests {
         check("version = 1\ncue = 70000", "70000");
         check("version = 1\nbanned = [\"x\"]", "holds `x`, which is no decimal user id");
         check("version = 1\nbanned = [-1]", "banned");
-        check("version = 1\nshake_interval_ms = 3600001", "exceeds 3600000 ms");
+        check("version = 1\nshake_interval_ms = 60001", "exceeds 60000 ms");
         check("version = 1\n[[cues]]\ncue = 1\nfrom = \"tonight\"", "write a time with offset");
         let twice = "[[cues]]\ncue = 1\nfrom = \"1970-01-01T00:00:10Z\"\n".repeat(2);
         check(&format!("version = 1\n{twice}"), "out of order");

@@ -232,7 +232,10 @@ impl Driver {
             match self.session.poll() {
                 Output::Persist(record) => self.persist(record).await?,
                 Output::Event(event) => self.mailbox.push(event),
-                Output::Welcome(endpoints) => self.reconnect.handle_welcome(&endpoints),
+                Output::Welcome(endpoints) => {
+                    let now = self.now();
+                    self.reconnect.handle_welcome(now, &endpoints);
+                }
                 Output::Transmit(bytes) => {
                     let link = self.link.as_mut().expect("the session has a connection");
                     if let Err(reason) = link.queue(&bytes) {

@@ -19,6 +19,8 @@ pub const RESEND_MS_MIN: u64 = 1_200;
 pub const AUTH_FAILED_COUNT_MAX: u32 = 2;
 /// After a refusal of class "now", ms: retried at once, but never in a tight loop.
 pub const RETRY_NOW_MS: u64 = 50;
+/// A session that lasted so long was a good one: what failed before it is forgotten, ms.
+pub const STABLE_MS_MIN: u64 = 30_000;
 /// From GOAWAY to leaving, ms: what answers in flight get.
 pub const LEAVING_MS_MAX: u64 = 1_000;
 /// Refusals "opens cannot be stored here now" of one open before the client goes elsewhere.

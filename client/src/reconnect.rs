@@ -4,7 +4,11 @@
 //! first attempt already waits a random time ("full jitter"), each failure doubles the range up to
 //! a cap, and what the server asks for is obeyed to the millisecond.
 
-use crate::{limits::DELAY_MS_MAX, random::Random, time::Timestamp};
+use crate::{
+    limits::{DELAY_MS_MAX, STABLE_MS_MIN},
+    random::Random,
+    time::Timestamp,
+};
 use yao_protocol::{client::RetryClass, limits::ENDPOINTS_MAX};
 
 /// What the end of a connection means for the next one.
@@ -73,8 +77,8 @@ pub struct Reconnect {
     random: Random,
     /// Connections that ended since the last WELCOME.
     failure_count: u32,
-    /// Whether the current connection was welcomed.
-    welcome: bool,
+    /// Since when the current connection is welcomed.
+    welcome: Option<Timestamp>,
     endpoints: Vec<String>,
     /// What the last WELCOME or GOAWAY named besides those; tried after them.
     learned: Vec<String>,
@@ -97,7 +101,7 @@ impl Reconnect {
             back_off,
             random,
             failure_count: 0,
-            welcome: false,
+            welcome: None,
             endpoints,
             learned,
             current_index,
@@ -120,9 +124,8 @@ impl Reconnect {
     }
 
     /// A session opened and named these other nodes.
-    pub fn handle_welcome(&mut self, endpoints: &[String]) {
-        self.failure_count = 0;
-        self.welcome = true;
+    pub fn handle_welcome(&mut self, now: Timestamp, endpoints: &[String]) {
+        self.welcome = Some(now);
         let current = self.endpoint().to_owned();
         self.learn(endpoints);
         // The list changed under the index: stay where we are.
@@ -136,6 +139,11 @@ impl Reconnect {
         retry: Retry,
         endpoints: &[String],
     ) -> Option<Attempt> {
+        let welcome = self.welcome.take();
+        // A node that welcomes and then breaks every connection is a failing node all the same.
+        if welcome.is_some_and(|since| now.ms() >= since.ms() + STABLE_MS_MIN) {
+            self.failure_count = 0;
+        }
         let first_failure = self.failure_count == 0;
         let wait_ms = match retry {
             Retry::Never => return None,
@@ -148,10 +156,10 @@ impl Reconnect {
             _ => self.jittered_ms(),
         };
         self.failure_count = self.failure_count.saturating_add(1);
-        let was_welcome = std::mem::take(&mut self.welcome);
         // A win whose answer was lost is recorded on its node (M6): look there once more, unless
         // the node itself wants us gone.
-        let stay = was_welcome && endpoints.is_empty() && !matches!(retry, Retry::After { .. });
+        let stay =
+            welcome.is_some() && endpoints.is_empty() && !matches!(retry, Retry::After { .. });
         if !stay {
             self.move_on(endpoints);
         }
@@ -263,13 +271,32 @@ mod tests {
     }
 
     #[test]
+    fn a_welcome_forgives_failures_only_when_the_session_lasts() {
+        let mut plan = plan(&["a:1"], 7);
+        let at = Timestamp::from_ms;
+        plan.handle_end(at(0), Retry::BackOff, &[]);
+        plan.handle_welcome(at(10), &[]);
+        let waits: Vec<u64> = (0..20)
+            .map(|n| {
+                let now = at(20 + n * 100);
+                plan.handle_welcome(now, &[]);
+                plan.handle_end(now, Retry::Now, &[]).expect("goes on").at.ms() - now.ms()
+            })
+            .collect();
+        assert!(waits.iter().any(|wait| *wait > 500), "no busy loop: {waits:?}");
+        plan.handle_welcome(at(100_000), &[]);
+        let later = at(100_000 + STABLE_MS_MIN);
+        assert_eq!(plan.handle_end(later, Retry::Now, &[]).expect("goes on").at, later);
+    }
+
+    #[test]
     fn endpoints_rotate_stay_or_follow_the_server() {
         let mut plan = plan(&["a:1", "b:1"], 3);
         let first = plan.endpoint().to_owned();
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
         let second = plan.endpoint().to_owned();
         assert_ne!(first, second, "a node that never answered is left");
-        plan.handle_welcome(&["c:1".to_owned(), second.clone()]);
+        plan.handle_welcome(Timestamp::ZERO, &["c:1".to_owned(), second.clone()]);
         assert_eq!(plan.endpoint(), second, "learning endpoints moves nobody");
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
         assert_eq!(plan.endpoint(), second, "a lost win is looked for where it is recorded");
@@ -277,7 +304,7 @@ mod tests {
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
         assert_eq!(plan.endpoint(), second, "three endpoints, the learned one among them");
-        plan.handle_welcome(&[]);
+        plan.handle_welcome(Timestamp::ZERO, &[]);
         let drained = Retry::After { delay_ms: 5, jitter_ms: 0 };
         plan.handle_end(Timestamp::ZERO, drained, &["d:1".to_owned()]);
         assert_eq!(plan.endpoint(), "d:1", "GOAWAY names where to go");

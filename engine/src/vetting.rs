@@ -82,6 +82,11 @@ impl<T> VetDesk<T> {
         &self.counters
     }
 
+    /// What an outstanding call is about.
+    pub fn subject_mut(&mut self, call: u64) -> Option<&mut T> {
+        self.subjects.get_mut(&call)
+    }
+
     /// Calls outstanding.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -297,6 +297,12 @@ impl KeySet {
         self.0.get(&KeyOwner::Campaign { campaign }).copied()
     }
 
+    /// An owner whose key here is not, or not the same, in `other`.
+    #[must_use]
+    pub fn missing_from(&self, other: &Self) -> Option<KeyOwner> {
+        self.0.iter().find(|(owner, key)| other.0.get(owner) != Some(key)).map(|(owner, _)| *owner)
+    }
+
     /// How many keys.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -18,6 +18,8 @@ pub const WAVES_MAX: usize = 64;
 pub const SEGMENTS_MAX: usize = 64;
 /// Shards of a campaign: the packet id carries 24 bits of shard.
 pub const SHARDS_MAX: u32 = 1 << 24;
+/// Least time between two shakes that anybody may ask for, ms: a wrong figure heals in a minute.
+pub const SHAKE_INTERVAL_MS_MAX: u32 = 60_000;
 /// Packets one user may win in a campaign: what the issuer's table holds per winner.
 pub const WINS_PER_USER_MAX: u8 = 16;
 /// One endpoint in WELCOME or GOAWAY ("host:port"), bytes.

@@ -1,7 +1,10 @@
 //! The policy: compiled rules that the agent hands to the access process as one immutable
 //! snapshot. JSON, at most one agent-link frame.
 
-use crate::{UserId, WireError, limits::AGENT_PAYLOAD_BYTES_MAX};
+use crate::{
+    UserId, WireError,
+    limits::{AGENT_PAYLOAD_BYTES_MAX, SHAKE_INTERVAL_MS_MAX},
+};
 use serde::{Deserialize, Serialize};
 
 /// What the access process obeys until the next snapshot.
@@ -31,7 +34,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`WireError::TooLarge`] for more than a frame holds, [`WireError::Text`] for JSON that is
-    /// not of this form.
+    /// not of this form, [`WireError::Value`] for an interval that nobody may ask for.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         if bytes.len() > AGENT_PAYLOAD_BYTES_MAX {
             return Err(WireError::TooLarge {
@@ -42,6 +45,9 @@ impl Policy {
         }
         let mut policy: Self =
             serde_json::from_slice(bytes).map_err(|_| WireError::Text { field: "a policy" })?;
+        if let Some(ms) = policy.shake_interval_ms.filter(|ms| *ms > SHAKE_INTERVAL_MS_MAX) {
+            return Err(WireError::Value { field: "shake_interval_ms", value: u64::from(ms) });
+        }
         policy.banned.sort_unstable();
         policy.banned.dedup();
         Ok(policy)

@@ -5,7 +5,7 @@ use super::{AgentConfig, Config};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
-use yao_protocol::limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX};
+use yao_protocol::limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, SHAKE_INTERVAL_MS_MAX};
 
 /// Prefix of environment variables that override a key: `YAO__SESSION__SHAKE_INTERVAL_MS`.
 const ENVIRONMENT_PREFIX: &str = "YAO__";
@@ -257,6 +257,12 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "session.heartbeat_ms_min",
         &session.heartbeat_ms_min,
         "must be below session.heartbeat_ms_max",
+    )?;
+    check(
+        session.shake_interval_ms <= SHAKE_INTERVAL_MS_MAX,
+        "session.shake_interval_ms",
+        &session.shake_interval_ms,
+        "use at most 60000",
     )?;
     check(
         session.greeting_ms_max >= 100,

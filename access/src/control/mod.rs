@@ -136,6 +136,14 @@ impl Control {
         let identity = &config.identity;
         let tokens = TokenKeys::load(&identity.jwks, &identity.audience).map_err(|e| text(&e))?;
         let keys = files::key_set(&config.node.keys).map_err(|e| text(&e))?;
+        if let Some(owner) = self.node.keys.load().missing_from(&keys) {
+            return Err(format!(
+                "{}: the key of {owner:?}, which is in force, is not there any more; without it \
+                 genuine tickets would be refused. Is the folder being copied? Keys that are no \
+                 longer trusted end with a restart",
+                config.node.keys.display()
+            ));
+        }
         let path = &config.shard.schedule;
         let schedule = files::schedule(path, self.node.campaign).map_err(|e| text(&e))?;
         let old = self.schedule.load();

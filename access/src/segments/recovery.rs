@@ -160,8 +160,9 @@ impl Recovery<'_> {
         }
         self.found.next_sequence = self.found.next_sequence.max(next_sequence);
         self.expected = Some(self.found.next_sequence);
-        if segment.next_sequence == first_sequence && !segment.damaged {
-            // A torn first record was trimmed: nothing is left, and the name is needed again.
+        if segment.next_sequence == first_sequence {
+            // A torn first record was trimmed, or no record can be read and the copy keeps the
+            // bytes: nothing is left, and the name is needed again.
             return remove(path);
         }
         self.segments.push(segment);

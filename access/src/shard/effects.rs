@@ -9,6 +9,9 @@ use yao_engine::{
 };
 use yao_protocol::client::NoWinReason;
 
+/// Full buffers read from one socket before the others have their turn.
+const READS_MAX: u32 = 8;
+
 impl Shard<'_> {
     pub(super) fn on_socket(
         &mut self,
@@ -41,7 +44,14 @@ impl Shard<'_> {
         let mut out = std::mem::take(&mut self.out);
         // The gate may have changed since the batch of events began: each socket reads it anew.
         let mut surroundings = *surroundings;
-        loop {
+        // A peer that sends faster than it is read must not keep the thread from all others.
+        for round in 1.. {
+            if round > READS_MAX && !to_the_end {
+                if !self.sockets.rearm(self.ports.poll.registry(), slot) {
+                    self.drop_connection(slot);
+                }
+                break;
+            }
             match self.sockets.receive(slot, buffer) {
                 Received::Bytes(count) => {
                     out.clear();
@@ -85,6 +95,11 @@ impl Shard<'_> {
                 }
             }
             Effect::Opened { connection, user, wins, sponsors } => {
+                // Its WELCOME may have found the socket broken: nobody would ever take it out of
+                // the registry again.
+                if !self.engine.is_live(connection) {
+                    return;
+                }
                 if let Some(older) = self.context.registry.opened(user, connection) {
                     self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
                 }

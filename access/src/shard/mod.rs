@@ -142,6 +142,10 @@ impl<'a> Shard<'a> {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; RECEIVE_BYTES];
+        // An earlier life may have taken the wake-up and panicked before it looked.
+        if !self.read_inbox(self.context.node.clock.now()) {
+            return Ok(());
+        }
         loop {
             let before = self.context.node.clock.now();
             let deadline = self.engine.deadline(before).min(self.accept_at).min(self.flush_at);

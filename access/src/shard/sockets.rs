@@ -152,6 +152,17 @@ impl Sockets {
         true
     }
 
+    /// Asks the poller to say again what it said already: there is more to read. `false` when the
+    /// connection is broken.
+    pub(super) fn rearm(&mut self, registry: &Registry, slot: u32) -> bool {
+        let interest = if self.unsent.contains_key(&slot) {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        self.watch(registry, slot, interest)
+    }
+
     fn watch(&mut self, registry: &Registry, slot: u32, interest: Interest) -> bool {
         let Some(stream) = self.stream(slot) else { return true };
         registry.reregister(stream, Token(slot as usize), interest).is_ok()

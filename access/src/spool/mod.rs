@@ -323,8 +323,10 @@ impl Runner {
                 );
                 if let Err(error) = self.dead_letters.append(&letter) {
                     self.counters.dead_letter_failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "the dead letter could not be written; the open stays \
-                        in its segment");
+                    tracing::error!(%error, "the dead letter could not be written");
+                    // The watermark must not pass it: after a restart the batch is delivered and
+                    // the letter written again.
+                    return Some(fence(&error));
                 }
                 None
             }

@@ -285,7 +285,10 @@ impl Fleet {
             }
             self.timers.pop();
             match wake {
-                Wake::Shake if self.closed_loop => self.shake(index, at)?,
+                // A user who has left meanwhile has taken his turn with him.
+                Wake::Shake if self.closed_loop && self.peers[index].shake_at_ns == at => {
+                    self.shake(index, at)?;
+                }
                 Wake::Shake => {}
                 Wake::Connect => self.to_connect.push_back(index),
             }
@@ -388,7 +391,9 @@ impl Fleet {
         if interval_ms == 0 {
             return self.shake(index, now);
         }
-        self.timers.push(Reverse((now + u64::from(interval_ms) * 1_000_000, index, Wake::Shake)));
+        let at = now + u64::from(interval_ms) * 1_000_000;
+        self.peers[index].shake_at_ns = at;
+        self.timers.push(Reverse((at, index, Wake::Shake)));
         Ok(())
     }
 

@@ -99,6 +99,8 @@ pub(super) struct Peer {
     /// Least ms without a frame before the server closes.
     pub(super) heartbeat_ms_max: u32,
     pub(super) sent_ns: u64,
+    /// When this user's next shake of the closed loop is due.
+    pub(super) shake_at_ns: u64,
     /// Least time between two shakes, as the server last said, ms.
     interval_ms: u32,
     /// This user can win no more.
@@ -120,6 +122,7 @@ impl Peer {
             user,
             heartbeat_ms_max: u32::MAX,
             sent_ns: 0,
+            shake_at_ns: 0,
             interval_ms: 0,
             sated: false,
             wins_per_user: u8::MAX,

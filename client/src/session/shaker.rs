@@ -12,6 +12,7 @@ use crate::{
 use yao_protocol::{
     ShakeId,
     client::{NoWin, NoWinReason},
+    limits::SHAKE_INTERVAL_MS_MAX,
 };
 
 /// A shake that the server has not answered.
@@ -146,8 +147,9 @@ impl Shaker {
         let Some(in_flight) = self.in_flight.filter(|sent| sent.shake == answer.shake) else {
             return Answer::Foreign;
         };
-        self.interval_ms = answer.interval_ms;
-        let wait_ms = u64::from(answer.interval_ms);
+        // A wrong figure heals: no server can silence a phone for longer.
+        self.interval_ms = answer.interval_ms.min(SHAKE_INTERVAL_MS_MAX);
+        let wait_ms = u64::from(self.interval_ms);
         match answer.reason {
             NoWinReason::NoneDue | NoWinReason::LimitReached | NoWinReason::NotRunning => {
                 self.finish(now.plus_ms(wait_ms));

@@ -30,6 +30,14 @@ impl Issuer {
             self.win(candidate.connection, candidate.request_id, &body);
             return;
         }
+        // Still being vetted, and asked for from a new connection: that one gets the answer.
+        if let Some(claim) = self.claim_of(candidate.user)
+            && claim.candidate.shake == candidate.shake
+        {
+            claim.candidate.connection = candidate.connection;
+            claim.candidate.request_id = candidate.request_id;
+            return;
+        }
         match self.claim(candidate) {
             Some(claim) => self.vet(now, claim),
             None => self.lose(candidate),
@@ -71,7 +79,7 @@ impl Issuer {
         match self.desk.ask(now, claim) {
             Asked::Allowed(claim) => self.conclude(now, claim, true),
             Asked::Send { call } => {
-                self.winners.pending_set(user, true);
+                self.winners.pending_set(user, Some(call));
                 let vet = Vet {
                     call,
                     kind: VetKind::Win,
@@ -86,9 +94,14 @@ impl Issuer {
         }
     }
 
+    /// The claim of this user that is being vetted.
+    fn claim_of(&mut self, user: UserId) -> Option<&mut Claim> {
+        self.desk.subject_mut(self.winners.pending_call(user)?)
+    }
+
     /// Issues the claim, or puts its packet back.
     pub(super) fn conclude(&mut self, now: Timestamp, claim: Claim, allowed: bool) {
-        self.winners.pending_set(claim.candidate.user, false);
+        self.winners.pending_set(claim.candidate.user, None);
         if !allowed {
             self.counters.refused += 1;
         }
@@ -139,6 +152,10 @@ impl Issuer {
 
     /// Sends a user the tickets that he can still open.
     pub(super) fn greet(&mut self, now: Timestamp, connection: ConnectionId, user: UserId) {
+        // What is being decided for an older connection follows too, unasked.
+        if let Some(claim) = self.claim_of(user) {
+            (claim.candidate.connection, claim.candidate.request_id) = (connection, 0);
+        }
         let wall = self.settings.anchor.wall(now);
         let mut bodies: Vec<TicketBody> = self.winners.wins_of(user).collect();
         bodies.retain(|body| body.expires_at > wall);
@@ -163,6 +180,10 @@ impl Issuer {
 
     fn lose(&mut self, candidate: &CandidateShake) {
         self.counters.lost += 1;
+        if candidate.request_id == 0 {
+            // Nobody on this connection asked: his RESEND will, or has been answered.
+            return;
+        }
         self.outputs.push_back(Output::Lost {
             connection: candidate.connection,
             request_id: candidate.request_id,

@@ -16,17 +16,17 @@ struct Winner {
     latest: u32,
     /// How many packets he has, here and by his tallies.
     wins: u8,
-    /// A candidate of his is being vetted.
-    pending: bool,
+    /// The call about a candidate of his that is being vetted.
+    pending_call: Option<u64>,
 }
 
 impl Winner {
-    const fn new(pending: bool) -> Self {
-        Self { sponsors: SponsorSet::EMPTY, latest: NONE, wins: 0, pending }
-    }
+    const FRESH: Self =
+        Self { sponsors: SponsorSet::EMPTY, latest: NONE, wins: 0, pending_call: None };
 
     const fn won(&self) -> Won {
-        Won { wins: self.wins, sponsors: self.sponsors, pending: self.pending }
+        let pending = self.pending_call.is_some();
+        Won { wins: self.wins, sponsors: self.sponsors, pending }
     }
 
     /// Takes in what a tally tells. It may count wins of this node too, and the table may know
@@ -62,7 +62,7 @@ impl Winners {
 
     /// The same, with what a tally tells that he shows now.
     pub(super) fn with(&self, user: UserId, wins: u8, sponsors: SponsorSet) -> Won {
-        let mut winner = self.users.get(&user).copied().unwrap_or(Winner::new(false));
+        let mut winner = self.users.get(&user).copied().unwrap_or(Winner::FRESH);
         winner.learn(wins, sponsors);
         winner.won()
     }
@@ -74,12 +74,17 @@ impl Winners {
         }
     }
 
+    /// The call about this user's candidate, if one is being vetted.
+    pub(super) fn pending_call(&self, user: UserId) -> Option<u64> {
+        self.users.get(&user).and_then(|winner| winner.pending_call)
+    }
+
     /// Marks that a candidate of `user` is being vetted, or no longer is.
-    pub(super) fn pending_set(&mut self, user: UserId, pending: bool) {
-        if pending {
-            self.users.entry(user).or_insert(Winner::new(true)).pending = true;
+    pub(super) fn pending_set(&mut self, user: UserId, call: Option<u64>) {
+        if call.is_some() {
+            self.users.entry(user).or_insert(Winner::FRESH).pending_call = call;
         } else if let Some(winner) = self.users.get_mut(&user) {
-            winner.pending = false;
+            winner.pending_call = None;
             if winner.latest == NONE {
                 self.users.remove(&user);
             }
@@ -89,7 +94,7 @@ impl Winners {
     /// Records a win.
     pub(super) fn record(&mut self, body: TicketBody) {
         let index = u32::try_from(self.wins.len()).expect("a shard has at most 2^32 packets");
-        let winner = self.users.entry(body.user).or_insert(Winner::new(false));
+        let winner = self.users.entry(body.user).or_insert(Winner::FRESH);
         self.wins.push((body, winner.latest));
         winner.latest = index;
         winner.wins = winner.wins.saturating_add(1);

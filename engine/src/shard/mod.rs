@@ -36,6 +36,9 @@ use yao_protocol::{
 /// Opens of one connection that may be under way at once. A user wins three packets; eight leave
 /// room for tickets of another node.
 const OPENS_IN_FLIGHT_MAX: u8 = 8;
+/// A candidate is decided long before this, ms: the agent has 20, queues some hundred. Only then
+/// may the same shake be asked for again.
+const DECISION_MS_MAX: u32 = 3_000;
 /// Least time between two RESENDs of a connection, ms (M6).
 const RESEND_MS_MIN: u32 = 1_000;
 

@@ -1,8 +1,8 @@
 //! What each message does to its session, and what comes back from the other threads.
 
 use super::{
-    Broken, CandidateShake, Effect, OPENS_IN_FLIGHT_MAX, RESEND_MS_MIN, ShardEngine, State,
-    Surroundings, wheel,
+    Broken, CandidateShake, DECISION_MS_MAX, Effect, OPENS_IN_FLIGHT_MAX, RESEND_MS_MIN,
+    ShardEngine, State, Surroundings, wheel,
 };
 use crate::{ConnectionId, time::Timestamp};
 use yao_protocol::{
@@ -213,6 +213,8 @@ impl ShardEngine {
                 NoWinReason::Pending
             } else {
                 connection.pending_set(true);
+                // Should its answer be lost on the way here, a RESEND fetches it after this time.
+                connection.resend_tick = wheel::tick_after(now, DECISION_MS_MAX);
                 self.counters.candidates += 1;
                 let candidate = self.candidate(slot, request_id, shake.shake);
                 self.effects.push_back(Effect::Candidate(candidate));
@@ -235,21 +237,24 @@ impl ShardEngine {
         let tick = wheel::tick_of(now);
         let connection = self.table.slot_mut(slot);
         let early = connection.resend_tick.wrapping_sub(tick);
-        let (reason, interval_ms) = if early != 0 && early < u32::MAX / 2 {
-            self.counters.lost_too_soon += 1;
-            (NoWinReason::TooSoon, RESEND_MS_MIN)
-        } else if connection.is_pending() {
-            self.counters.lost_pending += 1;
-            (NoWinReason::Pending, RESEND_MS_MIN)
-        } else {
-            connection.resend_tick = wheel::tick_after(now, RESEND_MS_MIN);
-            connection.pending_set(true);
-            self.counters.resends += 1;
-            let candidate = self.candidate(slot, request_id, shake.shake);
-            self.effects.push_back(Effect::Resend(candidate));
+        if early != 0 && early < u32::MAX / 2 {
+            let reason = if connection.is_pending() {
+                self.counters.lost_pending += 1;
+                NoWinReason::Pending
+            } else {
+                self.counters.lost_too_soon += 1;
+                NoWinReason::TooSoon
+            };
+            put_no_win(surroundings, RESEND_MS_MIN, reason, shake.shake, request_id, out);
             return;
-        };
-        put_no_win(surroundings, interval_ms, reason, shake.shake, request_id, out);
+        }
+        // Pending or not: the issuer knows whether it is, and the flag here may be left over from
+        // an answer that found no room.
+        connection.resend_tick = wheel::tick_after(now, RESEND_MS_MIN);
+        connection.pending_set(true);
+        self.counters.resends += 1;
+        let candidate = self.candidate(slot, request_id, shake.shake);
+        self.effects.push_back(Effect::Resend(candidate));
     }
 
     fn candidate(&self, slot: u32, request_id: u32, shake: ShakeId) -> CandidateShake {

@@ -306,6 +306,21 @@ fn m6_a_resent_shake_goes_to_the_issuer_whatever_the_gate_says() {
 }
 
 #[test]
+fn m6_a_candidate_whose_answer_got_lost_can_be_asked_for_again() {
+    let mut world = World::open();
+    world.effects();
+    world.gate(1, 1);
+    assert!(world.receive(&shake(9, false)).is_empty());
+    assert!(matches!(&world.effects()[..], [Effect::Candidate(_)]));
+    // The issuer's answer found no room on its way here. For a while it may still come.
+    assert_eq!(reason(&world.receive(&shake(9, true))), NoWinReason::Pending);
+    world.now = at(1_003_300);
+    assert!(world.receive(&shake(9, true)).is_empty());
+    assert!(matches!(&world.effects()[..], [Effect::Resend(candidate)]
+        if candidate.shake == ShakeId(9)));
+}
+
+#[test]
 fn frames_cut_anywhere_are_answered_as_one() {
     let mut stream = shake(1, false);
     put_empty(&mut stream, kind::PING, 5);

@@ -5,8 +5,9 @@ use super::{
     thousand,
     world::{World, plan},
 };
+use crate::ConnectionId;
 use std::sync::Arc;
-use yao_protocol::{ShakeId, UserId, agent::VetKind, policy::Policy};
+use yao_protocol::{ShakeId, SponsorSet, UserId, agent::VetKind, policy::Policy};
 
 #[test]
 fn while_one_shake_is_vetted_another_of_the_same_user_gets_nothing() {
@@ -112,4 +113,38 @@ fn m8_a_verdict_after_the_close_issues_nothing() {
     world.input(Input::Verdict { call, allowed: true });
     assert!(world.wins.is_empty());
     assert_eq!(world.lost, [ShakeId(1)]);
+}
+
+#[test]
+fn m6_a_shake_sent_again_while_it_is_vetted_is_answered_once_where_it_was_asked_last() {
+    let mut world = World::running(thousand(), 10, 2_000_000);
+    world.input(Input::AgentAvailable(true));
+    assert!(world.shake(1, 77).is_none());
+    let call = world.vets[0].call;
+    // The connection broke; the user is back and asks again.
+    assert!(world.resend(1, 77).is_none());
+    assert!(world.lost.is_empty(), "nobody is told \"no\" about a draw that may win");
+    world.input(Input::Verdict { call, allowed: true });
+    assert_eq!((world.wins.len(), world.wins[0].request_id), (1, 2), "the second request");
+}
+
+#[test]
+fn m6_a_win_decided_after_the_user_came_back_follows_him() {
+    let mut world = World::running(thousand(), 10, 2_000_000);
+    world.input(Input::AgentAvailable(true));
+    assert!(world.shake(1, 77).is_none());
+    let connection = ConnectionId { thread: 3, slot: 4, generation: 5 };
+    let (user, wins, sponsors) = (UserId(1), 0, SponsorSet::EMPTY);
+    world.input(Input::Welcomed { connection, user, wins, sponsors });
+    let call = world.vets[0].call;
+    world.input(Input::Verdict { call, allowed: true });
+    assert_eq!((world.wins.len(), world.wins[0].request_id), (1, 0), "unasked");
+    // Refused instead, nobody on the new connection has asked for anything.
+    let mut world = World::running(thousand(), 10, 2_000_000);
+    world.input(Input::AgentAvailable(true));
+    world.shake(1, 77);
+    world.input(Input::Welcomed { connection, user, wins, sponsors });
+    let call = world.vets[0].call;
+    world.input(Input::Verdict { call, allowed: false });
+    assert!(world.lost.is_empty() && world.wins.is_empty());
 }
