@@ -94,6 +94,8 @@ pub(crate) struct Verdict {
     settled: u64,
     /// Packets that a restart or a long wait passed over.
     skipped: u64,
+    /// Of these: those that nobody eligible took within a minute.
+    waited: u64,
     /// Packets that nobody won.
     unissued: u64,
     planned_fen: u64,

@@ -4,7 +4,10 @@
 use super::{Heap, PROBLEMS_SHOWN_MAX, Verdict, books::Packet, evidence::Evidence};
 use std::collections::BTreeSet;
 use yao_protocol::{
-    PacketId, WallTime, WaveIndex, journal::Event, seed_file::Section, ticket::TicketBody,
+    PacketId, WallTime, WaveIndex,
+    journal::{Event, SkipReason},
+    seed_file::Section,
+    ticket::TicketBody,
 };
 
 /// Judges `evidence`.
@@ -162,7 +165,10 @@ impl Judge<'_> {
                     self.reserve(&mut high, *wave, *raised)
                 }
                 Event::Issue(body) => self.issue(body),
-                Event::Skip { first, count, .. } => {
+                Event::Skip { first, count, reason, .. } => {
+                    if *reason == SkipReason::Waited {
+                        self.verdict.waited += u64::from(*count);
+                    }
                     let first = usize::try_from(first.0).expect("a u32");
                     let end = first + usize::try_from(*count).expect("a u32");
                     if end > self.packets.len() {
