@@ -4,8 +4,10 @@
 pub(super) const QUEUE_WAIT_NS: u64 = 60 * 1_000_000_000;
 /// Reserving begins this long before T0, us, so that the first packet is there at its moment.
 pub(super) const LEAD_US: u64 = 10 * 1_000_000;
-/// Issue credit is capped at this part of a second's packets, so that a pause earns no burst ...
-pub(super) const CREDIT_SHARE: u64 = 20;
+/// Issue credit is capped at this part of a second's packets: at one second's, for an audience
+/// told to
+/// shake now shakes in step, once an interval, and what passed meanwhile must still be there ...
+pub(super) const CREDIT_SHARE: u64 = 1;
 /// ... but at no less than this many packets, so that a slow wave is not held up.
 pub(super) const CREDIT_PACKETS_MIN: u64 = 2;
 /// While a backlog waits for credit the books are stepped this often, ns.

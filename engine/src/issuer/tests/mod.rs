@@ -226,11 +226,11 @@ fn a_wave_is_closed_once_in_all_its_lives() {
 
 #[test]
 fn the_gate_tells_the_books_and_heals() {
-    let mut world = World::running(plan(100, 10, 2), 10, 350_000);
+    let mut world = World::running(plan(20, 10, 2), 10, 1_800_000);
     let two = SponsorSet::EMPTY
         .with(SponsorId::new(0).expect("small"))
         .with(SponsorId::new(1).expect("small"));
-    // Four moments have passed: at 0, 100, 200 and 300 ms; a slow wave has credit for two.
+    // Four moments have passed: at 0, 0.5, 1 and 1.5 s; a slow wave has credit for two.
     assert_eq!(world.gate, GateView { sponsors: two, count: 2, running: true });
     // A shard that took a place and lost its candidate changes nothing here: the books decide.
     world.shake(1, 1).expect("a packet is due");

@@ -64,10 +64,10 @@ fn not_one_microsecond_early() {
 fn a_backlog_is_made_up_at_no_more_than_1_2_times_the_curve() {
     // 100 a second; nobody shakes for five seconds.
     let mut world = World::running(plan(2_000, 20, 8), 20, 5_000_000);
-    let burst = crowd(&mut world, 5_000_000, 5_100_000);
-    assert!(burst <= 5 + 12 + 1, "{burst} packets left in the first tenth of a second");
+    let burst = crowd(&mut world, 5_000_000, 5_200_000);
+    assert!(burst <= 100 + 24 + 1, "{burst} packets left: more than a second's worth");
     for second in 5..9 {
-        let from = second * 1_000_000 + 100_000;
+        let from = second * 1_000_000 + 200_000;
         let won = crowd(&mut world, from, from + 1_000_000);
         assert!((110..=121).contains(&won), "{won} in a second of catching up");
     }
@@ -90,22 +90,37 @@ fn a_node_that_stood_still_makes_up_without_a_burst() {
     // Nobody polls for two seconds: 200 moments pass in one step.
     world.now = world.now.plus_ms(2_000);
     let burst = crowd(&mut world, 7_000_000, 7_100_000);
-    assert!(burst <= 5 + 12 + 1, "{burst} packets left in the first tenth of a second");
+    assert!(burst <= 100 + 12 + 1, "{burst} packets left: more than a second's worth");
     assert_never_early(&world);
 }
 
 #[test]
 fn many_packets_of_one_moment_leave_as_a_backlog_does() {
-    // 30 packets of one moment, where credit is for 5 at most: 50 ms of 100 a second.
+    // 150 packets of one moment, where credit is for 100 at most: one second of 100 a second.
     let mut records: Vec<SeedRecord> = plan(1_000, 10, 8);
-    records[100..130].iter_mut().for_each(|record| record.offset_us = 1_290_000);
+    records[100..250].iter_mut().for_each(|record| record.offset_us = 2_490_000);
     let mut world = World::running(records, 10, 0);
-    crowd(&mut world, 0, 1_289_000);
-    world.run_to(1_290_000);
-    let won = (0..40).filter(|user| world.shake(*user, *user).is_some()).count();
-    assert_eq!(won, 5, "no burst");
-    let won = crowd(&mut world, 1_290_000, 2_790_000);
-    assert_eq!(won, 25 + 149, "but all of them soon, and those of the next 1.5 s too");
+    crowd(&mut world, 0, 2_489_000);
+    world.run_to(2_490_000);
+    let won = (0..200).filter(|user| world.shake(*user, *user).is_some()).count();
+    assert_eq!(won, 100, "no burst above a second's worth");
+    let won = crowd(&mut world, 2_490_000, 5_490_000);
+    assert_eq!(won, 50 + 299, "but all of them soon, and those of the next 3 s too");
+}
+
+#[test]
+fn an_audience_that_shakes_in_step_gets_every_packet() {
+    // Told to shake now, everybody shakes in the same instant, and again each interval.
+    for interval_us in [200_000, 1_000_000] {
+        let mut world = World::new(plan(1_000, 10, 8), 10);
+        world.arm();
+        let mut won = 0;
+        for us in (0..=10_000_000).step_by(interval_us) {
+            world.run_to(us);
+            won += (0..150).filter(|n| world.shake(us + n, us + n).is_some()).count();
+        }
+        assert!(won >= 990, "{won} of 1,000 were won in steps of {interval_us} us");
+    }
 }
 
 #[test]
