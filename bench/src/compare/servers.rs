@@ -21,6 +21,8 @@ const CAMPAIGN: &str = include_str!("../../../campaigns/compare.toml");
 const CAMPAIGN_ID: u64 = 90;
 /// A server must answer within this time.
 const READY_MAX: Duration = Duration::from_secs(20);
+/// Ports that an echo is offered.
+const PORTS_TRIED: usize = 5;
 
 /// A process that ends with us.
 struct Server(Child);
@@ -42,18 +44,30 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn start(program: &Path) -> Result<Self> {
-        let port = free_port()?;
+        // The port may be taken between our look and its bind: then another one is tried.
+        let mut last = None;
+        for _ in 0..PORTS_TRIED {
+            match Self::start_on(program, free_port()?) {
+                Ok(echo) => return Ok(echo),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("at least one port was tried"))
+    }
+
+    fn start_on(program: &Path, port: u16) -> Result<Self> {
         let child = Command::new("sh")
             .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
             .arg(program)
             .args([&port.to_string(), "et"])
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let echo = Self { server: Server(child), address: format!("127.0.0.1:{port}") };
+        let mut echo = Self { server: Server(child), address: format!("127.0.0.1:{port}") };
         let start = Instant::now();
         // It has no ready line, and may not be changed: connecting is the only question to ask.
         while TcpStream::connect(&echo.address).is_err() {
-            if start.elapsed() > READY_MAX {
+            let ended = echo.server.0.try_wait()?.is_some();
+            if ended || start.elapsed() > READY_MAX {
                 bail!("{} does not listen on {}", program.display(), echo.address);
             }
             std::thread::sleep(Duration::from_millis(20));
