@@ -2,7 +2,7 @@
 //!
 //! All integers are little-endian. Decoding never panics and never allocates from a length the peer
 //! sent. Modules in reading order: [`limits`], [`ids`], [`codec`], [`error`]; the client link in
-//! [`frame`] and [`client`]; what is signed in [`keys`], [`ticket`], [`tally`], [`receipt`] and
+//! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`], [`receipt`] and
 //! [`token`]; the files in [`seed_file`], [`manifest`], [`slots`], [`cursor`], [`log`], [`journal`]
 //! and [`spool`]; the other processes in [`agent`], [`settlement`], [`policy`] and [`schedule`].
 //! `docs/wire.md` and its neighbours describe the same bytes in prose.
@@ -12,6 +12,7 @@ pub mod agent;
 pub mod client;
 pub mod codec;
 pub mod cursor;
+pub mod endpoint;
 pub mod error;
 pub mod frame;
 pub mod hex;

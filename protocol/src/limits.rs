@@ -22,7 +22,7 @@ pub const SHARDS_MAX: u32 = 1 << 24;
 pub const SHAKE_INTERVAL_MS_MAX: u32 = 60_000;
 /// Packets one user may win in a campaign: what the issuer's table holds per winner.
 pub const WINS_PER_USER_MAX: u8 = 16;
-/// One endpoint in WELCOME or GOAWAY ("host:port"), bytes.
+/// One endpoint in WELCOME or GOAWAY (see [`crate::endpoint`]), bytes.
 pub const ENDPOINT_BYTES_MAX: usize = 255;
 /// Endpoints in one WELCOME or GOAWAY.
 pub const ENDPOINTS_MAX: usize = 8;
