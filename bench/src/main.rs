@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod certificates;
 mod compare;
 mod crowd;
 mod identity;
@@ -34,6 +35,7 @@ enum Command {
     #[command(hide = true)]
     Worker(compare::WorkerArgs),
     Crowd(crowd::CrowdArgs),
+    Certificates(certificates::CertificatesArgs),
     /// Make a session key pair for load: `session.key.pem` and `session.jwks.json`
     Keys {
         /// Folder that gets both files
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Worker(args) => compare::run_worker(&args),
         Command::Crowd(args) => crowd::run(args),
+        Command::Certificates(args) => certificates::run(&args),
         Command::Keys { out } => identity::create_keys(&out),
     };
     match result {
