@@ -28,10 +28,16 @@ impl Count {
 }
 
 /// A shard thread's numbers, as of its last flush. On cache lines of their own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct ShardCounters {
     values: [Count; SHARD_COUNTERS.len()],
+}
+
+impl Default for ShardCounters {
+    fn default() -> Self {
+        Self { values: std::array::from_fn(|_| Count::default()) }
+    }
 }
 
 /// What a shard thread reports: metric name (without `yao_`), label pair, and how to read it.
@@ -63,7 +69,7 @@ macro_rules! counter {
 }
 
 /// Every number of a shard thread, once. docs/metrics.md lists the same names.
-pub const SHARD_COUNTERS: [ShardCounter; 31] = [
+pub const SHARD_COUNTERS: [ShardCounter; 33] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
     counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
@@ -118,6 +124,8 @@ pub const SHARD_COUNTERS: [ShardCounter; 31] = [
     counter!("receipts_sent_total", "Receipts sent to clients", |s| s.engine.receipts),
     counter!("received_bytes_total", "Bytes received from clients", |s| s.sockets.bytes_in),
     counter!("sent_bytes_total", "Bytes sent to clients", |s| s.sockets.bytes_out),
+    counter!("tls_handshakes_total", "TLS handshakes completed", |s| s.sockets.tls_handshakes),
+    counter!("tls_errors_total", "Connections whose peer broke TLS", |s| s.sockets.tls_errors),
     counter!("partial_frame_bytes", "Bytes of incomplete frames held", |s| s.partial_bytes),
     counter!("loop_late_us", "How late the last timer of the loop was, us", |s| s.late_us),
     counter!("loop_late_us_total", "Sum of how late the loop's timers were, us", |s| s.late_us),

@@ -65,13 +65,14 @@ fn a_losing_shake_allocates_nothing_and_takes_at_most_150_ns() {
         mac_key: MacKey::new(KeyId(1), [1; 32]),
         heartbeat_ms_min: 1_000,
         heartbeat_ms_max: 60_000,
+        handshake_ms_max: 5_000,
         greeting_ms_max: 3_000,
         frame_ms_max: 5_000,
         return_ms: (0, 0),
         endpoints: Vec::new(),
     };
     let mut engine = ShardEngine::new(settings, now);
-    let connection = engine.handle_accepted(now).expect("room");
+    let connection = engine.handle_accepted(now, true).expect("room");
     // Packets are waiting, but only of a sponsor that nobody asks for: the longest losing path.
     let gate = GateView { sponsors: SponsorSet(0), count: 1, running: true };
     let surroundings =

@@ -93,7 +93,8 @@ pub fn parse(
 /// Every section with its keys: what [`Config`] accepts.
 const KEYS: &[(&str, &[&str])] = &[
     ("node", &["name", "state", "keys"]),
-    ("listen", &["tcp", "threads", "connections_max", "endpoints"]),
+    ("listen", &["tcp", "tls", "quic", "threads", "connections_max", "endpoints"]),
+    ("tls", &["certificates"]),
     ("shard", &["seed", "key", "manifest", "schedule"]),
     ("identity", &["jwks", "audience", "threads"]),
     (
@@ -102,6 +103,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "shake_interval_ms",
             "heartbeat_ms_min",
             "heartbeat_ms_max",
+            "handshake_ms_max",
             "greeting_ms_max",
             "frame_ms_max",
         ],
@@ -221,6 +223,8 @@ fn resolve_paths(config: &mut Config, base: &Path) {
             paths.push(&mut agent.program);
         }
     }
+    let certificates = config.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
+    paths.extend(certificates.flat_map(|pair| [&mut pair.chain, &mut pair.key]));
     for path in paths {
         *path = base.join(&*path);
     }
@@ -237,7 +241,7 @@ fn check(
 
 fn check_values(config: &Config) -> Result<(), ConfigError> {
     let listen = &config.listen;
-    check(!listen.tcp.is_empty(), "listen.tcp", &"empty", "name at least one address")?;
+    check_ways_in(config)?;
     let (threads, connections) = (listen.threads, listen.connections_max);
     check(threads <= 256, "listen.threads", &threads, "use 0 (one per core) to 256")?;
     check(connections > 0, "listen.connections_max", &connections, "allow at least one")?;
@@ -297,6 +301,23 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "use a loopback address: there is no login on this port",
     )?;
     config.agent.as_ref().map_or(Ok(()), check_agent)
+}
+
+/// At least one address, and certificates for those that need them.
+fn check_ways_in(config: &Config) -> Result<(), ConfigError> {
+    let listen = &config.listen;
+    let any = !(listen.tcp.is_empty() && listen.tls.is_empty() && listen.quic.is_empty());
+    check(any, "listen", &"no address", "name one at least in listen.tcp, tls or quic")?;
+    let certificates = config.tls.as_ref().map_or(0, |tls| tls.certificates.len());
+    let secured = !(listen.tls.is_empty() && listen.quic.is_empty());
+    check(
+        certificates > 0 || !secured,
+        "tls.certificates",
+        &"none",
+        "listen.tls and listen.quic need a certificate and its key",
+    )?;
+    let handshake = config.session.handshake_ms_max;
+    check(handshake >= 100, "session.handshake_ms_max", &handshake, "use at least 100")
 }
 
 fn check_agent(agent: &AgentConfig) -> Result<(), ConfigError> {
@@ -360,6 +381,9 @@ jwks = "jwks.json"
             assert!(error.contains(expected), "{error} should contain {expected}");
         };
         check("[sesion]\n", &[], "did you mean `session`");
+        check("", &[("YAO__LISTEN__TCP", "[]")], "at least");
+        check("", &[("YAO__LISTEN__TLS", "[\"[::1]:0\"]")], "tls.certificates");
+        check("[sesion]\n", &[], "did you mean `session`");
         check("[session]\nheartbeat_max_ms = 5\n", &[], "did you mean `heartbeat_ms_max`");
         check("[session]\nheartbeat_ms_min = 400000\n", &[], "heartbeat_ms_min");
         check("[admin]\nlisten = \"0.0.0.0:80\"\n", &[], "loopback");
@@ -379,7 +403,8 @@ jwks = "jwks.json"
             prove_ms_max: 1,
             leave_ms_max: 1,
         };
-        let full = Config { agent: Some(agent), ..config };
+        let tls = crate::config::TlsConfig { certificates: Vec::new() };
+        let full = Config { agent: Some(agent), tls: Some(tls), ..config };
         let table = Table::try_from(&full).expect("serialises");
         let mut found: Vec<String> = Vec::new();
         for (section, entries) in &table {

@@ -14,6 +14,9 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where clients connect.
     pub listen: ListenConfig,
+    /// Certificates for TLS and QUIC; a reload reads them again.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     /// The seed shard and what belongs to it.
     pub shard: ShardConfig,
     /// How sessions are believed.
@@ -52,7 +55,14 @@ pub struct NodeConfig {
 #[serde(deny_unknown_fields)]
 pub struct ListenConfig {
     /// Addresses for plain TCP; port 0 takes a free one.
+    #[serde(default)]
     pub tcp: Vec<SocketAddr>,
+    /// Addresses for TLS 1.3 over TCP; they need a `[tls]` section.
+    #[serde(default)]
+    pub tls: Vec<SocketAddr>,
+    /// Addresses (UDP) for QUIC; they need a `[tls]` section.
+    #[serde(default)]
+    pub quic: Vec<SocketAddr>,
     /// Shard threads; 0 = one per core.
     #[serde(default)]
     pub threads: u16,
@@ -62,6 +72,24 @@ pub struct ListenConfig {
     /// Addresses of other nodes that clients are told, "host:port", at most 8.
     #[serde(default)]
     pub endpoints: Vec<String>,
+}
+
+/// Certificates for TLS and QUIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// In order of preference; a client gets the first whose signature it understands.
+    pub certificates: Vec<CertificateConfig>,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// PEM file with the chain, the server's own certificate first.
+    pub chain: PathBuf,
+    /// PEM file with its private key (PKCS#8), Ed25519 or P-256.
+    pub key: PathBuf,
 }
 
 /// The seed shard and what belongs to it.
@@ -102,6 +130,8 @@ pub struct SessionConfig {
     pub heartbeat_ms_min: u32,
     /// Silence after which a connection is closed, ms.
     pub heartbeat_ms_max: u32,
+    /// Time for the handshake of TLS or QUIC, ms.
+    pub handshake_ms_max: u32,
     /// Time for the first whole frame, ms.
     pub greeting_ms_max: u32,
     /// Time for any whole frame, ms.
@@ -195,6 +225,7 @@ impl Default for SessionConfig {
             shake_interval_ms: 1_000,
             heartbeat_ms_min: 15_000,
             heartbeat_ms_max: 300_000,
+            handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
         }

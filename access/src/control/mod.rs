@@ -17,6 +17,7 @@ use crate::{
     registry::Registry,
     spool::SpoolCounters,
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
+    tls::TlsSettings,
 };
 use arc_swap::ArcSwap;
 pub use metrics::Exporter;
@@ -75,6 +76,8 @@ pub struct Control {
     pub agent: Option<AgentHandle>,
     /// Keys of session tokens, replaced by a reload.
     pub tokens: Arc<ArcSwap<TokenKeys>>,
+    /// Certificates, replaced by a reload.
+    pub tls: TlsSettings,
     /// Set while new connections are refused.
     pub refusing: Arc<AtomicBool>,
     /// The schedule in force.
@@ -144,6 +147,8 @@ impl Control {
                 config.node.keys.display()
             ));
         }
+        let certificates = config.tls.as_ref().map(|tls| self.tls.prepare(tls)).transpose();
+        let certificates = certificates.map_err(|e| text(&e))?;
         let path = &config.shard.schedule;
         let schedule = files::schedule(path, self.node.campaign).map_err(|e| text(&e))?;
         let old = self.schedule.load();
@@ -162,6 +167,9 @@ impl Control {
             let sent = self.issuer.try_send(ToIssuer::Schedule(Arc::clone(&schedule)));
             sent.map_err(|_| "the issuer's queue is full; ask again".to_owned())?;
             self.schedule.store(schedule);
+        }
+        if let Some(certificates) = certificates {
+            self.tls.put_in_force(certificates);
         }
         self.tokens.store(Arc::new(tokens));
         self.node.keys.store(Arc::new(keys));
@@ -235,9 +243,13 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     old.identity.audience.clone_from(&new.identity.audience);
     old.shard.schedule.clone_from(&new.shard.schedule);
     old.node.keys.clone_from(&new.node.keys);
+    if let (Some(old), Some(new)) = (&mut old.tls, &new.tls) {
+        old.clone_from(new);
+    }
     [
         ("[node]", old.node != new.node),
         ("[listen]", old.listen != new.listen),
+        ("[tls]", old.tls != new.tls),
         ("[shard]", old.shard != new.shard),
         ("[identity]", old.identity != new.identity),
         ("[session]", old.session != new.session),

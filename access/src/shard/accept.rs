@@ -16,6 +16,15 @@ const ACCEPT_REST_MS: u64 = 100;
 /// Connections the kernel may hold for us; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4_096;
 
+/// A listening socket and what its connections speak.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Whether its connections speak TLS 1.3, or frames as they are.
+    pub tls: bool,
+}
+
 /// A listener on `address` that shares it with the other shard threads (SO_REUSEPORT).
 ///
 /// TCP_NODELAY is set here and inherited by every accepted socket, which saves a call for each.
@@ -52,15 +61,18 @@ impl Shard<'_> {
     fn accept_from(&mut self, now: Timestamp, index: usize) -> Result<(), u64> {
         for _ in 0..ACCEPT_BATCH {
             let Some(listener) = self.ports.listeners.get(index) else { return Ok(()) };
-            match listener.accept() {
+            match listener.socket.accept() {
                 // Dropped at once while draining: the client tries another node.
-                Ok((stream, _)) if self.is_refusing() => drop(stream),
+                Ok((stream, _)) if self.sessions.is_refusing() => drop(stream),
                 Ok((stream, _)) => {
-                    let Some(connection) = self.engine.handle_accepted(now) else { continue };
-                    let registered =
-                        self.sockets.insert(self.ports.poll.registry(), connection, stream);
-                    if registered.is_err() {
-                        self.engine.handle_closed(connection.slot);
+                    let tls = listener.tls;
+                    let sessions = &mut self.sessions;
+                    let Some(connection) = sessions.engine.handle_accepted(now, !tls) else {
+                        continue;
+                    };
+                    if sessions.carrier.insert(connection, stream, tls).is_err() {
+                        sessions.carrier.counters.accept_errors += 1;
+                        sessions.engine.handle_closed(connection.slot);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -71,7 +83,7 @@ impl Shard<'_> {
                         ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    self.sockets.counters.accept_errors += 1;
+                    self.sessions.carrier.counters.accept_errors += 1;
                     tracing::warn!(event = "accept_failed", %error, rest_ms = ACCEPT_REST_MS);
                     return Err(ACCEPT_REST_MS);
                 }

@@ -1,5 +1,10 @@
-//! The sockets of a shard thread: pages of streams by slot, and what the kernel would not take yet.
+//! The sockets of a shard thread: pages of streams by slot, the TLS state of those that speak it,
+//! and what the kernel would not take yet.
 
+use crate::{
+    sessions::Carrier,
+    tls::{Fed, TlsSession, TlsSettings},
+};
 use hashbrown::HashMap;
 use mio::{Interest, Registry, Token, net::TcpStream};
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,6 +15,8 @@ const PAGE_SLOTS: usize = 1 << PAGE_BITS;
 /// Bytes a peer may leave unread before it is cut: a slow reader must not grow our memory. Chosen
 /// as four times what the answers to a full receive buffer of shakes need on top of the kernel's.
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// The thread's own buffers are given back when a burst made them larger than this.
+const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 
 /// What is counted about sockets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +29,10 @@ pub struct SocketCounters {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
+    /// TLS handshakes completed.
+    pub tls_handshakes: u64,
+    /// TLS connections that broke TLS.
+    pub tls_errors: u64,
 }
 
 /// What became of a read.
@@ -29,37 +40,75 @@ pub struct SocketCounters {
 pub(super) enum Received {
     /// This many bytes.
     Bytes(usize),
+    /// This many bytes of TLS records, which were opened: see [`Sockets::take_opened`].
+    Sealed(usize),
     /// Nothing now.
     Empty,
     /// The peer closed, or the connection broke.
     Closed,
 }
 
+/// What the records of the last read said.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// What the peer says.
+    pub(super) plain: Vec<u8>,
+    /// The handshake ended well with this read.
+    pub(super) secured: bool,
+    /// A record is cut.
+    pub(super) cut: bool,
+    /// Nothing follows.
+    pub(super) ended: bool,
+}
+
 /// Streams by slot. Kept beside the engine's table, four bytes each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sockets {
+    registry: Registry,
     pages: Vec<Box<[Option<TcpStream>]>>,
+    /// TLS by slot: pages only where a TLS connection was.
+    tls_pages: Vec<Box<[Option<Box<TlsSession>>]>>,
+    tls: TlsSettings,
     /// Bytes that did not fit into the kernel's buffer, by slot. Empty in ordinary times.
     unsent: HashMap<u32, Vec<u8>>,
+    /// Plaintext of the last read, and records on their way out: one buffer each for the thread.
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
+    fed: Fed,
     /// What was counted.
     pub(super) counters: SocketCounters,
 }
 
 impl Sockets {
+    pub(super) fn new(registry: Registry, tls: TlsSettings) -> Self {
+        Self {
+            registry,
+            pages: Vec::new(),
+            tls_pages: Vec::new(),
+            tls,
+            unsent: HashMap::new(),
+            plain: Vec::new(),
+            sealed: Vec::new(),
+            fed: Fed::default(),
+            counters: SocketCounters::default(),
+        }
+    }
+
     /// Keeps `stream` under the connection's slot and has it watched for input.
     pub(super) fn insert(
         &mut self,
-        registry: &Registry,
         connection: ConnectionId,
         mut stream: TcpStream,
+        tls: bool,
     ) -> io::Result<()> {
         let token = Token(connection.slot as usize);
-        registry.register(&mut stream, token, Interest::READABLE)?;
-        let page = connection.slot as usize >> PAGE_BITS;
-        while self.pages.len() <= page {
-            self.pages.push((0..PAGE_SLOTS).map(|_| None).collect());
+        self.registry.register(&mut stream, token, Interest::READABLE)?;
+        if tls {
+            let settings = self.tls.current().ok_or_else(|| io::Error::other("no certificates"))?;
+            let session = TlsSession::new(settings).map_err(io::Error::other)?;
+            *place(&mut self.tls_pages, connection.slot) = Some(Box::new(session));
         }
-        self.pages[page][connection.slot as usize % PAGE_SLOTS] = Some(stream);
+        *place(&mut self.pages, connection.slot) = Some(stream);
         Ok(())
     }
 
@@ -68,56 +117,94 @@ impl Sockets {
         page[slot as usize % PAGE_SLOTS].as_mut()
     }
 
-    /// Whether there is a socket in `slot`.
-    pub(super) fn is_live(&mut self, slot: u32) -> bool {
-        self.stream(slot).is_some()
+    fn tls_session(&mut self, slot: u32) -> Option<&mut Box<TlsSession>> {
+        let page = self.tls_pages.get_mut(slot as usize >> PAGE_BITS)?;
+        page[slot as usize % PAGE_SLOTS].as_mut()
     }
 
-    /// Closes the socket in `slot`.
-    pub(super) fn remove(&mut self, slot: u32) {
-        self.unsent.remove(&slot);
-        if let Some(page) = self.pages.get_mut(slot as usize >> PAGE_BITS) {
-            // Closing the descriptor also takes it out of the poller.
-            page[slot as usize % PAGE_SLOTS] = None;
-        }
-    }
-
-    /// Reads once into `buffer`.
-    pub(super) fn receive(&mut self, slot: u32, buffer: &mut [u8]) -> Received {
+    /// Reads once into `buffer`. `session_open` bounds what a cut TLS record may keep.
+    pub(super) fn receive(&mut self, slot: u32, buffer: &mut [u8], session_open: bool) -> Received {
         let Some(stream) = self.stream(slot) else { return Received::Empty };
-        match stream.read(buffer) {
-            Ok(0) => Received::Closed,
-            Ok(count) => {
-                self.counters.bytes_in += count as u64;
-                Received::Bytes(count)
+        let count = match stream.read(buffer) {
+            Ok(0) => return Received::Closed,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Empty,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Received::Empty,
+            Err(_) => return Received::Closed,
+        };
+        self.counters.bytes_in += count as u64;
+        if self.tls_pages.is_empty() || self.tls_session(slot).is_none() {
+            return Received::Bytes(count);
+        }
+        self.open_records(slot, &mut buffer[..count], session_open)
+    }
+
+    fn open_records(&mut self, slot: u32, bytes: &mut [u8], session_open: bool) -> Received {
+        let count = bytes.len();
+        let mut plain = std::mem::take(&mut self.plain);
+        let mut sealed = std::mem::take(&mut self.sealed);
+        plain.clear();
+        sealed.clear();
+        let tls = self.tls_session(slot).expect("looked up by the caller");
+        let fed = tls.feed(bytes, &mut plain, &mut sealed, session_open);
+        let sent = self.send_raw(slot, &sealed);
+        self.plain = plain;
+        self.sealed = sealed;
+        match fed {
+            Ok(fed) if sent => {
+                self.counters.tls_handshakes += u64::from(fed.secured);
+                self.fed = fed;
+                Received::Sealed(count)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Empty,
-            Err(error) if error.kind() == ErrorKind::Interrupted => Received::Empty,
-            Err(_) => Received::Closed,
+            Ok(_) => Received::Closed,
+            Err(error) => {
+                self.counters.tls_errors += 1;
+                tracing::debug!(event = "tls_broken", %error);
+                Received::Closed
+            }
         }
     }
 
-    /// Sends `bytes`; what the kernel does not take is kept. `false` when the connection is broken
-    /// or the peer has left too much unread.
-    pub(super) fn send(&mut self, registry: &Registry, slot: u32, bytes: &[u8]) -> bool {
+    /// What the last [`Received::Sealed`] brought; give its buffer back by [`Sockets::put_back`].
+    pub(super) fn take_opened(&mut self) -> Opened {
+        let Fed { secured, ended, cut } = std::mem::take(&mut self.fed);
+        Opened { plain: std::mem::take(&mut self.plain), secured, cut, ended }
+    }
+
+    /// The buffer of an [`Opened`] is the thread's again.
+    pub(super) fn put_back(&mut self, plain: Vec<u8>) {
+        self.plain = plain;
+    }
+
+    /// Gives back what a burst made large. Called about once a second.
+    pub(super) fn shrink(&mut self) {
+        for buffer in [&mut self.plain, &mut self.sealed] {
+            if buffer.capacity() > BUFFER_BYTES_KEPT {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Sends bytes as they are; what the kernel does not take is kept.
+    fn send_raw(&mut self, slot: u32, bytes: &[u8]) -> bool {
         if bytes.is_empty() {
             return true;
         }
         if !self.unsent.is_empty() && self.unsent.contains_key(&slot) {
-            return self.keep(registry, slot, bytes);
+            return self.keep(slot, bytes);
         }
         let Some(stream) = self.stream(slot) else { return true };
         match stream.write(bytes) {
             Ok(count) => {
                 self.counters.bytes_out += count as u64;
-                count == bytes.len() || self.keep(registry, slot, &bytes[count..])
+                count == bytes.len() || self.keep(slot, &bytes[count..])
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.keep(registry, slot, bytes),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.keep(slot, bytes),
             Err(_) => false,
         }
     }
 
-    fn keep(&mut self, registry: &Registry, slot: u32, bytes: &[u8]) -> bool {
+    fn keep(&mut self, slot: u32, bytes: &[u8]) -> bool {
         let unsent = self.unsent.entry(slot).or_default();
         let first = unsent.is_empty();
         if unsent.len() + bytes.len() > UNSENT_BYTES_MAX {
@@ -125,12 +212,11 @@ impl Sockets {
             return false;
         }
         unsent.extend_from_slice(bytes);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        !first || self.watch(registry, slot, interest)
+        !first || self.watch(slot, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// The socket takes bytes again. `false` when the connection is broken.
-    pub(super) fn flush(&mut self, registry: &Registry, slot: u32) -> bool {
+    pub(super) fn flush(&mut self, slot: u32) -> bool {
         let Some(mut unsent) = self.unsent.remove(&slot) else { return true };
         let Some(stream) = self.stream(slot) else { return true };
         let mut sent = 0;
@@ -146,7 +232,7 @@ impl Sockets {
         self.counters.bytes_out += sent as u64;
         unsent.drain(..sent);
         if unsent.is_empty() {
-            return self.watch(registry, slot, Interest::READABLE);
+            return self.watch(slot, Interest::READABLE);
         }
         self.unsent.insert(slot, unsent);
         true
@@ -154,17 +240,68 @@ impl Sockets {
 
     /// Asks the poller to say again what it said already: there is more to read. `false` when the
     /// connection is broken.
-    pub(super) fn rearm(&mut self, registry: &Registry, slot: u32) -> bool {
+    pub(super) fn rearm(&mut self, slot: u32) -> bool {
         let interest = if self.unsent.contains_key(&slot) {
             Interest::READABLE | Interest::WRITABLE
         } else {
             Interest::READABLE
         };
-        self.watch(registry, slot, interest)
+        self.watch(slot, interest)
     }
 
-    fn watch(&mut self, registry: &Registry, slot: u32, interest: Interest) -> bool {
-        let Some(stream) = self.stream(slot) else { return true };
-        registry.reregister(stream, Token(slot as usize), interest).is_ok()
+    fn watch(&mut self, slot: u32, interest: Interest) -> bool {
+        let Some(page) = self.pages.get_mut(slot as usize >> PAGE_BITS) else { return true };
+        let Some(stream) = page[slot as usize % PAGE_SLOTS].as_mut() else { return true };
+        self.registry.reregister(stream, Token(slot as usize), interest).is_ok()
     }
+}
+
+impl Carrier for Sockets {
+    fn is_live(&mut self, slot: u32) -> bool {
+        self.stream(slot).is_some()
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if bytes.is_empty() {
+            return true;
+        }
+        if self.tls_pages.is_empty() || self.tls_session(slot).is_none() {
+            return self.send_raw(slot, bytes);
+        }
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        let tls = self.tls_session(slot).expect("looked up above");
+        let result = tls.seal(bytes, &mut sealed);
+        let sent = result.is_ok() && self.send_raw(slot, &sealed);
+        self.sealed = sealed;
+        sent
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let page = self.tls_pages.get_mut(slot as usize >> PAGE_BITS);
+        let tls = page.and_then(|page| page[slot as usize % PAGE_SLOTS].take());
+        if let Some(mut tls) = tls
+            && tls.is_secured()
+        {
+            let mut farewell = Vec::new();
+            // A peer that is gone needs no goodbye.
+            if tls.close(&mut farewell).is_ok() {
+                self.send_raw(slot, &farewell);
+            }
+        }
+        self.unsent.remove(&slot);
+        if let Some(page) = self.pages.get_mut(slot as usize >> PAGE_BITS) {
+            // Closing the descriptor also takes it out of the poller.
+            page[slot as usize % PAGE_SLOTS] = None;
+        }
+    }
+}
+
+/// The place of `slot`, whose page is made when it is the first there.
+fn place<T>(pages: &mut Vec<Box<[Option<T>]>>, slot: u32) -> &mut Option<T> {
+    let page = slot as usize >> PAGE_BITS;
+    while pages.len() <= page {
+        pages.push((0..PAGE_SLOTS).map(|_| None).collect());
+    }
+    &mut pages[page][slot as usize % PAGE_SLOTS]
 }

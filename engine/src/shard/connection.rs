@@ -13,7 +13,9 @@ pub(super) const NONE: u32 = u32::MAX;
 pub enum State {
     /// The slot is unused.
     Free,
-    /// Connected; HELLO has not come yet.
+    /// Connected; what carries the frames (TLS, QUIC) is still being agreed on.
+    Securing,
+    /// HELLO has not come yet.
     Greeting,
     /// HELLO came; its token is being checked.
     Checking,
@@ -28,7 +30,10 @@ pub enum State {
 impl State {
     /// Every allowed step, as a table (wire.md 1). Anything else is a bug of ours.
     const STEPS: &'static [(Self, Self)] = &[
+        (Self::Free, Self::Securing),
         (Self::Free, Self::Greeting),
+        (Self::Securing, Self::Greeting),
+        (Self::Securing, Self::Closing),
         (Self::Greeting, Self::Checking),
         (Self::Greeting, Self::Closing),
         (Self::Checking, Self::Open),

@@ -46,7 +46,10 @@ impl ShardEngine {
             if self.table.slot(slot).state() == State::Open {
                 self.ask_to_leave(now, slot);
                 credit -= 1_000_000;
-            } else if matches!(self.table.slot(slot).state(), State::Greeting | State::Checking) {
+            } else if matches!(
+                self.table.slot(slot).state(),
+                State::Securing | State::Greeting | State::Checking
+            ) {
                 self.begin_close(slot);
             }
             slot += 1;

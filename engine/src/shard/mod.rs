@@ -62,6 +62,8 @@ pub struct Settings {
     pub heartbeat_ms_min: u32,
     /// Silence after which a connection is closed, ms.
     pub heartbeat_ms_max: u32,
+    /// Time for the transport's handshake, ms.
+    pub handshake_ms_max: u32,
     /// Time for HELLO, ms.
     pub greeting_ms_max: u32,
     /// Time for a whole frame, ms.
@@ -205,19 +207,56 @@ impl ShardEngine {
         self.effects.pop_front()
     }
 
-    /// A socket was accepted. `None` when the thread holds as many as it may: close it.
-    pub fn handle_accepted(&mut self, now: Timestamp) -> Option<ConnectionId> {
+    /// A connection was accepted, `secured` when frames may come at once and not only after a
+    /// handshake of its transport. `None` when the thread holds as many as it may: close it.
+    pub fn handle_accepted(&mut self, now: Timestamp, secured: bool) -> Option<ConnectionId> {
         let Some(slot) = self.table.take() else {
             self.counters.refused_full += 1;
             return None;
         };
         self.counters.accepted += 1;
-        let tick = wheel::tick_after(now, self.settings.greeting_ms_max);
+        let (state, ms_max) = if secured {
+            (State::Greeting, self.settings.greeting_ms_max)
+        } else {
+            (State::Securing, self.settings.handshake_ms_max)
+        };
+        let tick = wheel::tick_after(now, ms_max);
         let connection = self.table.slot_mut(slot);
-        connection.become_state(State::Greeting);
+        connection.become_state(state);
         connection.heard_tick = wheel::tick_of(now);
         self.wheel.link(&mut self.table, slot, tick);
         Some(self.id(slot))
+    }
+
+    /// The transport's handshake in `slot` is done: HELLO's deadline begins.
+    pub fn handle_secured(&mut self, now: Timestamp, slot: u32) {
+        let connection = self.table.slot_mut(slot);
+        if connection.state() != State::Securing {
+            return;
+        }
+        connection.become_state(State::Greeting);
+        let tick = wheel::tick_after(now, self.settings.greeting_ms_max);
+        self.wheel.unlink(&mut self.table, slot);
+        self.wheel.link(&mut self.table, slot, tick);
+    }
+
+    /// Whether the transport of `slot` holds the start of a record whose end has not come. It has
+    /// the deadline of a frame that is cut: nobody keeps our memory by stopping in mid-record.
+    pub fn handle_cut(&mut self, now: Timestamp, slot: u32, cut: bool) {
+        let partial = self.table.slot(slot).partial;
+        if cut && partial == NONE {
+            self.keep_partial(now, slot, Vec::new());
+        } else if !cut && self.partials.look(partial).is_some_and(|kept| kept.bytes.is_empty()) {
+            self.partials.take(partial);
+            self.table.slot_mut(slot).partial = NONE;
+        }
+    }
+
+    /// Whether the session in `slot` is open: its peer is known.
+    #[must_use]
+    pub fn is_open(&self, slot: u32) -> bool {
+        slot < self.table.slots()
+            && matches!(self.table.slot(slot).state(), State::Open | State::Leaving)
     }
 
     /// The socket in `slot` is closed, by either side; the slot is free afterwards.
@@ -392,7 +431,9 @@ fn lacking_bytes(bytes: &[u8]) -> usize {
 /// What a frame may carry in this state.
 const fn payload_bytes_max(state: State) -> usize {
     match state {
-        State::Free | State::Greeting | State::Checking => GREETING_PAYLOAD_BYTES_MAX,
+        State::Free | State::Securing | State::Greeting | State::Checking => {
+            GREETING_PAYLOAD_BYTES_MAX
+        }
         State::Open | State::Leaving | State::Closing => CLIENT_PAYLOAD_BYTES_MAX,
     }
 }

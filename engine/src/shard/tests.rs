@@ -46,6 +46,7 @@ impl World {
             mac_key: mac_key(),
             heartbeat_ms_min: 1_000,
             heartbeat_ms_max: 60_000,
+            handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
             return_ms: (1_000, 2_000),
@@ -53,7 +54,7 @@ impl World {
         };
         let now = at(1_000_000);
         let mut engine = ShardEngine::new(settings, now);
-        let connection = engine.handle_accepted(now).expect("room");
+        let connection = engine.handle_accepted(now, true).expect("room");
         let surroundings = Surroundings {
             gate: GateView::default(),
             wall: WallTime(5),
@@ -388,7 +389,7 @@ fn a_reused_slot_gets_nothing_that_was_meant_for_its_predecessor() {
     let mut world = World::open();
     let old = world.connection;
     assert_eq!(world.engine.handle_closed(old.slot), Some((old, Some(USER))));
-    let new = world.engine.handle_accepted(world.now).expect("room");
+    let new = world.engine.handle_accepted(world.now, true).expect("room");
     assert_eq!(new.slot, old.slot);
     let mut out = Vec::new();
     world.engine.handle_replaced(old, &mut out);
@@ -400,7 +401,7 @@ fn a_reused_slot_gets_nothing_that_was_meant_for_its_predecessor() {
 fn a_drain_asks_everybody_at_its_rate() {
     let mut world = World::open();
     for user in 0..99 {
-        world.connection = world.engine.handle_accepted(world.now).expect("room");
+        world.connection = world.engine.handle_accepted(world.now, true).expect("room");
         world.greet(None);
         world.believe(UserId(1_000 + user));
     }

@@ -48,6 +48,11 @@ impl ShardEngine {
                 self.effects.push_back(Effect::Send { connection, bytes });
                 self.begin_close(slot);
             }
+            // An ERROR frame would be no part of a handshake.
+            State::Securing => {
+                self.counters.timed_out += 1;
+                self.begin_close(slot);
+            }
             State::Leaving => self.begin_close(slot),
             State::Closing | State::Free => {}
         }
@@ -62,7 +67,7 @@ impl ShardEngine {
         };
         let silence = match connection.state() {
             // HELLO has one deadline, however many bytes trickle in before it.
-            State::Greeting | State::Leaving | State::Closing | State::Free => {
+            State::Securing | State::Greeting | State::Leaving | State::Closing | State::Free => {
                 return connection.timer_tick;
             }
             State::Checking => after(connection.heard_tick, self.settings.frame_ms_max),

@@ -1,35 +1,42 @@
 //! The start-up order of a node, its threads, and their end. Reads like the sequence it is.
 
+mod ports;
+mod wiring;
+
+use self::{
+    ports::Addresses,
+    wiring::{agent_sinks, start_spool_and_agent, vet_ms_max},
+};
 use crate::{
-    agent_link::{self, AgentHandle, AgentSinks},
+    agent_link::AgentHandle,
     clock::Clock,
     config::Config,
     control::{self, Control},
     crypto::{self, CryptoContext, TokenKeys},
     files,
     gate::Gate,
-    inbox::{Inbox, inbox},
     issuer_thread::{self, IssuerContext},
-    messages::{ToCrypto, ToIssuer, ToShard, ToSpool},
+    messages::{ToCrypto, ToIssuer, ToShard},
     money_disk::{MoneyDisk, ToMoneyDisk},
     node::{Node, Shards},
     recovery::{self, Recovered},
     registry::Registry,
     seed_shard::SeedShard,
-    shard::{self, Ports, Shard, ShardContext},
-    spool::{self, AgentOut, SpoolHandle},
+    sessions::SessionContext,
+    shard::{Ports, Shard},
+    spool::SpoolHandle,
     state_dir::{EPOCH_LOCAL, StateDir},
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
+    tls::TlsSettings,
 };
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
-use mio::{Poll, Waker, net::TcpListener};
 use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU32},
         mpsc::{SyncSender, sync_channel},
     },
@@ -44,8 +51,6 @@ use yao_protocol::{
     seed_file::ShardKey,
 };
 
-/// Messages that may wait for a shard thread.
-const SHARD_QUEUE: usize = 65_536;
 /// Candidates that may wait for the issuer; beyond it shakes are answered "busy".
 const ISSUER_QUEUE: usize = 65_536;
 /// Journal records that may wait for the disk; beyond it issuing rests.
@@ -56,6 +61,7 @@ const CRYPTO_QUEUE: usize = 32_768;
 /// What is checked before anything starts.
 struct Checked {
     tokens: TokenKeys,
+    tls: TlsSettings,
     manifest: Manifest,
     shard_key: ShardKey,
     seed: SeedShard,
@@ -66,6 +72,10 @@ struct Checked {
 /// Reads and verifies every file the configuration names.
 fn check_files(config: &Config) -> Result<Checked> {
     let tokens = TokenKeys::load(&config.identity.jwks, &config.identity.audience)?;
+    let tls = TlsSettings::default();
+    if let Some(config) = &config.tls {
+        tls.put_in_force(tls.prepare(config)?);
+    }
     let keys = files::key_set(&config.node.keys)?;
     let shard_key = files::shard_key(&config.shard.key)?;
     let campaign = shard_key.campaign;
@@ -73,7 +83,7 @@ fn check_files(config: &Config) -> Result<Checked> {
     let campaign_key = keys.campaign(campaign).context("the manifest was checked by it")?;
     let seed = SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
     let schedule = files::schedule(&config.shard.schedule, campaign)?;
-    Ok(Checked { tokens, manifest, shard_key, seed, keys, schedule })
+    Ok(Checked { tokens, tls, manifest, shard_key, seed, keys, schedule })
 }
 
 /// `yao-access check-config`: everything a start would read, and nothing that it would change.
@@ -138,7 +148,8 @@ pub fn run(config: Config, config_path: &Path) -> Result<bool> {
         clock,
     });
     let recovered = recovery::recover(&node, &state, header)?;
-    let parts = Parts::start(config, node, &state, checked.seed, checked.tokens, recovered)?;
+    let parts =
+        Parts::start(config, node, &state, checked.seed, checked.tokens, checked.tls, recovered)?;
     let all_left = parts.serve(checked.schedule, config_path)?;
     drop(lock);
     Ok(all_left)
@@ -149,7 +160,8 @@ struct Parts {
     config: Config,
     node: Arc<Node>,
     shards: Shards,
-    addresses: Vec<SocketAddr>,
+    addresses: Addresses,
+    tls: TlsSettings,
     registry: Arc<Registry>,
     issuer: SyncSender<ToIssuer>,
     issuer_status: Arc<ArcSwap<issuer_thread::IssuerStatus>>,
@@ -175,11 +187,12 @@ impl Parts {
         state: &StateDir,
         seed: SeedShard,
         tokens: TokenKeys,
+        tls: TlsSettings,
         recovered: Recovered,
     ) -> Result<Self> {
         let admin = admin_listener(config.admin.listen)?;
-        let thread_count = shard_thread_count(&config);
-        let (ports, addresses, shards) = open_ports(&config, thread_count)?;
+        let opened = ports::open(&config, &tls)?;
+        let (addresses, shards) = (opened.addresses, Shards::new(opened.outlets));
         let (issuer, issuer_queue) = sync_channel(ISSUER_QUEUE);
         let (disk, disk_queue) = sync_channel(DISK_QUEUE);
         let policy: Arc<ArcSwap<Policy>> = Arc::default();
@@ -225,6 +238,7 @@ impl Parts {
             node,
             shards,
             addresses,
+            tls,
             issuer,
             issuer_status,
             disk,
@@ -235,7 +249,7 @@ impl Parts {
             admin,
         };
         let crypto = parts.start_crypto()?;
-        parts.start_shards(ports, &gate, &crypto, &policy)?;
+        parts.start_shards(opened.shards, &gate, &crypto, &policy)?;
         Ok(parts)
     }
 
@@ -275,7 +289,7 @@ impl Parts {
             let number = u16::try_from(number).expect("at most 256 threads");
             let counters = Arc::<ShardCounters>::default();
             self.shard_counters.push(Arc::clone(&counters));
-            let context = ShardContext {
+            let context = SessionContext {
                 node: Arc::clone(&self.node),
                 gate: Arc::clone(gate),
                 registry: Arc::clone(&self.registry),
@@ -312,6 +326,7 @@ impl Parts {
             spool: Arc::clone(&self.spool.counters),
             agent: self.agent.clone(),
             tokens: self.tokens,
+            tls: self.tls,
             refusing: self.refusing,
             schedule: ArcSwap::new(schedule),
             started: self.node.clock.now(),
@@ -322,8 +337,13 @@ impl Parts {
             shake_interval_ms: self.shake_interval_ms,
             config: ArcSwap::from_pointee(self.config),
         });
-        let tcp: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        let ready = serde_json::json!({ "tcp": tcp, "admin": admin_address.to_string() });
+        let text = |addresses: &[SocketAddr]| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        let Addresses { tcp, tls } = &self.addresses;
+        let ready = serde_json::json!({
+            "tcp": text(tcp), "tls": text(tls), "admin": admin_address.to_string()
+        });
         let all_left = control::run(&control, self.admin, || announce(&ready))?;
 
         for number in 0..self.shards.count() {
@@ -355,18 +375,10 @@ fn announce(ready: &serde_json::Value) {
     println!("ready {ready}");
 }
 
-fn shard_thread_count(config: &Config) -> u16 {
-    if config.listen.threads > 0 {
-        return config.listen.threads;
-    }
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cores.min(256)).expect("bounded just now")
-}
-
 /// Runs a shard thread; a panic closes its connections and starts it again.
-fn shard_thread(context: &ShardContext, mut settings: Settings, mut ports: Ports) {
+fn shard_thread(context: &SessionContext, mut settings: Settings, mut ports: Ports) {
     loop {
-        let body = || Shard::new(context, settings.clone(), &mut ports).run();
+        let body = || Shard::new(context, settings.clone(), &mut ports)?.run();
         match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => tracing::error!(event = "shard_poller_failed", %error),
@@ -404,6 +416,7 @@ fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) 
         mac_key: node.mac_key.clone(),
         heartbeat_ms_min: session.heartbeat_ms_min,
         heartbeat_ms_max: session.heartbeat_ms_max,
+        handshake_ms_max: session.handshake_ms_max,
         greeting_ms_max: session.greeting_ms_max,
         frame_ms_max: session.frame_ms_max,
         return_ms: (config.drain.return_ms_min, config.drain.return_ms_jitter),
@@ -419,116 +432,10 @@ fn admin_listener(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// A poller, an inbox and the listeners for every shard thread.
-fn open_ports(config: &Config, threads: u16) -> Result<(Vec<Ports>, Vec<SocketAddr>, Shards)> {
-    // Port 0 is settled by the first thread; the others share what it got.
-    let mut addresses = config.listen.tcp.clone();
-    let mut parts: Vec<(Poll, Inbox<ToShard>, Vec<TcpListener>)> = Vec::new();
-    let mut outlets = Vec::new();
-    for thread in 0..threads {
-        let mut listeners = Vec::new();
-        for address in &mut addresses {
-            if thread == 0 && address.port() != 0 {
-                refuse_busy_port(*address)?;
-            }
-            let listener = shard::listen(*address).with_context(|| {
-                format!("cannot listen on {address} for listen.tcp; is another process there?")
-            })?;
-            *address = listener.local_addr()?;
-            listeners.push(listener);
-        }
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), shard::WAKE)?;
-        let (outlet, queue) = inbox(SHARD_QUEUE, waker);
-        outlets.push(outlet);
-        parts.push((poll, queue, listeners));
-    }
-    let ports: std::io::Result<Vec<Ports>> =
-        parts.into_iter().map(|(poll, queue, own)| Ports::new(poll, queue, own)).collect();
-    Ok((ports?, addresses, Shards::new(outlets)))
-}
-
-/// SO_REUSEPORT would let two nodes share a port, each getting half of the clients: a plain bind
-/// notices the other one first.
-fn refuse_busy_port(address: SocketAddr) -> Result<()> {
-    std::net::TcpListener::bind(address)
-        .map(drop)
-        .with_context(|| format!("cannot listen on {address} for listen.tcp"))
-}
-
 /// Starts the two threads that decide and write money.
 fn start_money(
     issue: impl FnOnce() + Send + 'static,
     write: impl FnOnce() + Send + 'static,
 ) -> Result<[JoinHandle<()>; 2]> {
     Ok([money_thread("yao-issuer", issue)?, money_thread("yao-money-disk", write)?])
-}
-
-/// Starts the spool and the link to the agent, if there shall be one, and makes them known to each
-/// other.
-fn start_spool_and_agent(
-    config: &Config,
-    node: &Arc<Node>,
-    shards: &Shards,
-    state: &StateDir,
-    sinks: impl FnOnce(&SpoolHandle) -> AgentSinks,
-) -> Result<(SpoolHandle, Option<AgentHandle>)> {
-    let slot: Arc<OnceLock<AgentHandle>> = Arc::default();
-    let out = agent_out(&slot, vet_ms_max(config));
-    let spool = spool::start(Arc::clone(node), shards.clone(), &config.spool, &state.spool(), out)?;
-    let Some(agent) = &config.agent else { return Ok((spool, None)) };
-    let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks(&spool))?;
-    // The slot is empty: this is the only place that fills it.
-    slot.set(handle.clone()).ok();
-    Ok((spool, Some(handle)))
-}
-
-/// How long a verdict of the agent is waited for, ms; without an agent nobody is asked.
-fn vet_ms_max(config: &Config) -> u32 {
-    config.agent.as_ref().map_or(0, |agent| agent.vet_ms_max)
-}
-
-fn agent_out(slot: &Arc<OnceLock<AgentHandle>>, vet_ms_max: u32) -> AgentOut {
-    let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
-    AgentOut {
-        vet_ms_max,
-        vet: Box::new(move |vet| for_vets.get().is_some_and(|agent| agent.vet(vet))),
-        deliver: Box::new(move |request_id, batch| {
-            for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))
-        }),
-    }
-}
-
-/// Where the agent's words go. A full queue drops a verdict: its call times out and counts as yes.
-fn agent_sinks(
-    issuer: &SyncSender<ToIssuer>,
-    spool: &SyncSender<ToSpool>,
-    policy: &Arc<ArcSwap<Policy>>,
-) -> AgentSinks {
-    let (wins, available_issuer, changed) = (issuer.clone(), issuer.clone(), issuer.clone());
-    let (opens, available_spool) = (spool.clone(), spool.clone());
-    let (delivered, undelivered) = (spool.clone(), spool.clone());
-    let current = Arc::clone(policy);
-    AgentSinks {
-        win_verdict: Box::new(move |call, allowed| {
-            wins.try_send(ToIssuer::Verdict { call, allowed }).ok();
-        }),
-        open_verdict: Box::new(move |call, allowed| {
-            opens.try_send(ToSpool::Verdict { call, allowed }).ok();
-        }),
-        delivered: Box::new(move |request_id, answer| {
-            delivered.send(ToSpool::Delivered { request_id, answer }).ok();
-        }),
-        undelivered: Box::new(move |request_id, retry_after_ms| {
-            undelivered.send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
-        }),
-        available: Box::new(move |available| {
-            available_issuer.send(ToIssuer::AgentAvailable(available)).ok();
-            available_spool.send(ToSpool::AgentAvailable(available)).ok();
-        }),
-        policy: Arc::clone(policy),
-        policy_changed: Box::new(move || {
-            changed.send(ToIssuer::Policy(current.load_full())).ok();
-        }),
-    }
 }

@@ -1,83 +1,14 @@
-//! What a socket's readiness means, and doing what the engine asks for.
+//! Doing what the engine asks for.
 
-use super::{Shard, sockets::Received};
+use super::{Carrier, Sessions};
 use crate::messages::{ToCrypto, ToIssuer, ToShard};
-use mio::event::Event;
 use yao_engine::{
-    ConnectionId, Timestamp,
+    ConnectionId,
     shard::{CandidateShake, Effect, Surroundings},
 };
 use yao_protocol::client::NoWinReason;
 
-/// Full buffers read from one socket before the others have their turn.
-const READS_MAX: u32 = 8;
-
-impl Shard<'_> {
-    pub(super) fn on_socket(
-        &mut self,
-        now: Timestamp,
-        surroundings: &Surroundings,
-        number: usize,
-        event: &Event,
-        buffer: &mut [u8],
-    ) {
-        let Ok(slot) = u32::try_from(number) else { return };
-        if event.is_writable() && !self.sockets.flush(self.ports.poll.registry(), slot) {
-            self.drop_connection(slot);
-            return;
-        }
-        // A peer that closed its side may still have bytes in the buffer: read to the end.
-        let to_the_end = event.is_read_closed() || event.is_error();
-        if event.is_readable() || to_the_end {
-            self.read_socket(now, surroundings, slot, to_the_end, buffer);
-        }
-    }
-
-    fn read_socket(
-        &mut self,
-        now: Timestamp,
-        surroundings: &Surroundings,
-        slot: u32,
-        to_the_end: bool,
-        buffer: &mut [u8],
-    ) {
-        let mut out = std::mem::take(&mut self.out);
-        // The gate may have changed since the batch of events began: each socket reads it anew.
-        let mut surroundings = *surroundings;
-        // A peer that sends faster than it is read must not keep the thread from all others.
-        for round in 1.. {
-            if round > READS_MAX && !to_the_end {
-                if !self.sockets.rearm(self.ports.poll.registry(), slot) {
-                    self.drop_connection(slot);
-                }
-                break;
-            }
-            match self.sockets.receive(slot, buffer) {
-                Received::Bytes(count) => {
-                    out.clear();
-                    surroundings.gate = self.context.gate.view();
-                    let bytes = &buffer[..count];
-                    let more =
-                        self.engine.handle_received(now, &surroundings, slot, bytes, &mut out);
-                    let sent = self.sockets.send(self.ports.poll.registry(), slot, &out);
-                    self.do_effects(&surroundings);
-                    if !sent {
-                        self.drop_connection(slot);
-                    }
-                    if !more || !sent || (count < buffer.len() && !to_the_end) {
-                        break;
-                    }
-                }
-                Received::Empty => break,
-                Received::Closed => {
-                    self.drop_connection(slot);
-                    break;
-                }
-            }
-        }
-        self.out = out;
-    }
-
+impl<C: Carrier> Sessions<'_, C> {
     /// Does everything the engine asks for.
     pub(super) fn do_effects(&mut self, surroundings: &Surroundings) {
         while let Some(effect) = self.engine.poll_effect() {
@@ -162,7 +93,7 @@ impl Shard<'_> {
         if bytes.is_empty() || !self.engine.is_live(connection) {
             return;
         }
-        if !self.sockets.send(self.ports.poll.registry(), connection.slot, bytes) {
+        if !self.carrier.send(connection.slot, bytes) {
             self.drop_connection(connection.slot);
         }
     }
@@ -175,11 +106,11 @@ impl Shard<'_> {
     }
 
     /// The connection in `slot` is over, whoever ended it.
-    fn drop_connection(&mut self, slot: u32) {
-        if !self.sockets.is_live(slot) {
+    pub(crate) fn drop_connection(&mut self, slot: u32) {
+        if !self.carrier.is_live(slot) {
             return;
         }
-        self.sockets.remove(slot);
+        self.carrier.remove(slot);
         if let Some((connection, user)) = self.engine.handle_closed(slot)
             && let Some(user) = user
         {

@@ -1,0 +1,83 @@
+//! Ties the agent link to the issuer and the spool, which know nothing of each other.
+
+use crate::{
+    agent_link::{self, AgentHandle, AgentSinks},
+    config::Config,
+    messages::{ToIssuer, ToSpool},
+    node::{Node, Shards},
+    spool::{self, AgentOut, SpoolHandle},
+    state_dir::StateDir,
+};
+use anyhow::Result;
+use arc_swap::ArcSwap;
+use std::sync::{Arc, OnceLock, mpsc::SyncSender};
+use yao_protocol::policy::Policy;
+
+/// Starts the spool and the link to the agent, if there shall be one, and makes them known to each
+/// other.
+pub(super) fn start_spool_and_agent(
+    config: &Config,
+    node: &Arc<Node>,
+    shards: &Shards,
+    state: &StateDir,
+    sinks: impl FnOnce(&SpoolHandle) -> AgentSinks,
+) -> Result<(SpoolHandle, Option<AgentHandle>)> {
+    let slot: Arc<OnceLock<AgentHandle>> = Arc::default();
+    let out = agent_out(&slot, vet_ms_max(config));
+    let spool = spool::start(Arc::clone(node), shards.clone(), &config.spool, &state.spool(), out)?;
+    let Some(agent) = &config.agent else { return Ok((spool, None)) };
+    let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks(&spool))?;
+    // The slot is empty: this is the only place that fills it.
+    slot.set(handle.clone()).ok();
+    Ok((spool, Some(handle)))
+}
+
+/// How long a verdict of the agent is waited for, ms; without an agent nobody is asked.
+pub(super) fn vet_ms_max(config: &Config) -> u32 {
+    config.agent.as_ref().map_or(0, |agent| agent.vet_ms_max)
+}
+
+fn agent_out(slot: &Arc<OnceLock<AgentHandle>>, vet_ms_max: u32) -> AgentOut {
+    let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
+    AgentOut {
+        vet_ms_max,
+        vet: Box::new(move |vet| for_vets.get().is_some_and(|agent| agent.vet(vet))),
+        deliver: Box::new(move |request_id, batch| {
+            for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))
+        }),
+    }
+}
+
+/// Where the agent's words go. A full queue drops a verdict: its call times out and counts as yes.
+pub(super) fn agent_sinks(
+    issuer: &SyncSender<ToIssuer>,
+    spool: &SyncSender<ToSpool>,
+    policy: &Arc<ArcSwap<Policy>>,
+) -> AgentSinks {
+    let (wins, available_issuer, changed) = (issuer.clone(), issuer.clone(), issuer.clone());
+    let (opens, available_spool) = (spool.clone(), spool.clone());
+    let (delivered, undelivered) = (spool.clone(), spool.clone());
+    let current = Arc::clone(policy);
+    AgentSinks {
+        win_verdict: Box::new(move |call, allowed| {
+            wins.try_send(ToIssuer::Verdict { call, allowed }).ok();
+        }),
+        open_verdict: Box::new(move |call, allowed| {
+            opens.try_send(ToSpool::Verdict { call, allowed }).ok();
+        }),
+        delivered: Box::new(move |request_id, answer| {
+            delivered.send(ToSpool::Delivered { request_id, answer }).ok();
+        }),
+        undelivered: Box::new(move |request_id, retry_after_ms| {
+            undelivered.send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
+        }),
+        available: Box::new(move |available| {
+            available_issuer.send(ToIssuer::AgentAvailable(available)).ok();
+            available_spool.send(ToSpool::AgentAvailable(available)).ok();
+        }),
+        policy: Arc::clone(policy),
+        policy_changed: Box::new(move || {
+            changed.send(ToIssuer::Policy(current.load_full())).ok();
+        }),
+    }
+}

@@ -1,0 +1,194 @@
+//! The sessions of one thread: the engine, what it may ask of the rest of the process, and whatever
+//! carries its bytes. TCP and TLS sockets (`shard`) and QUIC connections (`quic`) differ only in
+//! their [`Carrier`]; everything a session means is the engine's.
+
+mod effects;
+
+use crate::{
+    gate::Gate,
+    messages::{OpenReply, ToCrypto, ToIssuer, ToShard},
+    node::{Node, Shards},
+    registry::Registry,
+    telemetry::ShardCounters,
+};
+use arc_swap::{ArcSwap, Cache};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+    mpsc::SyncSender,
+};
+use yao_engine::{
+    Timestamp,
+    shard::{Settings, ShardEngine, Surroundings},
+};
+use yao_protocol::{client::NoWinReason, policy::Policy};
+
+/// The answers to one batch of frames rarely exceed this; a larger buffer is given back.
+const SEND_BYTES_KEPT: usize = 256 * 1024;
+
+/// What a thread of sessions shares with the rest of the process.
+#[derive(Clone, Debug)]
+pub struct SessionContext {
+    /// Who we are.
+    pub node: Arc<Node>,
+    /// The issuer's word.
+    pub gate: Arc<Gate>,
+    /// Users and their connections.
+    pub registry: Arc<Registry>,
+    /// All threads of sessions, for replaced connections.
+    pub shards: Shards,
+    /// The issuer's queue.
+    pub issuer: SyncSender<ToIssuer>,
+    /// The crypto threads' queues.
+    pub crypto: Vec<SyncSender<ToCrypto>>,
+    /// What the agent says.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
+    pub shake_interval_ms: Arc<AtomicU32>,
+    /// Where this thread's numbers are read by others.
+    pub counters: Arc<ShardCounters>,
+    /// Set when the node no longer takes new connections.
+    pub refusing: Arc<AtomicBool>,
+}
+
+/// What carries the bytes of a thread's sessions. Slots are the engine's.
+pub trait Carrier {
+    /// Whether something is in `slot`.
+    fn is_live(&mut self, slot: u32) -> bool;
+
+    /// Sends `bytes`, or keeps what cannot be sent yet. `false` when the connection is broken or
+    /// its peer has left too much unread: the caller then closes it.
+    fn send(&mut self, slot: u32, bytes: &[u8]) -> bool;
+
+    /// Closes what is in `slot`; what was sent before is still on its way.
+    fn remove(&mut self, slot: u32);
+}
+
+/// A thread's engine with its carrier. Dropping it closes its connections.
+pub struct Sessions<'a, C> {
+    pub(crate) context: &'a SessionContext,
+    pub(crate) engine: ShardEngine,
+    pub(crate) carrier: C,
+    policy: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
+    /// Answers to the connection being handled.
+    out: Vec<u8>,
+}
+
+impl<'a, C: Carrier> Sessions<'a, C> {
+    /// No sessions yet.
+    pub(crate) fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
+        Self {
+            engine: ShardEngine::new(settings, context.node.clock.now()),
+            policy: Cache::new(Arc::clone(&context.policy)),
+            out: Vec::new(),
+            carrier,
+            context,
+        }
+    }
+
+    /// What the engine must know at this moment; read once per batch of events.
+    pub(crate) fn surroundings(&mut self, now: Timestamp) -> Surroundings {
+        let policy = self.policy.load();
+        Surroundings {
+            gate: self.context.gate.view(),
+            wall: self.context.node.clock.anchor().wall(now),
+            shake_interval_ms: policy
+                .shake_interval_ms
+                .unwrap_or_else(|| self.context.shake_interval_ms.load(Ordering::Relaxed)),
+            cue: policy.cue,
+            tier: 0,
+        }
+    }
+
+    /// Bytes of the session in `slot` arrived. Answers them; returns whether more should be read.
+    pub(crate) fn received(
+        &mut self,
+        now: Timestamp,
+        surroundings: &mut Surroundings,
+        slot: u32,
+        bytes: &[u8],
+    ) -> bool {
+        // The gate may have changed since the batch of events began: each read sees it anew.
+        surroundings.gate = self.context.gate.view();
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let more = self.engine.handle_received(now, surroundings, slot, bytes, &mut out);
+        let sent = self.carrier.send(slot, &out);
+        self.out = out;
+        self.do_effects(surroundings);
+        if !sent {
+            self.drop_connection(slot);
+        }
+        more && sent
+    }
+
+    /// Fires the engine's timers.
+    pub(crate) fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
+        self.engine.handle_time(now);
+        self.do_effects(surroundings);
+    }
+
+    /// Gives back what a burst made large. Called about once a second.
+    pub(crate) fn shrink(&mut self) {
+        if self.out.capacity() > SEND_BYTES_KEPT {
+            self.out = Vec::new();
+        }
+    }
+
+    /// Does what another thread says; `false` when this thread shall end.
+    pub(crate) fn on_message(&mut self, now: Timestamp, message: ToShard) -> bool {
+        let surroundings = self.surroundings(now);
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let connection = match message {
+            ToShard::TokenChecked { connection, identity } => {
+                self.engine.handle_token(&surroundings, connection, identity, &mut out);
+                Some(connection)
+            }
+            ToShard::Won { connection, request_id, win } => {
+                self.engine.handle_won(connection, request_id, &win.0, &win.1, &mut out);
+                Some(connection)
+            }
+            ToShard::Lost { connection, request_id, shake } => {
+                let reason = NoWinReason::NoneDue;
+                self.engine.handle_lost(
+                    &surroundings,
+                    connection,
+                    request_id,
+                    shake,
+                    reason,
+                    &mut out,
+                );
+                Some(connection)
+            }
+            ToShard::OpenDecided { connection, request_id, reply } => {
+                let reply = match &reply {
+                    OpenReply::Receipt(receipt) => Ok(&**receipt),
+                    OpenReply::Refused(refusal) => Err(*refusal),
+                };
+                self.engine.handle_open_decided(connection, request_id, reply, &mut out);
+                Some(connection)
+            }
+            ToShard::Replaced { connection } => {
+                self.engine.handle_replaced(connection, &mut out);
+                Some(connection)
+            }
+            ToShard::Drain { per_second } => {
+                self.engine.handle_drain(now, per_second);
+                None
+            }
+            ToShard::Stop => return false,
+        };
+        if let Some(connection) = connection {
+            self.send(connection, &out);
+        }
+        self.out = out;
+        self.do_effects(&surroundings);
+        true
+    }
+
+    /// Whether new connections are still taken.
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.context.refusing.load(Ordering::Relaxed)
+    }
+}

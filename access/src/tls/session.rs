@@ -1,0 +1,229 @@
+//! One TLS connection over rustls' unbuffered interface. It owns no buffer while it is idle: records
+//! are opened in the thread's receive buffer, and only one that is cut is kept.
+
+use rustls::{
+    ServerConfig,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+};
+use std::sync::Arc;
+
+/// The longest record of TLS 1.3: header, 2^14 bytes and what a suite may add (RFC 8446 5.2).
+const RECORD_BYTES_MAX: usize = 5 + 16_384 + 256;
+/// Before the session is open a peer may make us keep this much of a cut record.
+const GREETING_BYTES_MAX: usize = 4_096;
+/// What encryption adds to each record of at most 2^14 bytes, and room for a KeyUpdate before it.
+const SEALING_BYTES_MAX: usize = 64;
+
+/// Why a TLS connection is over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// The peer broke TLS; the alert that says so is in `out`.
+    #[error("TLS: {0}")]
+    Protocol(#[from] rustls::Error),
+    /// The peer makes us keep more than it may.
+    #[error("a cut TLS record of {0} bytes is more than a peer may leave here")]
+    TooLarge(usize),
+    /// rustls was asked for something out of order.
+    #[error("TLS state: {0}")]
+    State(&'static str),
+    /// So many records were sent under one key that nothing may follow.
+    #[error("the TLS key is used up")]
+    Exhausted,
+}
+
+/// What became of bytes that were fed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fed {
+    /// The handshake was completed by these bytes.
+    pub secured: bool,
+    /// The peer said that nothing follows.
+    pub ended: bool,
+    /// A record is cut: its rest must come in time.
+    pub cut: bool,
+}
+
+/// See the module.
+pub(crate) struct TlsSession {
+    connection: UnbufferedServerConnection,
+    /// The start of a record whose end has not come. Empty, and without memory, otherwise.
+    cut: Vec<u8>,
+    secured: bool,
+}
+
+impl std::fmt::Debug for TlsSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsSession").field("secured", &self.secured).finish_non_exhaustive()
+    }
+}
+
+impl TlsSession {
+    pub(crate) fn new(settings: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        let connection = UnbufferedServerConnection::new(settings)?;
+        Ok(Self { connection, cut: Vec::new(), secured: false })
+    }
+
+    /// Whether the handshake is done.
+    pub(crate) const fn is_secured(&self) -> bool {
+        self.secured
+    }
+
+    /// Takes `bytes` from the network, whatever the cut. Appends what the peer says to `plain` and
+    /// what must be sent to `out`, also when it fails: then that is the alert.
+    pub(crate) fn feed(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        session_open: bool,
+    ) -> Result<Fed, TlsError> {
+        let was_secured = self.secured;
+        let mut ended = false;
+        let mut kept = std::mem::take(&mut self.cut);
+        let rest = if kept.is_empty() {
+            let used = self.open_records(bytes, plain, out, &mut ended)?;
+            &bytes[used..]
+        } else {
+            kept.extend_from_slice(bytes);
+            let used = self.open_records(&mut kept, plain, out, &mut ended)?;
+            &kept[used..]
+        };
+        let limit = if session_open { RECORD_BYTES_MAX } else { GREETING_BYTES_MAX };
+        if rest.len() > limit {
+            return Err(TlsError::TooLarge(rest.len()));
+        }
+        self.cut = rest.to_vec();
+        Ok(Fed { secured: self.secured && !was_secured, ended, cut: !self.cut.is_empty() })
+    }
+
+    /// Works on whole records of `bytes`; returns how many bytes they took.
+    fn open_records(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        ended: &mut bool,
+    ) -> Result<usize, TlsError> {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } =
+                self.connection.process_tls_records(&mut bytes[used..]);
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.put_alert(out);
+                    return Err(error.into());
+                }
+            };
+            let mut done = false;
+            match state {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        plain.extend_from_slice(record.payload);
+                    }
+                }
+                ConnectionState::EncodeTlsData(mut data) => encode(out, |room| data.encode(room))?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::WriteTraffic(_) => {
+                    self.secured = true;
+                    done = true;
+                }
+                ConnectionState::BlockedHandshake => done = true,
+                ConnectionState::PeerClosed | ConnectionState::Closed => {
+                    *ended = true;
+                    done = true;
+                }
+                _ => return Err(TlsError::State("early data was never offered")),
+            }
+            used += discard;
+            if done {
+                return Ok(used);
+            }
+        }
+    }
+
+    /// After an error rustls may still have an alert for the peer.
+    fn put_alert(&mut self, out: &mut Vec<u8>) {
+        for _ in 0..2 {
+            match self.connection.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if encode(out, |room| data.encode(room)).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Seals `plain` and appends the records to `out`.
+    pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+        self.write(out, plain.len(), |traffic, room| traffic.encrypt(plain, room))
+    }
+
+    /// Appends the alert that nothing follows.
+    pub(crate) fn close(&mut self, out: &mut Vec<u8>) -> Result<(), TlsError> {
+        self.write(out, 0, |traffic, room| traffic.queue_close_notify(room))
+    }
+
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        plain_bytes: usize,
+        mut put: impl FnMut(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), TlsError> {
+        // A KeyUpdate that the peer asked for may have to go first.
+        for _ in 0..4 {
+            match self.connection.process_tls_records(&mut []).state? {
+                ConnectionState::EncodeTlsData(mut data) => encode(out, |room| data.encode(room))?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    let records = plain_bytes / 16_384 + 1;
+                    let mut room_bytes = plain_bytes + records * SEALING_BYTES_MAX;
+                    loop {
+                        let start = out.len();
+                        out.resize(start + room_bytes, 0);
+                        let written = put(&mut traffic, &mut out[start..]);
+                        out.truncate(start + written.as_ref().copied().unwrap_or(0));
+                        match written {
+                            Ok(_) => return Ok(()),
+                            Err(EncryptError::InsufficientSize(error)) => {
+                                room_bytes = error.required_size;
+                            }
+                            Err(EncryptError::EncryptExhausted) => return Err(TlsError::Exhausted),
+                        }
+                    }
+                }
+                _ => break,
+            }
+        }
+        Err(TlsError::State("nothing can be sent in this state of the handshake"))
+    }
+}
+
+type WriteTraffic<'a> = rustls::unbuffered::WriteTraffic<'a, rustls::server::ServerConnectionData>;
+
+/// Appends one handshake record.
+fn encode(
+    out: &mut Vec<u8>,
+    mut put: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), TlsError> {
+    let start = out.len();
+    // Asking with no room tells how much is needed.
+    let room_bytes = match put(&mut []) {
+        Ok(_) => return Ok(()),
+        Err(EncodeError::InsufficientSize(error)) => error.required_size,
+        Err(EncodeError::AlreadyEncoded) => return Err(TlsError::State("encoded twice")),
+    };
+    out.resize(start + room_bytes, 0);
+    match put(&mut out[start..]) {
+        Ok(written) => {
+            out.truncate(start + written);
+            Ok(())
+        }
+        Err(_) => Err(TlsError::State("a record outgrew the room it asked for")),
+    }
+}
