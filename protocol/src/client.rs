@@ -9,7 +9,7 @@ mod server;
 pub use refusal::{ErrorCode, Refusal, RetryClass};
 pub use server::{
     GoAway, GoAwayReason, NoWin, NoWinReason, ServerMessage, Welcome, put_pong, put_receipt,
-    put_win,
+    put_reconnect, put_win,
 };
 
 use crate::{
@@ -50,6 +50,8 @@ pub mod kind {
     pub const GOAWAY: u8 = 0x86;
     /// A refusal.
     pub const ERROR: u8 = 0x87;
+    /// A ticket to come back with. Optional: a receiver that does not know it goes on without.
+    pub const RECONNECT: u8 = 0xc1;
 }
 
 /// SHAKE flag: sent before, its answer never arrived (M6).

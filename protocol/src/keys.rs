@@ -38,6 +38,8 @@ pub mod context {
     pub const TALLY: Context = Context(b"yao tally v1\0\0\0\0");
     /// A receipt, under the campaign's MAC key.
     pub const RECEIPT: Context = Context(b"yao receipt v1\0\0");
+    /// A reconnect ticket, under the first of the nodes' reconnect keys.
+    pub const RECONNECT: Context = Context(b"yao reconnect v1");
 }
 
 /// `length` bytes derived from `secret` for (`salt`, `info`) by HKDF-SHA-256.

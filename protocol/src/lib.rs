@@ -2,8 +2,8 @@
 //!
 //! All integers are little-endian. Decoding never panics and never allocates from a length the peer
 //! sent. Modules in reading order: [`limits`], [`ids`], [`codec`], [`error`]; the client link in
-//! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`], [`receipt`] and
-//! [`token`]; the files in [`seed_file`], [`manifest`], [`slots`], [`cursor`], [`log`], [`journal`]
+//! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`], [`receipt`],
+//! [`token`] and [`reconnect`]; the files in [`seed_file`], [`manifest`], [`slots`], [`cursor`], [`log`], [`journal`]
 //! and [`spool`]; the other processes in [`agent`], [`settlement`], [`policy`] and [`schedule`].
 //! `docs/wire.md` and its neighbours describe the same bytes in prose.
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod log;
 pub mod manifest;
 pub mod policy;
 pub mod receipt;
+pub mod reconnect;
 pub mod schedule;
 pub mod seed_file;
 pub mod settlement;

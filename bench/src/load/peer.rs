@@ -317,7 +317,7 @@ impl Peer {
                 wish.delay_ms = go_away.delay_ms;
             }
             ServerMessage::Error(refusal) => self.on_refusal(request_id, refusal, books, wish),
-            ServerMessage::Pong(_) | ServerMessage::Unknown => {}
+            ServerMessage::Pong(_) | ServerMessage::Reconnect(_) | ServerMessage::Unknown => {}
         }
         Ok(())
     }

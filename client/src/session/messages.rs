@@ -35,7 +35,7 @@ impl Session {
         let message = ServerMessage::decode(frame)?;
         let request_id = frame.header.request_id;
         match (&mut self.state, message) {
-            (_, ServerMessage::Unknown) => {}
+            (_, ServerMessage::Unknown | ServerMessage::Reconnect(_)) => {}
             (_, ServerMessage::GoAway(goaway)) => self.handle_goaway(now, goaway),
             (State::Greeting { hello_id, .. }, ServerMessage::Error(refusal)) => {
                 let closes = refusal.closes || request_id == *hello_id;

@@ -7,6 +7,7 @@ use crate::{
     frame::{Frame, KIND_FROM_SERVER, put_frame},
     limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX},
     receipt::RECEIPT_BYTES,
+    reconnect::RECONNECT_BYTES,
     tally::TALLY_BYTES,
     ticket::TICKET_BYTES,
 };
@@ -33,6 +34,8 @@ pub enum ServerMessage<'a> {
     GoAway(GoAway),
     /// A refusal.
     Error(Refusal),
+    /// A ticket to come back with, in place of the session token.
+    Reconnect(&'a [u8; RECONNECT_BYTES]),
     /// An optional kind that this build does not know: to be ignored.
     Unknown,
 }
@@ -312,6 +315,11 @@ pub fn put_receipt(out: &mut Vec<u8>, request_id: u32, receipt: &[u8; RECEIPT_BY
     put_frame(out, kind::RECEIPT, 0, request_id, |out| out.put(receipt));
 }
 
+/// Appends the RECONNECT frame; nobody asks for one.
+pub fn put_reconnect(out: &mut Vec<u8>, ticket: &[u8; RECONNECT_BYTES]) {
+    put_frame(out, kind::RECONNECT, 0, 0, |out| out.put(ticket));
+}
+
 impl<'a> ServerMessage<'a> {
     /// Reads the message in `frame`.
     ///
@@ -341,6 +349,12 @@ impl<'a> ServerMessage<'a> {
                 Ok(Self::Receipt(receipt))
             }
             kind::GOAWAY => GoAway::decode(frame.unflagged()?).map(Self::GoAway),
+            kind::RECONNECT => {
+                let mut r = Reader::new("RECONNECT", frame.unflagged()?);
+                let ticket = first_chunk(r.bytes(RECONNECT_BYTES)?);
+                r.finish()?;
+                Ok(Self::Reconnect(ticket))
+            }
             kind::ERROR => Refusal::decode(frame.unflagged()?).map(Self::Error),
             other if other & KIND_FROM_SERVER == 0 => Err(WireError::Kind { kind: other }),
             other => unknown_kind(other).map(|()| Self::Unknown),

@@ -8,11 +8,12 @@ use yao_protocol::{
     client::{
         ClientMessage, ErrorCode, GoAway, GoAwayReason, Hello, NoWin, NoWinReason, Refusal,
         RetryClass, ServerMessage, Shake, VERSION, Welcome, kind, put_empty, put_open, put_pong,
-        put_receipt, put_win,
+        put_receipt, put_reconnect, put_win,
     },
     frame::{Frame, put_frame, split_frame},
     limits::{AGENT_PAYLOAD_BYTES_MAX, CLIENT_PAYLOAD_BYTES_MAX, GREETING_PAYLOAD_BYTES_MAX},
     receipt::RECEIPT_BYTES,
+    reconnect::RECONNECT_BYTES,
     tally::TALLY_BYTES,
     ticket::TICKET_BYTES,
 };
@@ -166,6 +167,8 @@ proptest! {
         from_server(&win, id, |out| put_win(out, id, &ticket, &tally));
         let receipt = [filling; RECEIPT_BYTES];
         from_server(&ServerMessage::Receipt(&receipt), id, |out| put_receipt(out, id, &receipt));
+        let back = [filling; RECONNECT_BYTES];
+        from_server(&ServerMessage::Reconnect(&back), 0, |out| put_reconnect(out, &back));
         from_server(&ServerMessage::Pong(server_time), id, |out| put_pong(out, id, server_time));
     }
 

@@ -9,6 +9,7 @@ use yao_protocol::{
     keys::{KeySet, MacKey},
     limits::{BATCH_RECORDS_MAX, SHARDS_MAX},
     receipt::Receipt,
+    reconnect::{RECONNECT_SECONDS_MAX, ReconnectKeys, ReconnectTicket},
     settlement::{Answer, Batch, OpenResult, digest},
     spool::Open,
     tally::Tally,
@@ -105,6 +106,24 @@ proptest! {
         forged(Receipt::decode(&bytes, &MacKey::new(KeyId(3), [8; 32])));
         // A receipt is as long as a tally, but the proof of one is none of the other.
         prop_assert!(Tally::decode(&bytes, &mac_key()).is_err());
+    }
+
+    #[test]
+    fn any_reconnect_ticket(
+        user: u64, device: u64, risk: u8, issued_at in 0..u64::MAX / 2,
+        life_us in 1..=RECONNECT_SECONDS_MAX * 1_000_000, more in 0..u64::MAX / 4,
+    ) {
+        let issued_at = WallTime(issued_at);
+        let expires_at = issued_at.plus_us(life_us);
+        let (user, token_expires_at) = (UserId(user), expires_at.plus_us(more));
+        let ticket =
+            ReconnectTicket { user, device, risk, issued_at, expires_at, token_expires_at };
+        let keys = |id, key| ReconnectKeys::new(vec![MacKey::new(KeyId(id), key)]).expect("one");
+        let bytes = keys(3, [9; 32]).sign(&ticket);
+        prop_assert_eq!(keys(3, [9; 32]).verify(&bytes, issued_at), Ok(ticket));
+        prop_assert_eq!(ReconnectTicket::peek(&bytes), Ok(ticket));
+        forged(keys(3, [8; 32]).open(&bytes));
+        forged(keys(4, [9; 32]).open(&bytes));
     }
 
     #[test]

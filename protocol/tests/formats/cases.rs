@@ -9,7 +9,7 @@ use yao_protocol::{
     agent::{FromAccess, FromAgent, Greet, Role, Vet, VetKind},
     client::{
         ErrorCode, GoAway, GoAwayReason, Hello, NoWin, NoWinReason, Refusal, RetryClass, Shake,
-        Welcome, kind, put_empty, put_open, put_pong, put_receipt, put_win,
+        Welcome, kind, put_empty, put_open, put_pong, put_receipt, put_reconnect, put_win,
     },
     cursor::{self, Cursor},
     frame::put_frame,
@@ -17,6 +17,7 @@ use yao_protocol::{
     log::{Record, SegmentHeader},
     policy::Policy,
     receipt::Receipt,
+    reconnect::ReconnectTicket,
     seed_file::{Section, SeedHeader, SeedRecord, Segment},
     settlement::{Answer, Batch, OpenResult},
     slots::Slot,
@@ -68,6 +69,17 @@ fn tally() -> Tally {
 fn receipt() -> Receipt {
     let user = UserId(1_234_567_890_123);
     Receipt { campaign: CAMPAIGN, packet: packet(188_087), user, accepted_at: NOW.plus_us(999) }
+}
+
+fn reconnect() -> ReconnectTicket {
+    ReconnectTicket {
+        user: UserId(1_234_567_890_123),
+        device: 5,
+        risk: 2,
+        issued_at: NOW,
+        expires_at: NOW.plus_us(1_200 * 1_000_000),
+        token_expires_at: NOW.plus_us(86_400 * 1_000_000),
+    }
 }
 
 /// The bytes that `write` appends.
@@ -125,12 +137,15 @@ fn client() -> Vec<Case> {
         token,
     };
     let known = Hello { tally: Some(&proved), ..hello };
+    let back = reconnect().encode(&mac_key());
+    let returning = Hello { token: &back, ..known };
     let shake =
         Shake { shake: ShakeId(u64::MAX), campaign: CAMPAIGN, merged_count: 1, resend: false };
     let again = Shake { merged_count: 7, resend: true, ..shake };
     vec![
         (FORMAT, "HELLO without tally", made(|out| hello.put(out, 1))),
         (FORMAT, "HELLO with tally", made(|out| known.put(out, 1))),
+        (FORMAT, "HELLO with reconnect ticket", made(|out| returning.put(out, 1))),
         (FORMAT, "SHAKE", made(|out| shake.put(out, 2))),
         (FORMAT, "SHAKE merged and sent again", made(|out| again.put(out, 2))),
         (FORMAT, "OPEN", made(|out| put_open(out, 3, &ticket().encode()))),
@@ -186,6 +201,7 @@ fn server() -> Vec<Case> {
     };
     let win = |out: &mut Vec<u8>| put_win(out, 2, &ticket().encode(), &tally().encode(&mac_key()));
     let proof = receipt().encode(&mac_key());
+    let back = reconnect().encode(&mac_key());
     vec![
         (FORMAT, "WELCOME", made(|out| welcome.put(out, 1))),
         (FORMAT, "PONG", made(|out| put_pong(out, 4, NOW))),
@@ -196,6 +212,7 @@ fn server() -> Vec<Case> {
         (FORMAT, "GOAWAY", made(|out| go_away.put(out))),
         (FORMAT, "ERROR that stays", made(|out| refusal.put(out, 3))),
         (FORMAT, "ERROR that closes", made(|out| last.put(out, 1))),
+        (FORMAT, "RECONNECT", made(|out| put_reconnect(out, &back))),
     ]
 }
 
@@ -248,11 +265,15 @@ fn policy() -> Policy {
 }
 
 fn proofs() -> Vec<Case> {
+    let token_expires_at = reconnect().expires_at;
+    let ends = ReconnectTicket { token_expires_at, ..reconnect() };
     vec![
         ("ticket", "a win", ticket().encode().to_vec()),
         ("tally", "two wins", tally().encode(&mac_key()).to_vec()),
         ("tally", "none", Tally::empty(CAMPAIGN, UserId(0)).encode(&mac_key()).to_vec()),
         ("receipt", "an open", receipt().encode(&mac_key()).to_vec()),
+        ("reconnect-ticket", "twenty minutes", reconnect().encode(&mac_key()).to_vec()),
+        ("reconnect-ticket", "until the token ends", ends.encode(&mac_key()).to_vec()),
     ]
 }
 

@@ -6,7 +6,8 @@ use yao_protocol::{
     CampaignId, Epoch, KeyId, ShardId, WireError,
     agent::{FromAccess, FromAgent},
     client::{
-        ClientMessage, ServerMessage, kind, put_empty, put_open, put_pong, put_receipt, put_win,
+        ClientMessage, ServerMessage, kind, put_empty, put_open, put_pong, put_receipt,
+        put_reconnect, put_win,
     },
     cursor::{self, Cursor},
     frame::{Frame, FrameHeader, put_frame, split_frame},
@@ -17,6 +18,7 @@ use yao_protocol::{
     log::{SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
     policy::Policy,
     receipt::{RECEIPT_BYTES, Receipt},
+    reconnect::{RECONNECT_BYTES, ReconnectKeys, is_reconnect},
     seed_file::{SeedHeader, SeedRecord, ShardKey, decode_records},
     settlement::{Answer, Batch},
     slots::Slot,
@@ -81,6 +83,7 @@ pub(crate) const CODECS: &[(&str, Codec)] = &[
     ("ticket", ticket),
     ("tally", tally),
     ("receipt", receipt),
+    ("reconnect-ticket", reconnect),
     ("seed-record", seed_record),
     ("seed-header", seed_header),
     ("seed-chunk", seed_chunk),
@@ -137,12 +140,16 @@ fn client_message(bytes: &[u8]) -> Read {
     let told = match &message {
         ClientMessage::Hello(hello) => {
             hello.put(&mut out, id);
-            let said = json!({
+            let mut said = json!({
                 "version_min": hello.version_min, "version_max": hello.version_max,
                 "software": hello.software, "campaign": long(hello.campaign.0),
                 "tally": hello.tally.map(|tally| hex::encode(tally)),
-                "session_token": String::from_utf8_lossy(hello.token),
             });
+            if is_reconnect(hello.token) {
+                said["reconnect_ticket"] = json!(hex::encode(hello.token));
+            } else {
+                said["session_token"] = json!(String::from_utf8_lossy(hello.token));
+            }
             ("HELLO", said)
         }
         ClientMessage::Shake(shake) => {
@@ -209,6 +216,12 @@ fn server_message(bytes: &[u8]) -> Read {
             refusal.put(&mut out, id);
             ("ERROR", fields::refusal(refusal))
         }
+        ServerMessage::Reconnect(ticket) => {
+            put_reconnect(&mut out, ticket);
+            // As with a GOAWAY.
+            out[4..8].copy_from_slice(&id.to_le_bytes());
+            ("RECONNECT", json!({ "reconnect_ticket": hex::encode(*ticket) }))
+        }
         ServerMessage::Unknown => {
             out.extend_from_slice(bytes);
             ("unknown, optional", json!({ "payload": hex::encode(payload) }))
@@ -253,6 +266,14 @@ fn receipt(bytes: &[u8]) -> Read {
     let receipt = Receipt::decode(bytes, &mac_key())?;
     let fields = fields::receipt(&receipt, mac_key().id(), &bytes[RECEIPT_BYTES - MAC_BYTES..]);
     Ok((fields, receipt.encode(&mac_key()).to_vec()))
+}
+
+/// Under the MAC key of the vectors as the only reconnect key.
+fn reconnect(bytes: &[u8]) -> Read {
+    let keys = ReconnectKeys::new(vec![mac_key()]).expect("one key");
+    let ticket = keys.open(bytes)?;
+    let fields = fields::reconnect(&ticket, mac_key().id(), &bytes[RECONNECT_BYTES - MAC_BYTES..]);
+    Ok((fields, keys.sign(&ticket).to_vec()))
 }
 
 fn seed_record(bytes: &[u8]) -> Read {

@@ -45,6 +45,7 @@ pub(crate) fn prove(format: &str, bytes: &mut [u8]) {
         "settlement-answer" => sign(context::ANSWER, bytes),
         "tally" => mac(context::TALLY, bytes),
         "receipt" => mac(context::RECEIPT, bytes),
+        "reconnect-ticket" => mac(context::RECONNECT, bytes),
         "segment-header" | "log-record" => {
             if let Some((covered, checksum)) = bytes.split_last_chunk_mut() {
                 *checksum = crc32c::crc32c(covered).to_le_bytes();
@@ -113,6 +114,9 @@ const AGENT: &[Wrong] = &[
     ("access-message", "DRAIN", "kind of the agent", &[(2, &[0x06])]),
 ];
 
+/// 1424269800000000, the time of all vectors.
+const NOW_BYTES: &[u8] = &[0x00, 0x4a, 0x7e, 0xa7, 0x5d, 0x0f, 0x05, 0x00];
+
 const SIGNED: &[Wrong] = &[
     ("ticket", "a win", "version 2", &[(0, &[2])]),
     ("ticket", "a win", "unknown prize kind", &[(1, &[1])]),
@@ -130,6 +134,13 @@ const SIGNED: &[Wrong] = &[
     ("receipt", "an open", "version 2", &[(0, &[2])]),
     ("receipt", "an open", "reserved byte", &[(3, &[1])]),
     ("receipt", "an open", "another key id", &[(4, &[4])]),
+    ("reconnect-ticket", "twenty minutes", "version 2", &[(0, &[2])]),
+    ("reconnect-ticket", "twenty minutes", "first byte of a JWT", &[(0, b"e")]),
+    ("reconnect-ticket", "twenty minutes", "reserved byte", &[(3, &[1])]),
+    ("reconnect-ticket", "twenty minutes", "another key id", &[(4, &[4])]),
+    ("reconnect-ticket", "twenty minutes", "no life", &[(32, NOW_BYTES)]),
+    ("reconnect-ticket", "twenty minutes", "an hour of life", &[(28, &[0x5c])]),
+    ("reconnect-ticket", "twenty minutes", "outlives the token", &[(40, NOW_BYTES)]),
     ("settlement-batch", "two opens of one packet", "no record", &[(6, &[0, 0])]),
     ("settlement-batch", "two opens of one packet", "257 records", &[(6, &[1, 1])]),
     ("settlement-batch", "two opens of one packet", "three records, two there", &[(6, &[3])]),

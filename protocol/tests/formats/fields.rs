@@ -17,6 +17,7 @@ use yao_protocol::{
     manifest::{Manifest, ShardEntry, SponsorPlan, WavePlan},
     policy::Policy,
     receipt::Receipt,
+    reconnect::ReconnectTicket,
     seed_file::{Section, SeedHeader, SeedRecord, Segment},
     settlement::{Answer, Batch, OpenResult},
     spool::{Open, Watermark},
@@ -201,6 +202,15 @@ pub(crate) fn receipt(receipt: &Receipt, key_id: KeyId, mac: &[u8]) -> Value {
         "key_id": key_id.0, "campaign": long(receipt.campaign.0),
         "packet_id": long(receipt.packet.0), "user": long(receipt.user.0),
         "accepted_at": time(receipt.accepted_at), "mac": hex::encode(mac),
+    })
+}
+
+pub(crate) fn reconnect(ticket: &ReconnectTicket, key_id: KeyId, mac: &[u8]) -> Value {
+    json!({
+        "risk": ticket.risk, "key_id": key_id.0, "user": long(ticket.user.0),
+        "device": long(ticket.device), "issued_at": time(ticket.issued_at),
+        "expires_at": time(ticket.expires_at), "token_expires_at": time(ticket.token_expires_at),
+        "mac": hex::encode(mac),
     })
 }
 
