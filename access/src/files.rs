@@ -1,16 +1,19 @@
 //! Reading the files a node is given: key set, shard key, manifest, schedule, JWKS. Every error
 //! names the file and what to do. Never writes.
 
+use crate::config::ReconnectConfig;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 use thiserror::Error;
+use yao_engine::shard::Reconnect;
 use yao_protocol::{
     CampaignId, WireError,
     keys::{KeySet, PrivateKeyFile, PublicKeyFile},
     manifest::Manifest,
+    reconnect::ReconnectKeys,
     schedule::{Schedule, ScheduleError},
     seed_file::ShardKey,
 };
@@ -49,6 +52,19 @@ fn read_text(path: &Path, advice: &'static str) -> Result<String, FileError> {
         source,
         advice,
     })
+}
+
+/// How reconnect tickets are made, as `config` says; `None` without its section.
+///
+/// # Errors
+/// The file of keys cannot be read, is readable by others, or holds no good list of keys.
+pub fn reconnect(config: Option<&ReconnectConfig>) -> Result<Option<Reconnect>, FileError> {
+    let Some(ReconnectConfig { keys: path, lifetime_seconds }) = config else { return Ok(None) };
+    let advice = "point identity.reconnect.keys at the nodes' common key file";
+    let text = read_text(path, advice)?;
+    check_private(path)?;
+    let keys = ReconnectKeys::from_json(&text).map_err(|error| content(path, error))?;
+    Ok(Some(Reconnect { keys, lifetime_seconds: *lifetime_seconds }))
 }
 
 /// A secret file must be nobody else's to read.

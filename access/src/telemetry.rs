@@ -69,7 +69,7 @@ macro_rules! counter {
 }
 
 /// Every number of a shard thread, once. docs/metrics.md lists the same names.
-pub const SHARD_COUNTERS: [ShardCounter; 33] = [
+pub const SHARD_COUNTERS: [ShardCounter; 36] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
     counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
@@ -85,6 +85,13 @@ pub const SHARD_COUNTERS: [ShardCounter; 33] = [
     counter!("sessions_opened_total", "Sessions opened", |s| s.engine.welcomed),
     counter!("sessions_refused_total", "Tokens or tallies not accepted", |s| {
         s.engine.unauthenticated
+    }),
+    counter!("reconnects_total", "HELLOs with a reconnect ticket", |s| s.engine.reconnects),
+    counter!("reconnects_refused_total", "Reconnect tickets forged, unknown or expired", |s| {
+        s.engine.reconnects_refused
+    }),
+    counter!("reconnect_tickets_total", "Reconnect tickets handed out", |s| {
+        s.engine.reconnect_tickets
     }),
     counter!("sessions_ended_total", "reason" = "timeout", "Sessions ended by the node", |s| {
         s.engine.timed_out

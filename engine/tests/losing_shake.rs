@@ -63,6 +63,7 @@ fn a_losing_shake_allocates_nothing_and_takes_at_most_150_ns() {
         campaign,
         wins_per_user: 3,
         mac_key: MacKey::new(KeyId(1), [1; 32]),
+        reconnect: None,
         heartbeat_ms_min: 1_000,
         heartbeat_ms_max: 60_000,
         handshake_ms_max: 5_000,

@@ -2,9 +2,10 @@
 //!
 //! All integers are little-endian. Decoding never panics and never allocates from a length the peer
 //! sent. Modules in reading order: [`limits`], [`ids`], [`codec`], [`error`]; the client link in
-//! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`], [`receipt`],
-//! [`token`] and [`reconnect`]; the files in [`seed_file`], [`manifest`], [`slots`], [`cursor`], [`log`], [`journal`]
-//! and [`spool`]; the other processes in [`agent`], [`settlement`], [`policy`] and [`schedule`].
+//! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`],
+//! [`receipt`], [`token`] and [`reconnect`]; the files in [`seed_file`], [`manifest`], [`slots`],
+//! [`cursor`], [`log`], [`journal`] and [`spool`]; the other processes in [`agent`],
+//! [`settlement`], [`policy`] and [`schedule`].
 //! `docs/wire.md` and its neighbours describe the same bytes in prose.
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,14 @@
 //! From TOML and environment to a [`Config`] that cannot be wrong. Every error names the key, what
 //! is wrong with it, and what to do. Reads one file and the environment it is given; nothing else.
 
-use super::{AgentConfig, Config};
+use super::{AgentConfig, Config, IdentityConfig};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
-use yao_protocol::limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, SHAKE_INTERVAL_MS_MAX};
+use yao_protocol::{
+    limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, SHAKE_INTERVAL_MS_MAX},
+    reconnect::RECONNECT_SECONDS_MAX,
+};
 
 /// Prefix of environment variables that override a key: `YAO__SESSION__SHAKE_INTERVAL_MS`.
 const ENVIRONMENT_PREFIX: &str = "YAO__";
@@ -96,7 +99,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("listen", &["tcp", "tls", "quic", "threads", "connections_max", "endpoints"]),
     ("tls", &["certificates"]),
     ("shard", &["seed", "key", "manifest", "schedule"]),
-    ("identity", &["jwks", "audience", "threads"]),
+    ("identity", &["jwks", "audience", "threads", "reconnect"]),
     (
         "session",
         &[
@@ -223,6 +226,7 @@ fn resolve_paths(config: &mut Config, base: &Path) {
             paths.push(&mut agent.program);
         }
     }
+    paths.extend(config.identity.reconnect.iter_mut().map(|reconnect| &mut reconnect.keys));
     let certificates = config.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
     paths.extend(certificates.flat_map(|pair| [&mut pair.chain, &mut pair.key]));
     for path in paths {
@@ -253,8 +257,7 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         &endpoints.len(),
         "name at most 8 endpoints of at most 255 bytes",
     )?;
-    let crypto = config.identity.threads;
-    check((1..=64).contains(&crypto), "identity.threads", &crypto, "use 1 to 64")?;
+    check_identity(&config.identity)?;
     let session = &config.session;
     check(
         session.heartbeat_ms_min < session.heartbeat_ms_max,
@@ -332,9 +335,23 @@ fn check_agent(agent: &AgentConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn check_identity(identity: &IdentityConfig) -> Result<(), ConfigError> {
+    let threads = identity.threads;
+    check((1..=64).contains(&threads), "identity.threads", &threads, "use 1 to 64")?;
+    let Some(reconnect) = &identity.reconnect else { return Ok(()) };
+    let seconds = reconnect.lifetime_seconds;
+    check(
+        (600..=RECONNECT_SECONDS_MAX).contains(&u64::from(seconds)),
+        "identity.reconnect.lifetime_seconds",
+        &seconds,
+        "use 600 to 1800",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ReconnectConfig;
 
     const GOOD: &str = r#"
 [node]
@@ -384,6 +401,11 @@ jwks = "jwks.json"
         check("", &[("YAO__LISTEN__TCP", "[]")], "at least");
         check("", &[("YAO__LISTEN__TLS", "[\"[::1]:0\"]")], "tls.certificates");
         check("[sesion]\n", &[], "did you mean `session`");
+        let reconnect = |rest| format!("[identity.reconnect]\nkeys = \"k\"\n{rest}");
+        check(&reconnect("lifetime_seconds = 599\n"), &[], "use 600 to 1800");
+        check(&reconnect("lifetime_seconds = 1801\n"), &[], "use 600 to 1800");
+        check(&reconnect("lifetime = 900\n"), &[], "lifetime_seconds");
+        check("[identity.reconnect]\n", &[], "keys");
         check("[session]\nheartbeat_max_ms = 5\n", &[], "did you mean `heartbeat_ms_max`");
         check("[session]\nheartbeat_ms_min = 400000\n", &[], "heartbeat_ms_min");
         check("[admin]\nlisten = \"0.0.0.0:80\"\n", &[], "loopback");
@@ -404,7 +426,9 @@ jwks = "jwks.json"
             leave_ms_max: 1,
         };
         let tls = crate::config::TlsConfig { certificates: Vec::new() };
-        let full = Config { agent: Some(agent), tls: Some(tls), ..config };
+        let mut full = Config { agent: Some(agent), tls: Some(tls), ..config };
+        let reconnect = ReconnectConfig { keys: "k".into(), lifetime_seconds: 600 };
+        full.identity.reconnect = Some(reconnect);
         let table = Table::try_from(&full).expect("serialises");
         let mut found: Vec<String> = Vec::new();
         for (section, entries) in &table {

@@ -118,6 +118,21 @@ pub struct IdentityConfig {
     /// Threads that check tokens and tickets.
     #[serde(default = "crypto_threads")]
     pub threads: u16,
+    /// Reconnect tickets; without this section there are none, and every return shows the session
+    /// token.
+    #[serde(default)]
+    pub reconnect: Option<ReconnectConfig>,
+}
+
+/// Reconnect tickets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconnectConfig {
+    /// JSON list of keys, the same on every node: the first signs, all verify. Mode 0600.
+    pub keys: PathBuf,
+    /// Life of a ticket, seconds, 600 to 1,800.
+    #[serde(default = "reconnect_lifetime_seconds")]
+    pub lifetime_seconds: u32,
 }
 
 /// What clients are told and held to.
@@ -205,6 +220,10 @@ fn audience() -> String {
 
 const fn crypto_threads() -> u16 {
     1
+}
+
+const fn reconnect_lifetime_seconds() -> u32 {
+    1_200
 }
 
 const fn vet_ms_max() -> u32 {

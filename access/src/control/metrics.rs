@@ -62,6 +62,7 @@ fn samples(control: &Control) -> Vec<Sample> {
     shard_samples(control, &mut all);
     let plain = |name: &str, value| Sample { name: name.to_owned(), labels: Vec::new(), value };
     all.push(plain("users", control.registry.len() as u64));
+    all.push(plain("reconnects_replayed_total", control.registry.replayed()));
     all.push(plain("messages_dropped_total", control.shards.dropped()));
     for (name, read) in CRYPTO {
         all.push(plain(name, control.crypto.iter().map(|counters| read(counters)).sum()));

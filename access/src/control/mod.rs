@@ -37,7 +37,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
 };
-use yao_engine::Timestamp;
+use yao_engine::{Timestamp, shard::Reconnect};
 use yao_protocol::schedule::Schedule;
 
 /// The wall clock may differ from the node's anchor by this much before the node says so, us.
@@ -76,6 +76,8 @@ pub struct Control {
     pub agent: Option<AgentHandle>,
     /// Keys of session tokens, replaced by a reload.
     pub tokens: Arc<ArcSwap<TokenKeys>>,
+    /// Keys of reconnect tickets, replaced by a reload.
+    pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     /// Certificates, replaced by a reload.
     pub tls: TlsSettings,
     /// Set while new connections are refused.
@@ -138,6 +140,7 @@ impl Control {
             config::load::load(&self.config_path, std::env::vars()).map_err(|e| text(&e))?;
         let identity = &config.identity;
         let tokens = TokenKeys::load(&identity.jwks, &identity.audience).map_err(|e| text(&e))?;
+        let reconnect = files::reconnect(identity.reconnect.as_ref()).map_err(|e| text(&e))?;
         let keys = files::key_set(&config.node.keys).map_err(|e| text(&e))?;
         if let Some(owner) = self.node.keys.load().missing_from(&keys) {
             return Err(format!(
@@ -172,6 +175,7 @@ impl Control {
             self.tls.put_in_force(certificates);
         }
         self.tokens.store(Arc::new(tokens));
+        self.reconnect.store(Arc::new(reconnect));
         self.node.keys.store(Arc::new(keys));
         self.shake_interval_ms.store(config.session.shake_interval_ms, Ordering::Relaxed);
         let restart = needs_restart(&self.config.load(), &config);
@@ -241,6 +245,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     old.session.shake_interval_ms = new.session.shake_interval_ms;
     old.identity.jwks.clone_from(&new.identity.jwks);
     old.identity.audience.clone_from(&new.identity.audience);
+    old.identity.reconnect.clone_from(&new.identity.reconnect);
     old.shard.schedule.clone_from(&new.shard.schedule);
     old.node.keys.clone_from(&new.node.keys);
     if let (Some(old), Some(new)) = (&mut old.tls, &new.tls) {

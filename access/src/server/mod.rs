@@ -42,7 +42,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use yao_engine::shard::Settings;
+use yao_engine::shard::{Reconnect, Settings};
 use yao_protocol::{
     Incarnation,
     keys::{MacKey, SignKey},
@@ -58,9 +58,15 @@ const DISK_QUEUE: usize = 65_536;
 /// Tokens and tickets that may wait for one crypto thread.
 const CRYPTO_QUEUE: usize = 32_768;
 
+/// Whose word is taken for who a client is.
+struct Believed {
+    tokens: TokenKeys,
+    reconnect: Option<Reconnect>,
+}
+
 /// What is checked before anything starts.
 struct Checked {
-    tokens: TokenKeys,
+    believed: Believed,
     tls: TlsSettings,
     manifest: Manifest,
     shard_key: ShardKey,
@@ -72,6 +78,7 @@ struct Checked {
 /// Reads and verifies every file the configuration names.
 fn check_files(config: &Config) -> Result<Checked> {
     let tokens = TokenKeys::load(&config.identity.jwks, &config.identity.audience)?;
+    let reconnect = files::reconnect(config.identity.reconnect.as_ref())?;
     let tls = TlsSettings::default();
     if let Some(config) = &config.tls {
         tls.put_in_force(tls.prepare(config)?);
@@ -83,7 +90,8 @@ fn check_files(config: &Config) -> Result<Checked> {
     let campaign_key = keys.campaign(campaign).context("the manifest was checked by it")?;
     let seed = SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
     let schedule = files::schedule(&config.shard.schedule, campaign)?;
-    Ok(Checked { tokens, tls, manifest, shard_key, seed, keys, schedule })
+    let believed = Believed { tokens, reconnect };
+    Ok(Checked { believed, tls, manifest, shard_key, seed, keys, schedule })
 }
 
 /// `yao-access check-config`: everything a start would read, and nothing that it would change.
@@ -149,7 +157,7 @@ pub fn run(config: Config, config_path: &Path) -> Result<bool> {
     });
     let recovered = recovery::recover(&node, &state, header)?;
     let parts =
-        Parts::start(config, node, &state, checked.seed, checked.tokens, checked.tls, recovered)?;
+        Parts::start(config, node, &state, checked.seed, checked.believed, checked.tls, recovered)?;
     let all_left = parts.serve(checked.schedule, config_path)?;
     drop(lock);
     Ok(all_left)
@@ -170,6 +178,7 @@ struct Parts {
     spool: SpoolHandle,
     agent: Option<AgentHandle>,
     tokens: Arc<ArcSwap<TokenKeys>>,
+    reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     crypto_counters: Vec<Arc<CryptoCounters>>,
     shard_counters: Vec<Arc<ShardCounters>>,
     refusing: Arc<AtomicBool>,
@@ -186,7 +195,7 @@ impl Parts {
         node: Arc<Node>,
         state: &StateDir,
         seed: SeedShard,
-        tokens: TokenKeys,
+        believed: Believed,
         tls: TlsSettings,
         recovered: Recovered,
     ) -> Result<Self> {
@@ -225,15 +234,15 @@ impl Parts {
             move || money_disk.run(&disk_queue),
         )?;
 
-        let shake_interval_ms = AtomicU32::new(config.session.shake_interval_ms);
         let mut parts = Self {
             registry: Arc::default(),
             crypto_counters: Vec::new(),
             shard_counters: Vec::new(),
             refusing: Arc::default(),
-            shake_interval_ms: Arc::new(shake_interval_ms),
+            shake_interval_ms: Arc::new(config.session.shake_interval_ms.into()),
             shard_threads: Vec::new(),
-            tokens: Arc::new(ArcSwap::from_pointee(tokens)),
+            tokens: Arc::new(ArcSwap::from_pointee(believed.tokens)),
+            reconnect: Arc::new(ArcSwap::from_pointee(believed.reconnect)),
             config,
             node,
             shards,
@@ -249,8 +258,7 @@ impl Parts {
             admin,
         };
         let crypto = parts.start_crypto()?;
-        parts.start_shards(opened.shards, &gate, &crypto, &policy)?;
-        Ok(parts)
+        parts.start_shards(opened.shards, &gate, &crypto, &policy).map(|()| parts)
     }
 
     fn start_crypto(&mut self) -> Result<Vec<SyncSender<ToCrypto>>> {
@@ -298,6 +306,7 @@ impl Parts {
                 crypto: crypto.to_vec(),
                 policy: Arc::clone(policy),
                 shake_interval_ms: Arc::clone(&self.shake_interval_ms),
+                reconnect: Arc::clone(&self.reconnect),
                 counters,
                 refusing: Arc::clone(&self.refusing),
             };
@@ -326,6 +335,7 @@ impl Parts {
             spool: Arc::clone(&self.spool.counters),
             agent: self.agent.clone(),
             tokens: self.tokens,
+            reconnect: self.reconnect,
             tls: self.tls,
             refusing: self.refusing,
             schedule: ArcSwap::new(schedule),
@@ -414,6 +424,8 @@ fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) 
         campaign: node.campaign,
         wins_per_user: node.manifest.wins_per_user,
         mac_key: node.mac_key.clone(),
+        // The thread takes it from its context, now and after each reload.
+        reconnect: None,
         heartbeat_ms_min: session.heartbeat_ms_min,
         heartbeat_ms_max: session.heartbeat_ms_max,
         handshake_ms_max: session.handshake_ms_max,

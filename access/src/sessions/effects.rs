@@ -25,6 +25,14 @@ impl<C: Carrier> Sessions<'_, C> {
                     self.send(connection, &out);
                 }
             }
+            Effect::ClaimReconnect { connection, identity, issued_at } => {
+                let first =
+                    self.context.registry.claim(surroundings.wall, identity.user, issued_at);
+                let identity = first.then_some(identity);
+                let mut out = Vec::new();
+                self.engine.handle_token(surroundings, connection, identity, &mut out);
+                self.send(connection, &out);
+            }
             Effect::Opened { connection, user, wins, sponsors } => {
                 // Its WELCOME may have found the socket broken: nobody would ever take it out of
                 // the registry again.

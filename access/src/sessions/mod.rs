@@ -19,7 +19,7 @@ use std::sync::{
 };
 use yao_engine::{
     Timestamp,
-    shard::{Settings, ShardEngine, Surroundings},
+    shard::{Reconnect, Settings, ShardEngine, Surroundings},
 };
 use yao_protocol::{client::NoWinReason, policy::Policy};
 
@@ -45,6 +45,8 @@ pub struct SessionContext {
     pub policy: Arc<ArcSwap<Policy>>,
     /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
     pub shake_interval_ms: Arc<AtomicU32>,
+    /// How reconnect tickets are made and checked; a reload changes it.
+    pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     /// Where this thread's numbers are read by others.
     pub counters: Arc<ShardCounters>,
     /// Set when the node no longer takes new connections.
@@ -87,6 +89,9 @@ impl<'a, C: Carrier> Sessions<'a, C> {
     }
 
     /// What the engine must know at this moment; read once per batch of events.
+    reconnect: Cache<Arc<ArcSwap<Option<Reconnect>>>, Arc<Option<Reconnect>>>,
+    /// What the engine was told of it.
+    reconnect_known: Arc<Option<Reconnect>>,
     pub(crate) fn surroundings(&mut self, now: Timestamp) -> Surroundings {
         let policy = self.policy.load();
         Surroundings {
@@ -94,9 +99,13 @@ impl<'a, C: Carrier> Sessions<'a, C> {
             wall: self.context.node.clock.anchor().wall(now),
             shake_interval_ms: policy
                 .shake_interval_ms
+        let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
+        let settings = Settings { reconnect: (**reconnect.load()).clone(), ..settings };
                 .unwrap_or_else(|| self.context.shake_interval_ms.load(Ordering::Relaxed)),
             cue: policy.cue,
             tier: 0,
+            reconnect_known: Arc::clone(reconnect.load()),
+            reconnect,
         }
     }
 
@@ -105,6 +114,11 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         &mut self,
         now: Timestamp,
         surroundings: &mut Surroundings,
+        let reconnect = self.reconnect.load();
+        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
+            self.engine.handle_reconnect_keys((**reconnect).clone());
+            self.reconnect_known = Arc::clone(reconnect);
+        }
         slot: u32,
         bytes: &[u8],
     ) -> bool {

@@ -19,6 +19,13 @@ pub struct Counters {
     pub welcomed: u64,
     /// HELLOs whose token or tally was not accepted.
     pub unauthenticated: u64,
+    /// HELLOs with a reconnect ticket.
+    pub reconnects: u64,
+    /// Of those, tickets that are forged, of an unknown key, or too old. Used ones are the shell's
+    /// to count.
+    pub reconnects_refused: u64,
+    /// Reconnect tickets handed out.
+    pub reconnect_tickets: u64,
     /// Connections closed because HELLO, a whole frame or a heartbeat did not come in time.
     pub timed_out: u64,
     /// Connections asked to leave because the same user connected again.

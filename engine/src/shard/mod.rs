@@ -11,6 +11,7 @@ mod connection;
 mod counters;
 mod drain;
 mod partial;
+mod reconnect;
 mod session;
 mod table;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod wheel;
 
 pub use connection::State;
 pub use counters::Counters;
+pub use reconnect::Reconnect;
 
 use self::{connection::NONE, drain::Drain, partial::Partials, table::Table, wheel::Wheel};
 use crate::{ConnectionId, gate::GateView, time::Timestamp};
@@ -31,6 +33,7 @@ use yao_protocol::{
     keys::MacKey,
     limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX},
     ticket::TICKET_BYTES,
+    token::Identity,
 };
 
 /// Opens of one connection that may be under way at once. A user wins three packets; eight leave
@@ -58,6 +61,8 @@ pub struct Settings {
     pub wins_per_user: u8,
     /// Checks tallies.
     pub mac_key: MacKey,
+    /// Makes and checks reconnect tickets; `None` when this node has none.
+    pub reconnect: Option<Reconnect>,
     /// Least time between two PINGs, ms.
     pub heartbeat_ms_min: u32,
     /// Silence after which a connection is closed, ms.
@@ -115,6 +120,16 @@ pub enum Effect {
         connection: ConnectionId,
         /// The JWT.
         token: Vec<u8>,
+    },
+    /// A good reconnect ticket came with HELLO: if no ticket of this user as new as `issued_at` was
+    /// used before, report `identity` by [`ShardEngine::handle_token`], else `None`.
+    ClaimReconnect {
+        /// Whose HELLO.
+        connection: ConnectionId,
+        /// Who the ticket proves.
+        identity: Identity,
+        /// When it was made.
+        issued_at: WallTime,
     },
     /// A session is open: enter it in the registry, tell the issuer.
     Opened {

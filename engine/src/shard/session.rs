@@ -2,7 +2,7 @@
 
 use super::{
     Broken, CandidateShake, DECISION_MS_MAX, Effect, OPENS_IN_FLIGHT_MAX, RESEND_MS_MIN,
-    ShardEngine, State, Surroundings, wheel,
+    ShardEngine, State, Surroundings, reconnect::Cold, wheel,
 };
 use crate::{ConnectionId, time::Timestamp};
 use yao_protocol::{
@@ -13,6 +13,7 @@ use yao_protocol::{
     },
     frame::Frame,
     receipt::RECEIPT_BYTES,
+    reconnect::is_reconnect,
     tally::{TALLY_BYTES, Tally},
     ticket::TICKET_BYTES,
     token::Identity,
@@ -22,6 +23,9 @@ use yao_protocol::{
 const fn closing(code: ErrorCode, class: RetryClass) -> Broken {
     Broken(Refusal { code, class, closes: true, delay_ms: 0, jitter_ms: 0 })
 }
+
+/// Token, ticket or tally is not to be believed. One answer for every reason.
+pub(super) const NOT_BELIEVED: Broken = closing(ErrorCode::AuthFailed, RetryClass::Reauthenticate);
 
 /// Too much at this moment; the connection stays.
 const BUSY: Refusal = Refusal {
@@ -59,6 +63,7 @@ impl ShardEngine {
             }
             (ClientMessage::Ping, State::Open | State::Leaving) => {
                 client::put_pong(out, request_id, surroundings.wall);
+                self.put_reconnect_due(surroundings, slot, out);
                 Ok(())
             }
             (ClientMessage::Open(ticket), State::Open | State::Leaving) => {
@@ -66,7 +71,7 @@ impl ShardEngine {
                 Ok(())
             }
             (ClientMessage::Hello(hello), State::Greeting) => {
-                self.on_hello(slot, request_id, &hello)
+                self.on_hello(surroundings, slot, request_id, &hello)
             }
             (ClientMessage::Bye, _) => {
                 self.begin_close(slot);
@@ -78,7 +83,13 @@ impl ShardEngine {
         }
     }
 
-    fn on_hello(&mut self, slot: u32, request_id: u32, hello: &Hello<'_>) -> Result<(), Broken> {
+    fn on_hello(
+        &mut self,
+        surroundings: &Surroundings,
+        slot: u32,
+        request_id: u32,
+        hello: &Hello<'_>,
+    ) -> Result<(), Broken> {
         if !(hello.version_min..=hello.version_max).contains(&client::VERSION) {
             return Err(closing(ErrorCode::Version, RetryClass::Never));
         }
@@ -89,7 +100,11 @@ impl ShardEngine {
             None => None,
             Some(bytes) => Some(self.believe_tally(bytes)?),
         };
-        let id = self.id(slot);
+        let effect = if is_reconnect(hello.token) {
+            self.on_reconnect(surroundings, slot, hello.token)?
+        } else {
+            Effect::CheckToken { connection: self.id(slot), token: hello.token.to_vec() }
+        };
         let connection = self.table.slot_mut(slot);
         connection.become_state(State::Checking);
         connection.hello_request = request_id;
@@ -99,8 +114,7 @@ impl ShardEngine {
             connection.sponsors = tally.sponsors;
             connection.tally_set();
         }
-        let token = hello.token.to_vec();
-        self.effects.push_back(Effect::CheckToken { connection: id, token });
+        self.effects.push_back(effect);
         Ok(())
     }
 
@@ -108,11 +122,12 @@ impl ShardEngine {
         let tally = Tally::decode(bytes, &self.settings.mac_key);
         tally.ok().filter(|tally| tally.campaign == self.settings.campaign).ok_or_else(|| {
             self.counters.unauthenticated += 1;
-            closing(ErrorCode::AuthFailed, RetryClass::Reauthenticate)
+            NOT_BELIEVED
         })
     }
 
-    /// A session token was checked; `None` when it is not to be believed.
+    /// A session token was checked, or a reconnect ticket claimed; `None` when it is not to be
+    /// believed.
     pub fn handle_token(
         &mut self,
         surroundings: &Surroundings,
@@ -128,8 +143,7 @@ impl ShardEngine {
         let own_tally = |user| !connection.has_tally() || connection.user == user;
         let Some(identity) = identity.filter(|identity| own_tally(identity.user)) else {
             self.counters.unauthenticated += 1;
-            let refusal = closing(ErrorCode::AuthFailed, RetryClass::Reauthenticate);
-            self.refuse(id.slot, request_id, refusal.into_refusal(), out);
+            self.refuse(id.slot, request_id, NOT_BELIEVED.into_refusal(), out);
             return;
         };
         connection.become_state(State::Open);
@@ -140,6 +154,8 @@ impl ShardEngine {
         let user = identity.user;
         self.effects.push_back(Effect::Opened { connection: id, user, wins, sponsors });
         self.welcome(surroundings).put(out, request_id);
+        *self.table.cold_mut(id.slot) = Cold::of(&identity);
+        self.put_reconnect_due(surroundings, id.slot, out);
     }
 
     /// The thread that checks tokens has no room: the client is asked to come back.

@@ -1,7 +1,10 @@
 //! The connections of one shard thread: pages of slots, so that growing neither moves nor doubles
 //! what is there.
 
-use super::connection::{Connection, NONE, State};
+use super::{
+    connection::{Connection, NONE, State},
+    reconnect::Cold,
+};
 
 const PAGE_BITS: u32 = 8;
 /// Slots of one page. 256 x 64 bytes are four memory pages: little is touched in advance.
@@ -11,6 +14,8 @@ const PAGE_SLOTS: u32 = 1 << PAGE_BITS;
 #[derive(Debug)]
 pub(super) struct Table {
     pages: Vec<Box<[Connection]>>,
+    /// Of the same shape.
+    cold_pages: Vec<Box<[Cold]>>,
     free: u32,
     used: u32,
     slots_max: u32,
@@ -21,7 +26,14 @@ impl Table {
     /// An empty table for at most `slots_max` connections, whose generations begin with
     /// `generation_first`.
     pub(super) const fn new(slots_max: u32, generation_first: u32) -> Self {
-        Self { pages: Vec::new(), free: NONE, used: 0, slots_max, generation_first }
+        Self {
+            pages: Vec::new(),
+            cold_pages: Vec::new(),
+            free: NONE,
+            used: 0,
+            slots_max,
+            generation_first,
+        }
     }
 
     /// Connections there are.
@@ -70,6 +82,7 @@ impl Table {
             .map(|next| Connection::free(generation, next))
             .collect();
         self.pages.push(page.into_boxed_slice());
+        self.cold_pages.push(vec![Cold::default(); PAGE_SLOTS as usize].into_boxed_slice());
         self.free = first;
     }
 
@@ -83,6 +96,16 @@ impl Table {
     #[inline]
     pub(super) fn slot_mut(&mut self, slot: u32) -> &mut Connection {
         &mut self.pages[(slot >> PAGE_BITS) as usize][(slot & (PAGE_SLOTS - 1)) as usize]
+    }
+
+    /// What is rarely read of the connection in `slot`, which exists.
+    pub(super) fn cold(&self, slot: u32) -> &Cold {
+        &self.cold_pages[(slot >> PAGE_BITS) as usize][(slot & (PAGE_SLOTS - 1)) as usize]
+    }
+
+    /// What is rarely read of the connection in `slot`, which exists.
+    pub(super) fn cold_mut(&mut self, slot: u32) -> &mut Cold {
+        &mut self.cold_pages[(slot >> PAGE_BITS) as usize][(slot & (PAGE_SLOTS - 1)) as usize]
     }
 
     /// The connection in `slot` if it is used and still of this generation.

@@ -1,5 +1,7 @@
 //! Sessions told as bytes in and bytes out.
 
+mod reconnect;
+
 use super::{CandidateShake, Effect, Settings, ShardEngine, State, Surroundings};
 use crate::{ConnectionId, gate::GateView, time::Timestamp};
 use yao_protocol::{
@@ -44,6 +46,7 @@ impl World {
             campaign: CAMPAIGN,
             wins_per_user: 3,
             mac_key: mac_key(),
+            reconnect: None,
             heartbeat_ms_min: 1_000,
             heartbeat_ms_max: 60_000,
             handshake_ms_max: 5_000,
