@@ -1,6 +1,7 @@
 //! The only file that reads the operating system's clocks.
 
 use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
 use yao_engine::{Anchor, Timestamp};
 use yao_protocol::WallTime;
 
@@ -8,6 +9,8 @@ use yao_protocol::WallTime;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     anchor: Anchor,
+    /// The standard library's clock at the anchor, for libraries that know no other.
+    instant: Instant,
 }
 
 impl Clock {
@@ -18,7 +21,9 @@ impl Clock {
         // the anchor's wall time late rather than early by the time between, never early.
         let at = boot_now();
         let wall = wall_now();
-        Self { anchor: Anchor { at, wall } }
+        #[expect(clippy::disallowed_methods, reason = "read once; every other is derived from it")]
+        let instant = Instant::now();
+        Self { anchor: Anchor { at, wall }, instant }
     }
 
     /// Now, for intervals and deadlines.
@@ -37,6 +42,18 @@ impl Clock {
     #[must_use]
     pub const fn anchor(&self) -> Anchor {
         self.anchor
+    }
+
+    /// `at` in the form that quinn wants.
+    #[must_use]
+    pub fn instant(&self, at: Timestamp) -> Instant {
+        self.instant + Duration::from_nanos(at.ns_since(self.anchor.at))
+    }
+
+    /// The reverse of [`Clock::instant`].
+    #[must_use]
+    pub fn timestamp(&self, instant: Instant) -> Timestamp {
+        self.anchor.at.plus(instant.saturating_duration_since(self.instant))
     }
 
     /// How far the system's wall clock has moved away from the anchor since start, microseconds;

@@ -1,7 +1,7 @@
 //! Numbers that threads keep and the control thread reads: each is written by one thread with plain
 //! relaxed stores, never shared between writers, never labelled by user.
 
-use crate::shard::SocketCounters;
+use crate::sessions::CarrierCounters;
 use std::sync::atomic::{AtomicU64, Ordering};
 use yao_engine::shard::{Counters, ShardEngine};
 
@@ -53,7 +53,7 @@ pub struct ShardCounter {
 
 struct Sources<'a> {
     engine: &'a Counters,
-    sockets: &'a SocketCounters,
+    sockets: &'a CarrierCounters,
     connections: u64,
     partial_bytes: u64,
     late_us: u64,
@@ -140,7 +140,7 @@ pub const SHARD_COUNTERS: [ShardCounter; 36] = [
 
 impl ShardCounters {
     /// Hands over what was counted; called once a second by the owning thread.
-    pub fn flush(&self, engine: &ShardEngine, sockets: &SocketCounters, late_ns: u64) {
+    pub fn flush(&self, engine: &ShardEngine, sockets: &CarrierCounters, late_ns: u64) {
         let sources = Sources {
             engine: engine.counters(),
             sockets,

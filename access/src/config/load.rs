@@ -96,7 +96,7 @@ pub fn parse(
 /// Every section with its keys: what [`Config`] accepts.
 const KEYS: &[(&str, &[&str])] = &[
     ("node", &["name", "state", "keys"]),
-    ("listen", &["tcp", "tls", "quic", "threads", "connections_max", "endpoints"]),
+    ("listen", &["tcp", "tls", "quic", "threads", "quic_threads", "connections_max", "endpoints"]),
     ("tls", &["certificates"]),
     ("shard", &["seed", "key", "manifest", "schedule"]),
     ("identity", &["jwks", "audience", "threads", "reconnect"]),

@@ -66,7 +66,10 @@ pub struct ListenConfig {
     /// Shard threads; 0 = one per core.
     #[serde(default)]
     pub threads: u16,
-    /// Connections the node holds at most, over all threads.
+    /// Threads for each address of `quic`; 0 = one per core, at most 64.
+    #[serde(default)]
+    pub quic_threads: u16,
+    /// Connections the node holds at most: so many over TCP and TLS, and as many over QUIC.
     #[serde(default = "connections_max")]
     pub connections_max: u32,
     /// Addresses of other nodes that clients are told, "host:port", at most 8.

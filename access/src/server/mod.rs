@@ -1,10 +1,12 @@
 //! The start-up order of a node, its threads, and their end. Reads like the sequence it is.
 
 mod ports;
+mod threads;
 mod wiring;
 
 use self::{
     ports::Addresses,
+    threads::Way,
     wiring::{agent_sinks, start_spool_and_agent, vet_ms_max},
 };
 use crate::{
@@ -23,7 +25,6 @@ use crate::{
     registry::Registry,
     seed_shard::SeedShard,
     sessions::SessionContext,
-    shard::{Ports, Shard},
     spool::SpoolHandle,
     state_dir::{EPOCH_LOCAL, StateDir},
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
@@ -258,7 +259,7 @@ impl Parts {
             admin,
         };
         let crypto = parts.start_crypto()?;
-        parts.start_shards(opened.shards, &gate, &crypto, &policy).map(|()| parts)
+        parts.start_shards(opened.ways, &gate, &crypto, &policy).map(|()| parts)
     }
 
     fn start_crypto(&mut self) -> Result<Vec<SyncSender<ToCrypto>>> {
@@ -287,14 +288,16 @@ impl Parts {
 
     fn start_shards(
         &mut self,
-        ports: Vec<Ports>,
+        ways: Vec<Way>,
         gate: &Arc<Gate>,
         crypto: &[SyncSender<ToCrypto>],
         policy: &Arc<ArcSwap<Policy>>,
     ) -> Result<()> {
-        let thread_count = u32::try_from(ports.len()).expect("at most 256 threads");
-        for (number, ports) in ports.into_iter().enumerate() {
-            let number = u16::try_from(number).expect("at most 256 threads");
+        let quic_count = ways.iter().filter(|way| way.is_quic()).count();
+        let counts = [ways.len() - quic_count, quic_count];
+        for (number, way) in ways.into_iter().enumerate() {
+            let number = u16::try_from(number).expect("at most 512 threads");
+            let siblings = u32::try_from(counts[usize::from(way.is_quic())]).expect("as above");
             let counters = Arc::<ShardCounters>::default();
             self.shard_counters.push(Arc::clone(&counters));
             let context = SessionContext {
@@ -310,9 +313,9 @@ impl Parts {
                 counters,
                 refusing: Arc::clone(&self.refusing),
             };
-            let settings = shard_settings(&self.config, &self.node, number, thread_count);
-            let name = format!("yao-shard-{number}");
-            let body = move || shard_thread(&context, settings, ports);
+            let settings = shard_settings(&self.config, &self.node, number, siblings);
+            let name = format!("yao-{}-{number}", if way.is_quic() { "quic" } else { "shard" });
+            let body = move || threads::run(&context, settings, way);
             self.shard_threads.push(thread::Builder::new().name(name).spawn(body)?);
         }
         Ok(())
@@ -350,14 +353,15 @@ impl Parts {
         let text = |addresses: &[SocketAddr]| -> Vec<String> {
             addresses.iter().map(ToString::to_string).collect()
         };
-        let Addresses { tcp, tls } = &self.addresses;
+        let Addresses { tcp, tls, quic } = &self.addresses;
         let ready = serde_json::json!({
-            "tcp": text(tcp), "tls": text(tls), "admin": admin_address.to_string()
+            "tcp": text(tcp), "tls": text(tls), "quic": text(quic),
+            "admin": admin_address.to_string()
         });
         let all_left = control::run(&control, self.admin, || announce(&ready))?;
 
         for number in 0..self.shards.count() {
-            let number = u16::try_from(number).expect("at most 256 threads");
+            let number = u16::try_from(number).expect("at most 512 threads");
             self.shards.send(number, ToShard::Stop);
         }
         for thread in self.shard_threads {
@@ -383,21 +387,6 @@ impl Parts {
 #[expect(clippy::print_stdout, reason = "the ready line is the process's contract with its parent")]
 fn announce(ready: &serde_json::Value) {
     println!("ready {ready}");
-}
-
-/// Runs a shard thread; a panic closes its connections and starts it again.
-fn shard_thread(context: &SessionContext, mut settings: Settings, mut ports: Ports) {
-    loop {
-        let body = || Shard::new(context, settings.clone(), &mut ports)?.run();
-        match catch_unwind(AssertUnwindSafe(body)) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => tracing::error!(event = "shard_poller_failed", %error),
-            Err(_) => tracing::error!(event = "shard_thread_restarted", thread = settings.thread),
-        }
-        context.registry.forget_thread(settings.thread);
-        // A slot of the new life must not be taken for one of the old.
-        settings.generation_first = settings.generation_first.wrapping_add(1 << 20);
-    }
 }
 
 /// Runs a thread that decides about money: its panic ends the process. Restart is safe, limping is

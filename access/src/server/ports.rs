@@ -1,9 +1,11 @@
-//! Pollers, inboxes and listening sockets of the shard threads, opened before any of them runs.
+//! Pollers, inboxes and listening sockets of the threads of sessions, opened before any of them runs.
 
+use super::threads::Way;
 use crate::{
-    config::{Config, ListenConfig},
+    config::Config,
     inbox::{Inbox, Outlet, inbox},
     messages::ToShard,
+    quic::QuicPorts,
     shard::{self, Listener, Ports},
     tls::TlsSettings,
 };
@@ -19,19 +21,20 @@ const SHARD_QUEUE: usize = 65_536;
 pub(super) struct Addresses {
     pub(super) tcp: Vec<SocketAddr>,
     pub(super) tls: Vec<SocketAddr>,
+    pub(super) quic: Vec<SocketAddr>,
 }
 
 /// What every thread of sessions is started with, and how to reach it.
 pub(super) struct Opened {
-    pub(super) shards: Vec<Ports>,
+    pub(super) ways: Vec<Way>,
     pub(super) outlets: Vec<Outlet<ToShard>>,
     pub(super) addresses: Addresses,
 }
 
-/// How many shard threads `listen` asks for.
-pub(super) fn shard_thread_count(listen: &ListenConfig) -> u16 {
-    if listen.threads > 0 {
-        return listen.threads;
+/// As many threads as were asked for; 0 is one per core.
+fn thread_count(asked: u16) -> u16 {
+    if asked > 0 {
+        return asked;
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     u16::try_from(cores.min(256)).expect("bounded just now")
@@ -41,18 +44,41 @@ pub(super) fn shard_thread_count(listen: &ListenConfig) -> u16 {
 pub(super) fn open(config: &Config, tls: &TlsSettings) -> Result<Opened> {
     let listen = &config.listen;
     // Port 0 is settled by the first thread; the others share what it got.
-    let mut addresses = Addresses { tcp: listen.tcp.clone(), tls: listen.tls.clone() };
-    let (mut shards, mut outlets) = (Vec::new(), Vec::new());
-    for thread in 0..shard_thread_count(listen) {
+    let mut addresses =
+        Addresses { tcp: listen.tcp.clone(), tls: listen.tls.clone(), quic: listen.quic.clone() };
+    let (mut ways, mut outlets) = (Vec::new(), Vec::new());
+    let stream_threads = if listen.tcp.is_empty() && listen.tls.is_empty() {
+        0
+    } else {
+        thread_count(listen.threads)
+    };
+    for thread in 0..stream_threads {
         let first = thread == 0;
         let mut listeners = listeners(&mut addresses.tcp, "listen.tcp", first, false)?;
         listeners.extend(self::listeners(&mut addresses.tls, "listen.tls", first, true)?);
         let poll = Poll::new()?;
         let (outlet, queue) = thread_inbox(&poll)?;
         outlets.push(outlet);
-        shards.push(Ports::new(poll, queue, listeners, tls.clone())?);
+        ways.push(Way::Streams(Box::new(Ports::new(poll, queue, listeners, tls.clone())?)));
     }
-    Ok(Opened { shards, outlets, addresses })
+    let quic_threads = u8::try_from(thread_count(listen.quic_threads).min(64)).expect("64 at most");
+    for address in &mut addresses.quic {
+        for thread in 0..quic_threads {
+            let taken = || format!("cannot listen on {address} (UDP) for listen.quic");
+            if thread == 0 && address.port() != 0 {
+                std::net::UdpSocket::bind(*address).map(drop).with_context(taken)?;
+            }
+            let poll = Poll::new()?;
+            let (outlet, queue) = thread_inbox(&poll)?;
+            let place = (thread, quic_threads);
+            let ports =
+                QuicPorts::open(*address, place, poll, queue, tls.clone()).with_context(taken)?;
+            *address = ports.local_addr()?;
+            outlets.push(outlet);
+            ways.push(Way::Quic(Box::new(ports)));
+        }
+    }
+    Ok(Opened { ways, outlets, addresses })
 }
 
 fn thread_inbox(poll: &Poll) -> Result<(Outlet<ToShard>, Inbox<ToShard>)> {

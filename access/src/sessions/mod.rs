@@ -53,6 +53,23 @@ pub struct SessionContext {
     pub refusing: Arc<AtomicBool>,
 }
 
+/// What is counted about sockets and QUIC connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CarrierCounters {
+    /// Connections that could not be accepted for want of descriptors or memory.
+    pub accept_errors: u64,
+    /// Connections cut because they did not read their answers.
+    pub slow_readers: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Handshakes of TLS or QUIC completed.
+    pub tls_handshakes: u64,
+    /// Connections that broke TLS or QUIC.
+    pub tls_errors: u64,
+}
+
 /// What carries the bytes of a thread's sessions. Slots are the engine's.
 pub trait Carrier {
     /// Whether something is in `slot`.
@@ -72,6 +89,9 @@ pub struct Sessions<'a, C> {
     pub(crate) engine: ShardEngine,
     pub(crate) carrier: C,
     policy: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
+    reconnect: Cache<Arc<ArcSwap<Option<Reconnect>>>, Arc<Option<Reconnect>>>,
+    /// What the engine was told of it.
+    reconnect_known: Arc<Option<Reconnect>>,
     /// Answers to the connection being handled.
     out: Vec<u8>,
 }
@@ -79,9 +99,13 @@ pub struct Sessions<'a, C> {
 impl<'a, C: Carrier> Sessions<'a, C> {
     /// No sessions yet.
     pub(crate) fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
+        let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
+        let settings = Settings { reconnect: (**reconnect.load()).clone(), ..settings };
         Self {
             engine: ShardEngine::new(settings, context.node.clock.now()),
             policy: Cache::new(Arc::clone(&context.policy)),
+            reconnect_known: Arc::clone(reconnect.load()),
+            reconnect,
             out: Vec::new(),
             carrier,
             context,
@@ -89,23 +113,21 @@ impl<'a, C: Carrier> Sessions<'a, C> {
     }
 
     /// What the engine must know at this moment; read once per batch of events.
-    reconnect: Cache<Arc<ArcSwap<Option<Reconnect>>>, Arc<Option<Reconnect>>>,
-    /// What the engine was told of it.
-    reconnect_known: Arc<Option<Reconnect>>,
     pub(crate) fn surroundings(&mut self, now: Timestamp) -> Surroundings {
+        let reconnect = self.reconnect.load();
+        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
+            self.engine.handle_reconnect_keys((**reconnect).clone());
+            self.reconnect_known = Arc::clone(reconnect);
+        }
         let policy = self.policy.load();
         Surroundings {
             gate: self.context.gate.view(),
             wall: self.context.node.clock.anchor().wall(now),
             shake_interval_ms: policy
                 .shake_interval_ms
-        let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
-        let settings = Settings { reconnect: (**reconnect.load()).clone(), ..settings };
                 .unwrap_or_else(|| self.context.shake_interval_ms.load(Ordering::Relaxed)),
             cue: policy.cue,
             tier: 0,
-            reconnect_known: Arc::clone(reconnect.load()),
-            reconnect,
         }
     }
 
@@ -114,11 +136,6 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         &mut self,
         now: Timestamp,
         surroundings: &mut Surroundings,
-        let reconnect = self.reconnect.load();
-        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
-            self.engine.handle_reconnect_keys((**reconnect).clone());
-            self.reconnect_known = Arc::clone(reconnect);
-        }
         slot: u32,
         bytes: &[u8],
     ) -> bool {

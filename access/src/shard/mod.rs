@@ -7,7 +7,6 @@ mod accept;
 mod sockets;
 
 pub use accept::{Listener, listen};
-pub use sockets::SocketCounters;
 
 use self::sockets::{Received, Sockets};
 use crate::{

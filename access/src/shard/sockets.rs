@@ -2,7 +2,7 @@
 //! and what the kernel would not take yet.
 
 use crate::{
-    sessions::Carrier,
+    sessions::{Carrier, CarrierCounters},
     tls::{Fed, TlsSession, TlsSettings},
 };
 use hashbrown::HashMap;
@@ -17,23 +17,6 @@ const PAGE_SLOTS: usize = 1 << PAGE_BITS;
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// The thread's own buffers are given back when a burst made them larger than this.
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
-
-/// What is counted about sockets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SocketCounters {
-    /// Calls to accept that failed for want of descriptors or memory.
-    pub accept_errors: u64,
-    /// Connections cut because they did not read their answers.
-    pub slow_readers: u64,
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent.
-    pub bytes_out: u64,
-    /// TLS handshakes completed.
-    pub tls_handshakes: u64,
-    /// TLS connections that broke TLS.
-    pub tls_errors: u64,
-}
 
 /// What became of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +59,7 @@ pub(super) struct Sockets {
     sealed: Vec<u8>,
     fed: Fed,
     /// What was counted.
-    pub(super) counters: SocketCounters,
+    pub(super) counters: CarrierCounters,
 }
 
 impl Sockets {
@@ -90,7 +73,7 @@ impl Sockets {
             plain: Vec::new(),
             sealed: Vec::new(),
             fed: Fed::default(),
-            counters: SocketCounters::default(),
+            counters: CarrierCounters::default(),
         }
     }
 
@@ -104,7 +87,7 @@ impl Sockets {
         let token = Token(connection.slot as usize);
         self.registry.register(&mut stream, token, Interest::READABLE)?;
         if tls {
-            let settings = self.tls.current().ok_or_else(|| io::Error::other("no certificates"))?;
+            let settings = self.tls.stream().ok_or_else(|| io::Error::other("no certificates"))?;
             let session = TlsSession::new(settings).map_err(io::Error::other)?;
             *place(&mut self.tls_pages, connection.slot) = Some(Box::new(session));
         }

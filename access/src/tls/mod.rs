@@ -50,7 +50,14 @@ pub enum CertificateError {
 /// The TLS settings in force. A reload replaces them; connections made before keep theirs.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    current: Arc<ArcSwapOption<ServerConfig>>,
+    current: Arc<ArcSwapOption<Prepared>>,
+}
+
+/// Certificates that were read and found good, as TCP and as QUIC want them.
+#[derive(Debug)]
+pub struct Prepared {
+    stream: Arc<ServerConfig>,
+    quic: Arc<quinn_proto::ServerConfig>,
 }
 
 impl TlsSettings {
@@ -58,26 +65,37 @@ impl TlsSettings {
     ///
     /// # Errors
     /// See [`CertificateError`].
-    pub fn prepare(&self, config: &TlsConfig) -> Result<Arc<ServerConfig>, CertificateError> {
-        server_config(config, self.ticketer()?).map(Arc::new)
+    pub fn prepare(&self, config: &TlsConfig) -> Result<Arc<Prepared>, CertificateError> {
+        let stream = server_config(config, self.ticketer()?)?;
+        let mut quic = stream.clone();
+        // Tickets would spare the signature only, and cost memory in each connection.
+        quic.send_tls13_tickets = 0;
+        let quic = crate::quic::server_config(quic)
+            .map_err(|error| CertificateError::Setup(rustls::Error::General(error.to_string())))?;
+        Ok(Arc::new(Prepared { stream: Arc::new(stream), quic: Arc::new(quic) }))
     }
 
     /// New connections get `settings` from now on.
-    pub fn put_in_force(&self, settings: Arc<ServerConfig>) {
-        self.current.store(Some(settings));
+    pub fn put_in_force(&self, prepared: Arc<Prepared>) {
+        self.current.store(Some(prepared));
     }
 
     /// A reload keeps the keys of resumption tickets: clients that return are not to pay for it.
     fn ticketer(&self) -> Result<Arc<dyn ProducesTickets>, CertificateError> {
         match self.current.load().as_ref() {
-            Some(current) => Ok(Arc::clone(&current.ticketer)),
+            Some(current) => Ok(Arc::clone(&current.stream.ticketer)),
             None => provider::Ticketer::new().map_err(CertificateError::Setup),
         }
     }
 
-    /// The settings in force; `None` when the node has no certificates.
-    pub(crate) fn current(&self) -> Option<Arc<ServerConfig>> {
-        self.current.load_full()
+    /// The settings in force for TLS over TCP; `None` when the node has no certificates.
+    pub(crate) fn stream(&self) -> Option<Arc<ServerConfig>> {
+        self.current.load().as_ref().map(|current| Arc::clone(&current.stream))
+    }
+
+    /// The settings in force for QUIC; `None` when the node has no certificates.
+    pub(crate) fn quic(&self) -> Option<Arc<quinn_proto::ServerConfig>> {
+        self.current.load().as_ref().map(|current| Arc::clone(&current.quic))
     }
 }
 

@@ -1,0 +1,532 @@
+//! The connections of a QUIC thread: quinn-proto's state by handle, who of them has which session,
+//! their timers, and packets on their way out. Knows no frame and no rule.
+
+mod timers;
+
+use self::timers::Timers;
+use super::{settings, socket::QuicPorts};
+use crate::{
+    clock::Clock,
+    sessions::{Carrier, CarrierCounters},
+    tls::TlsSettings,
+};
+use bytes::{Bytes, BytesMut};
+use mio::net::UdpSocket;
+use quinn_proto::{
+    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming, StreamEvent,
+    StreamId, Transmit, VarInt, WriteError,
+};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use std::{io::ErrorKind, sync::Arc, time::Instant};
+use yao_engine::{ConnectionId, Timestamp};
+
+/// No slot, no handle.
+const NONE: u32 = u32::MAX;
+/// In the place of a handle: the connection is gone, its session not yet.
+const ORPHAN: u32 = u32::MAX - 1;
+/// Bytes a peer may leave unread beyond quinn's own window before it is cut.
+const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// From this many handshakes under way on, an address must first prove that it hears us.
+const RETRY_FROM: usize = 1_000;
+/// And from this many on, newcomers are refused before any cryptography.
+const REFUSE_FROM: usize = 20_000;
+/// Deadlines within this time are near, ns.
+const NEAR_NS: u64 = 1_000_000_000;
+/// Application code of the CONNECTION_CLOSE that ends a session.
+const CLOSE_CODE: VarInt = VarInt::from_u32(0);
+
+/// What happened to a connection, for its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The handshake is done.
+    Secured(u32),
+    /// The client sent bytes.
+    Received(u32),
+    /// It is over.
+    Ended(u32),
+}
+
+struct Carried {
+    quic: Connection,
+    /// The session's slot; `NONE` once the session is over.
+    slot: u32,
+    stream: Option<StreamId>,
+    /// What quinn would not take yet.
+    unsent: Vec<u8>,
+    touched: bool,
+    securing: bool,
+    /// The peer finished its stream, or will not hear ours.
+    ended: bool,
+    /// This connection's entries among the timers: a near one and a far one.
+    near: Timestamp,
+    far: Timestamp,
+}
+
+/// See the module.
+pub(super) struct Connections {
+    endpoint: Endpoint,
+    carried: Vec<Option<Box<Carried>>>,
+    /// Handles by the engine's slot.
+    handles: Vec<u32>,
+    touched: Vec<u32>,
+    /// Slots whose connection is gone.
+    orphans: Vec<u32>,
+    timers: Timers,
+    /// Handshakes under way.
+    securing: usize,
+    socket: Arc<UdpSocket>,
+    state: Arc<UdpSocketState>,
+    clock: Clock,
+    now: Timestamp,
+    instant: Instant,
+    out: Vec<u8>,
+    /// A packet that the socket would not take; nothing is sent before it.
+    held: Option<(Transmit, Vec<u8>)>,
+    settings: Option<Arc<quinn_proto::ServerConfig>>,
+    pub(super) counters: CarrierCounters,
+}
+
+impl Connections {
+    pub(super) fn new(ports: &QuicPorts, clock: Clock) -> Self {
+        let config = Arc::new(settings::endpoint_config(&ports.reset_key, ports.place));
+        let settings = ports.tls.quic();
+        let endpoint = Endpoint::new(config, settings.clone(), true, None);
+        let now = clock.now();
+        Self {
+            endpoint,
+            carried: Vec::new(),
+            handles: Vec::new(),
+            touched: Vec::new(),
+            orphans: Vec::new(),
+            timers: Timers::default(),
+            securing: 0,
+            socket: Arc::clone(&ports.socket),
+            state: Arc::clone(&ports.state),
+            clock,
+            now,
+            instant: clock.instant(now),
+            out: Vec::new(),
+            held: None,
+            settings,
+            counters: CarrierCounters::default(),
+        }
+    }
+
+    /// The time of everything that follows.
+    pub(super) fn now_set(&mut self, now: Timestamp) {
+        self.now = now;
+        self.instant = self.clock.instant(now);
+    }
+
+    /// When [`Connections::fire_timers`] wants to be called next.
+    pub(super) fn deadline(&self) -> Timestamp {
+        self.timers.next()
+    }
+
+    /// New certificates serve new connections.
+    pub(super) fn refresh(&mut self, tls: &TlsSettings) {
+        let settings = tls.quic();
+        let same = match (&self.settings, &settings) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.endpoint.set_server_config(settings.clone());
+            self.settings = settings;
+        }
+    }
+
+    /// A datagram came. Returns the newcomer if it is one that may come in.
+    pub(super) fn on_datagram(&mut self, meta: RecvMeta, datagram: &[u8]) -> Option<Incoming> {
+        self.counters.bytes_in += datagram.len() as u64;
+        let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+        let bytes = BytesMut::from(datagram);
+        self.out.clear();
+        let event =
+            self.endpoint.handle(self.instant, meta.addr, meta.dst_ip, ecn, bytes, &mut self.out);
+        match event? {
+            DatagramEvent::ConnectionEvent(handle, event) => {
+                let handle = number(handle);
+                if let Some(carried) = self.at(handle) {
+                    carried.quic.handle_event(event);
+                    self.touch(handle);
+                }
+                None
+            }
+            DatagramEvent::Response(transmit) => {
+                self.answer(&transmit);
+                None
+            }
+            DatagramEvent::NewConnection(incoming) => self.admit(incoming),
+        }
+    }
+
+    /// Decides by what is under way, before any cryptography.
+    fn admit(&mut self, incoming: Incoming) -> Option<Incoming> {
+        if self.securing >= REFUSE_FROM {
+            self.refuse(incoming);
+            return None;
+        }
+        if self.securing >= RETRY_FROM && incoming.may_retry() {
+            self.out.clear();
+            if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.out) {
+                self.answer(&transmit);
+            }
+            return None;
+        }
+        Some(incoming)
+    }
+
+    /// Tells a newcomer to go elsewhere.
+    pub(super) fn refuse(&mut self, incoming: Incoming) {
+        self.out.clear();
+        let transmit = self.endpoint.refuse(incoming, &mut self.out);
+        self.answer(&transmit);
+    }
+
+    /// Begins the handshake of a newcomer; `false` when it failed at once.
+    pub(super) fn accept(&mut self, incoming: Incoming, connection: ConnectionId) -> bool {
+        self.out.clear();
+        match self.endpoint.accept(incoming, self.instant, &mut self.out, None) {
+            Ok((handle, quic)) => {
+                let handle = number(handle);
+                let carried = Carried {
+                    quic,
+                    slot: connection.slot,
+                    stream: None,
+                    unsent: Vec::new(),
+                    touched: false,
+                    securing: true,
+                    ended: false,
+                    near: Timestamp::NEVER,
+                    far: Timestamp::NEVER,
+                };
+                self.securing += 1;
+                *place(&mut self.carried, handle as usize, || None) = Some(Box::new(carried));
+                *place(&mut self.handles, connection.slot as usize, || NONE) = handle;
+                self.touch(handle);
+                true
+            }
+            Err(error) => {
+                self.counters.tls_errors += 1;
+                if let Some(transmit) = error.response {
+                    self.answer(&transmit);
+                }
+                false
+            }
+        }
+    }
+
+    fn at(&mut self, handle: u32) -> Option<&mut Carried> {
+        self.carried.get_mut(handle as usize)?.as_deref_mut()
+    }
+
+    fn of_slot(&self, slot: u32) -> Option<u32> {
+        self.handles.get(slot as usize).copied().filter(|&handle| handle != NONE)
+    }
+
+    fn touch(&mut self, handle: u32) {
+        if let Some(carried) = self.at(handle)
+            && !carried.touched
+        {
+            carried.touched = true;
+            self.touched.push(handle);
+        }
+    }
+
+    /// A connection that something happened to. None while the socket takes nothing.
+    pub(super) fn next_touched(&mut self) -> Option<u32> {
+        if self.held.is_some() {
+            return None;
+        }
+        let handle = self.touched.pop()?;
+        if let Some(carried) = self.at(handle) {
+            carried.touched = false;
+        }
+        Some(handle)
+    }
+
+    /// A session whose connection is gone: it must end.
+    pub(super) fn next_orphan(&mut self) -> Option<u32> {
+        self.orphans.pop()
+    }
+
+    /// The next thing that happened to connection `handle`; its bytes are in `plain`.
+    pub(super) fn step(&mut self, handle: u32, plain: &mut Vec<u8>) -> Option<Step> {
+        loop {
+            self.pass_endpoint_events(handle);
+            let carried = self.carried.get_mut(handle as usize)?.as_deref_mut()?;
+            let slot = carried.slot;
+            if carried.ended && slot != NONE {
+                return Some(Step::Ended(slot));
+            }
+            match carried.quic.poll()? {
+                Event::Connected if carried.securing => {
+                    carried.securing = false;
+                    self.securing -= 1;
+                    self.counters.tls_handshakes += 1;
+                    if slot != NONE {
+                        return Some(Step::Secured(slot));
+                    }
+                }
+                Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                    if let Some(id) = carried.quic.streams().accept(Dir::Bi) {
+                        carried.stream = Some(id);
+                        if carried.read(id, plain) && slot != NONE {
+                            return Some(Step::Received(slot));
+                        }
+                    }
+                }
+                Event::Stream(StreamEvent::Readable { id })
+                    if carried.stream == Some(id) && carried.read(id, plain) && slot != NONE =>
+                {
+                    return Some(Step::Received(slot));
+                }
+                Event::Stream(StreamEvent::Writable { id }) if carried.stream == Some(id) => {
+                    carried.write_unsent(id);
+                }
+                Event::Stream(StreamEvent::Stopped { .. }) => carried.ended = true,
+                Event::ConnectionLost { reason } => {
+                    tracing::debug!(event = "quic_connection_lost", %reason);
+                    if carried.securing {
+                        carried.securing = false;
+                        self.securing -= 1;
+                        self.counters.tls_errors += 1;
+                    }
+                    carried.ended = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn pass_endpoint_events(&mut self, handle: u32) {
+        let mut drained = false;
+        if let Some(Some(carried)) = self.carried.get_mut(handle as usize) {
+            while let Some(event) = carried.quic.poll_endpoint_events() {
+                drained |= event.is_drained();
+                let handle = ConnectionHandle(handle as usize);
+                if let Some(event) = self.endpoint.handle_event(handle, event) {
+                    carried.quic.handle_event(event);
+                }
+            }
+        }
+        if drained && let Some(carried) = self.carried[handle as usize].take() {
+            self.securing -= usize::from(carried.securing);
+            // The handle may be another connection's with the next datagram.
+            if carried.slot != NONE {
+                self.handles[carried.slot as usize] = ORPHAN;
+                self.orphans.push(carried.slot);
+            }
+        }
+    }
+
+    /// Sends what connection `handle` has to say, and sets its timer.
+    pub(super) fn transmit(&mut self, handle: u32) {
+        let segments = self.state.max_gso_segments();
+        while self.held.is_none() {
+            self.out.clear();
+            let Some(Some(carried)) = self.carried.get_mut(handle as usize) else { return };
+            let transmit = carried.quic.poll_transmit(self.instant, segments, &mut self.out);
+            let Some(transmit) = transmit else { break };
+            self.send_packet(transmit);
+        }
+        if self.held.is_some() {
+            self.touch(handle);
+        }
+        self.pass_endpoint_events(handle);
+        self.set_timer(handle);
+    }
+
+    fn set_timer(&mut self, handle: u32) {
+        let (clock, now) = (self.clock, self.now);
+        let Some(carried) = self.at(handle) else { return };
+        let Some(at) = carried.quic.poll_timeout() else { return };
+        let at = clock.timestamp(at).max(now);
+        // The idle deadline is far and only ever moves away: its one entry stays where it is while
+        // near ones (acknowledgements, probes) come and go. An entry that is too early looks again.
+        let entry = if at.ns_since(now) > NEAR_NS { &mut carried.far } else { &mut carried.near };
+        if at < *entry {
+            *entry = at;
+            self.timers.push(at, handle);
+        }
+    }
+
+    /// Fires what is due.
+    pub(super) fn fire_timers(&mut self) {
+        while let Some((at, handle)) = self.timers.pop_due(self.now) {
+            let instant = self.instant;
+            let Some(carried) = self.at(handle) else { continue };
+            if carried.near == at {
+                carried.near = Timestamp::NEVER;
+            } else if carried.far == at {
+                carried.far = Timestamp::NEVER;
+            } else {
+                continue;
+            }
+            if carried.quic.poll_timeout().is_some_and(|timeout| timeout <= instant) {
+                carried.quic.handle_timeout(instant);
+                self.touch(handle);
+            } else {
+                self.set_timer(handle);
+            }
+        }
+    }
+
+    /// An answer that belongs to no connection. Lost when the socket is full: the peer asks again.
+    fn answer(&mut self, transmit: &Transmit) {
+        if self.held.is_none() {
+            let out = std::mem::take(&mut self.out);
+            let contents = &out[..transmit.size];
+            self.counters.bytes_out += contents.len() as u64;
+            let packet = udp_transmit(transmit, contents);
+            // The same holds for every other error.
+            self.state.send(UdpSockRef::from(&*self.socket), &packet).ok();
+            self.out = out;
+        }
+    }
+
+    fn send_packet(&mut self, transmit: Transmit) {
+        let contents = &self.out[..transmit.size];
+        let packet = udp_transmit(&transmit, contents);
+        match self.state.send(UdpSockRef::from(&*self.socket), &packet) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.held = Some((transmit, contents.to_vec()));
+            }
+            // Anything else is a lost packet, and QUIC sends it again.
+            Ok(()) | Err(_) => self.counters.bytes_out += contents.len() as u64,
+        }
+    }
+
+    /// The socket takes packets again.
+    pub(super) fn unblock(&mut self) {
+        if let Some((transmit, contents)) = self.held.take() {
+            self.out.clear();
+            self.out.extend_from_slice(&contents);
+            self.send_packet(transmit);
+        }
+    }
+
+    /// Ends every connection with one packet each.
+    pub(super) fn close_all(&mut self) {
+        for slot in 0..u32::try_from(self.handles.len()).expect("slots are u32") {
+            if self.is_live(slot) {
+                self.remove(slot);
+            }
+        }
+    }
+}
+
+impl Carried {
+    /// Reads what the client sent into `plain`; `true` when there is something.
+    fn read(&mut self, id: StreamId, plain: &mut Vec<u8>) -> bool {
+        plain.clear();
+        let mut stream = self.quic.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return false };
+        loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => plain.extend_from_slice(&chunk.bytes),
+                Err(quinn_proto::ReadError::Blocked) => break,
+                // Finished or reset: nothing follows.
+                Ok(None) | Err(_) => {
+                    self.ended = true;
+                    break;
+                }
+            }
+        }
+        // More credit for the client travels with the next packet; one is sent in any case.
+        let _more = chunks.finalize();
+        !plain.is_empty()
+    }
+
+    /// Hands what is kept to quinn; `false` when the stream is gone.
+    fn write_unsent(&mut self, id: StreamId) -> bool {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match self.quic.send_stream(id).write(&self.unsent[sent..]) {
+                Ok(count) => sent += count,
+                Err(WriteError::Blocked) => break,
+                Err(_) => return false,
+            }
+        }
+        self.unsent.drain(..sent);
+        if self.unsent.is_empty() {
+            self.unsent = Vec::new();
+        }
+        true
+    }
+}
+
+impl Carrier for Connections {
+    fn is_live(&mut self, slot: u32) -> bool {
+        self.of_slot(slot).is_some()
+    }
+
+    fn send(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if bytes.is_empty() {
+            return true;
+        }
+        let Some(handle) = self.of_slot(slot) else { return true };
+        self.touch(handle);
+        let Some(carried) = self.at(handle) else { return true };
+        let Some(id) = carried.stream else { return true };
+        let mut rest = bytes;
+        while carried.unsent.is_empty() && !rest.is_empty() {
+            match carried.quic.send_stream(id).write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(WriteError::Blocked) => break,
+                Err(_) => return false,
+            }
+        }
+        if carried.unsent.len() + rest.len() > UNSENT_BYTES_MAX {
+            self.counters.slow_readers += 1;
+            return false;
+        }
+        carried.unsent.extend_from_slice(rest);
+        true
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let Some(handle) = self.of_slot(slot) else { return };
+        self.handles[slot as usize] = NONE;
+        if handle == ORPHAN {
+            return;
+        }
+        // What the session said last goes out before the close does.
+        self.transmit(handle);
+        let instant = self.instant;
+        let mut was_securing = false;
+        if let Some(carried) = self.at(handle) {
+            was_securing = std::mem::take(&mut carried.securing);
+            carried.slot = NONE;
+            carried.unsent = Vec::new();
+            carried.quic.close(instant, CLOSE_CODE, Bytes::new());
+        }
+        self.securing -= usize::from(was_securing);
+        self.touch(handle);
+        self.transmit(handle);
+    }
+}
+
+fn udp_transmit<'a>(transmit: &Transmit, contents: &'a [u8]) -> quinn_udp::Transmit<'a> {
+    quinn_udp::Transmit {
+        destination: transmit.destination,
+        ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+        contents,
+        segment_size: transmit.segment_size,
+        src_ip: transmit.src_ip,
+    }
+}
+
+fn number(handle: ConnectionHandle) -> u32 {
+    u32::try_from(handle.0).expect("connections are bounded by the engine's slots")
+}
+
+/// Place `index`, after as many empty ones as it takes.
+fn place<T>(places: &mut Vec<T>, index: usize, empty: impl Fn() -> T) -> &mut T {
+    while places.len() <= index {
+        places.push(empty());
+    }
+    &mut places[index]
+}

@@ -1,0 +1,210 @@
+//! One QUIC thread: a UDP socket, a quinn-proto endpoint with its connections, and the same sessions
+//! as everywhere. Each connection carries one bidirectional stream, opened by the client, with the
+//! frames of wire.md on it.
+//!
+//! quinn-proto is driven directly, without tokio: a connection costs what quinn-proto keeps for it
+//! and nothing more. A panic here ends this thread's connections only; the socket, the reset key
+//! and the inbox outlive it, so that the next life tells old clients at once to come again.
+
+mod connections;
+mod identifiers;
+mod settings;
+mod socket;
+mod steering;
+
+pub(crate) use settings::server_config;
+pub use socket::QuicPorts;
+
+use self::connections::{Connections, Step};
+use crate::sessions::{SessionContext, Sessions};
+use mio::{Events, Token};
+use std::{io, time::Duration};
+use yao_engine::{
+    Timestamp,
+    shard::{Settings, Surroundings},
+};
+
+/// The UDP socket's token; the inbox has `shard::WAKE`.
+const SOCKET: Token = Token(0);
+/// Only two sources: the socket and the inbox.
+const EVENTS_MAX: usize = 8;
+/// Reads of the socket before timers and the inbox have their turn.
+const READS_MAX: u32 = 16;
+/// Counters are handed to the control thread, and new certificates looked for, this often.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// A running QUIC thread's state. Dropping it ends its connections.
+pub struct QuicThread<'a> {
+    ports: &'a mut QuicPorts,
+    sessions: Sessions<'a, Connections>,
+    plain: Vec<u8>,
+    /// The socket may hold more than was read.
+    read_again: bool,
+    flush_at: Timestamp,
+}
+
+impl<'a> QuicThread<'a> {
+    /// A thread without connections.
+    ///
+    /// # Errors
+    /// When the endpoint cannot be set up.
+    pub fn new(
+        context: &'a SessionContext,
+        settings: Settings,
+        ports: &'a mut QuicPorts,
+    ) -> io::Result<Self> {
+        let clock = context.node.clock;
+        let connections = Connections::new(ports, clock);
+        Ok(Self {
+            sessions: Sessions::new(context, settings, connections),
+            plain: Vec::new(),
+            read_again: true,
+            flush_at: clock.now(),
+            ports,
+        })
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When the poller or the socket itself fails: the thread cannot go on.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        if !self.read_inbox() {
+            return Ok(());
+        }
+        loop {
+            let before = self.now();
+            match self.ports.poll.poll(&mut events, Some(self.rest(before))) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            let now = self.now();
+            self.sessions.carrier.now_set(now);
+            let mut woken = false;
+            for event in &events {
+                if event.token() == SOCKET {
+                    self.read_again |= event.is_readable();
+                    if event.is_writable() {
+                        self.sessions.carrier.unblock();
+                    }
+                } else {
+                    woken = true;
+                }
+            }
+            let mut surroundings = self.sessions.surroundings(now);
+            if self.read_again {
+                self.read_socket(now)?;
+            }
+            if woken && !self.read_inbox() {
+                self.farewell();
+                return Ok(());
+            }
+            self.sessions.carrier.fire_timers();
+            self.sessions.on_time(now, &surroundings);
+            self.serve_touched(now, &mut surroundings);
+            if now >= self.flush_at {
+                self.flush(now);
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.sessions.context.node.clock.now()
+    }
+
+    /// How long nothing has to be done.
+    fn rest(&self, now: Timestamp) -> Duration {
+        if self.read_again {
+            return Duration::ZERO;
+        }
+        let deadline = self.sessions.engine.deadline(now).min(self.flush_at);
+        deadline.min(self.sessions.carrier.deadline()).since(now)
+    }
+
+    fn flush(&mut self, now: Timestamp) {
+        let late_ns = now.ns_since(self.flush_at);
+        self.flush_at = now.plus(FLUSH);
+        let Sessions { context, engine, carrier, .. } = &self.sessions;
+        context.counters.flush(engine, &carrier.counters, late_ns);
+        self.sessions.shrink();
+        self.sessions.carrier.refresh(&self.ports.tls);
+    }
+
+    /// Reads every message of the inbox; `false` when the thread shall end.
+    fn read_inbox(&mut self) -> bool {
+        let now = self.now();
+        while let Some(message) = self.ports.inbox.next() {
+            if !self.sessions.on_message(now, message) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn read_socket(&mut self, now: Timestamp) -> io::Result<()> {
+        self.read_again = false;
+        for _ in 0..READS_MAX {
+            let Some(count) = self.ports.receive()? else { return Ok(()) };
+            for index in 0..count {
+                let (meta, bytes) = self.ports.datagrams(index);
+                for datagram in bytes.chunks(meta.stride.max(1)) {
+                    on_datagram(&mut self.sessions, now, meta, datagram);
+                }
+            }
+        }
+        self.read_again = true;
+        Ok(())
+    }
+
+    /// Works on every connection that something happened to, until nothing more does.
+    fn serve_touched(&mut self, now: Timestamp, surroundings: &mut Surroundings) {
+        while let Some(handle) = self.sessions.carrier.next_touched() {
+            while let Some(step) = self.sessions.carrier.step(handle, &mut self.plain) {
+                self.on_step(now, surroundings, step);
+            }
+            self.sessions.carrier.transmit(handle);
+            while let Some(slot) = self.sessions.carrier.next_orphan() {
+                self.sessions.drop_connection(slot);
+            }
+        }
+    }
+
+    fn on_step(&mut self, now: Timestamp, surroundings: &mut Surroundings, step: Step) {
+        match step {
+            Step::Secured(slot) => self.sessions.engine.handle_secured(now, slot),
+            Step::Received(slot) => {
+                let plain = std::mem::take(&mut self.plain);
+                self.sessions.received(now, surroundings, slot, &plain);
+                self.plain = plain;
+            }
+            Step::Ended(slot) => self.sessions.drop_connection(slot),
+        }
+    }
+
+    /// The thread ends: peers are told, as far as one packet each does it.
+    fn farewell(&mut self) {
+        self.sessions.carrier.close_all();
+    }
+}
+
+/// Hands a datagram to its connection; a newcomer gets a slot, or no.
+fn on_datagram(
+    sessions: &mut Sessions<'_, Connections>,
+    now: Timestamp,
+    meta: quinn_udp::RecvMeta,
+    datagram: &[u8],
+) {
+    let Some(incoming) = sessions.carrier.on_datagram(meta, datagram) else { return };
+    let slot =
+        if sessions.is_refusing() { None } else { sessions.engine.handle_accepted(now, false) };
+    match slot {
+        None => sessions.carrier.refuse(incoming),
+        Some(connection) => {
+            if !sessions.carrier.accept(incoming, connection) {
+                sessions.engine.handle_closed(connection.slot);
+            }
+        }
+    }
+}

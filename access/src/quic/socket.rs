@@ -1,0 +1,125 @@
+//! The UDP socket of a QUIC thread: batches in, segments out (GRO, GSO), and what must outlive a
+//! panic of the thread.
+
+use super::{SOCKET, steering};
+use crate::{inbox::Inbox, messages::ToShard, tls::TlsSettings};
+use mio::{Interest, Poll, net::UdpSocket};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io::{self, ErrorKind, IoSliceMut},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+/// Bytes that one read of the socket may fill: what GRO joins at most.
+const READ_BYTES: usize = 65_535;
+/// What the kernel may hold for us each way. It caps this at net.core.{r,w}mem_max.
+const SOCKET_BYTES: usize = 8 * 1024 * 1024;
+
+/// What outlives a panic of the thread.
+pub struct QuicPorts {
+    pub(super) poll: Poll,
+    pub(super) inbox: Inbox<ToShard>,
+    pub(super) tls: TlsSettings,
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) state: Arc<UdpSocketState>,
+    /// Which of the node's QUIC threads this is, and how many there are.
+    pub(super) place: (u8, u8),
+    /// Signs stateless resets: the next life ends the connections of this one.
+    pub(super) reset_key: [u8; 64],
+    buffers: Vec<u8>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+impl std::fmt::Debug for QuicPorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QuicPorts").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl QuicPorts {
+    /// A socket on `address`, shared with the other QUIC threads (SO_REUSEPORT). The kernel steers
+    /// each connection's packets to the thread that owns it, whatever address they come from.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the poller refuses the socket.
+    pub fn open(
+        address: SocketAddr,
+        place: (u8, u8),
+        poll: Poll,
+        inbox: Inbox<ToShard>,
+        tls: TlsSettings,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        // Less than asked for is what the machine allows; `doctor` says so.
+        socket.set_recv_buffer_size(SOCKET_BYTES)?;
+        socket.set_send_buffer_size(SOCKET_BYTES)?;
+        socket.bind(&address.into())?;
+        if place.0 == 0 {
+            steering::attach(&socket, place.1)?;
+        }
+        let mut socket = UdpSocket::from_std(socket.into());
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut socket, SOCKET, interest)?;
+        let mut reset_key = [0; 64];
+        getrandom::fill(&mut reset_key).map_err(io::Error::other)?;
+        Ok(Self {
+            poll,
+            inbox,
+            tls,
+            socket: Arc::new(socket),
+            state: Arc::new(state),
+            place,
+            reset_key,
+            buffers: vec![0; BATCH_SIZE * READ_BYTES],
+            metas: [RecvMeta::default(); BATCH_SIZE],
+        })
+    }
+
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Reads a batch; `None` when there is nothing.
+    pub(super) fn receive(&mut self) -> io::Result<Option<usize>> {
+        let mut slices: Vec<IoSliceMut<'_>> =
+            self.buffers.chunks_mut(READ_BYTES).map(IoSliceMut::new).collect();
+        let reference = UdpSockRef::from(&*self.socket);
+        match self.state.recv(reference, &mut slices, &mut self.metas) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            // Somebody's ICMP error is nobody's failure here; the next read goes on.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset
+                        | ErrorKind::ConnectionRefused
+                        | ErrorKind::HostUnreachable
+                        | ErrorKind::NetworkUnreachable
+                        | ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(Some(0))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The datagrams of place `index` of the last batch, one after another.
+    pub(super) fn datagrams(&self, index: usize) -> (RecvMeta, &[u8]) {
+        let meta = self.metas[index];
+        let start = index * READ_BYTES;
+        (meta, &self.buffers[start..start + meta.len])
+    }
+}
