@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 use yao_protocol::{UserId, keys::SignKey, limits::TOKEN_BYTES_MAX, token::TokenClaims};
 
@@ -89,13 +90,13 @@ pub(crate) fn create_keys(out: &Path) -> Result<()> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| anyhow!("the operating system gives no randomness: {error}"))?;
-    let x = base64(URL_ALPHABET, &SignKey::from_seed(&seed).public().to_bytes());
+    let x = base64_url(&SignKey::from_seed(&seed).public().to_bytes());
     let jwks = json!({"keys": [{
         "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": KEY_ID, "x": x,
     }]});
     fs::write(&public, format!("{jwks:#}\n"))
         .with_context(|| format!("cannot write {}", public.display()))?;
-    let der = [&PKCS8_PREFIX[..], &seed].concat();
+    let der = pkcs8(&seed);
     let body = base64(STANDARD_ALPHABET, &der);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
     // Last, so that a key in its place always has its public half.
@@ -112,6 +113,21 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 const STANDARD_ALPHABET: &[u8; 64] =
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// An Ed25519 key in PKCS #8.
+pub(crate) fn pkcs8(seed: &[u8; 32]) -> Vec<u8> {
+    [&PKCS8_PREFIX[..], seed].concat()
+}
+
+/// Base64 as JWT and JWK write it.
+pub(crate) fn base64_url(bytes: &[u8]) -> String {
+    base64(URL_ALPHABET, bytes)
+}
+
+/// The clock, Unix seconds.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Base64 without padding (RFC 4648): a key's 48 bytes of DER need none, a JWK has none.
 fn base64(alphabet: &[u8; 64], bytes: &[u8]) -> String {
@@ -143,10 +159,7 @@ mod tests {
         let mode = fs::metadata(&private).expect("exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let minter = Minter::from_pem_file(&private, KEY_ID).expect("a minter");
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let token = minter.mint(UserId(77), "yao", 600, now);
 
         let jwks = fs::read_to_string(folder.path().join("session.jwks.json")).expect("exists");

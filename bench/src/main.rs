@@ -4,6 +4,7 @@
 mod audit;
 mod certificates;
 mod compare;
+mod conform;
 mod crowd;
 mod identity;
 mod idle;
@@ -36,6 +37,7 @@ enum Command {
     Worker(compare::WorkerArgs),
     Crowd(crowd::CrowdArgs),
     Certificates(certificates::CertificatesArgs),
+    Conform(conform::ConformArgs),
     /// Make a session key pair for load: `session.key.pem` and `session.jwks.json`
     Keys {
         /// Folder that gets both files
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Worker(args) => compare::run_worker(&args),
         Command::Crowd(args) => crowd::run(args),
         Command::Certificates(args) => certificates::run(&args),
+        Command::Conform(args) => conform::run(&args),
         Command::Keys { out } => identity::create_keys(&out),
     };
     match result {

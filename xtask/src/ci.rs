@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check in the order in which it is cheapest to fail.
 
-use crate::{demo, layers, shell, tidy};
+use crate::{conform, demo, layers, shell, tidy};
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
         let flags = "-D warnings -A rustdoc::private_intra_doc_links";
         shell::run(shell::cargo().args(arguments).env("RUSTDOCFLAGS", flags))
     }),
+    ("conform", conform::run),
     ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000 })),
 ];
 

@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
         shard: 0,
         factor: 1,
         shake_interval_ms: 200,
+        heartbeat_ms_max: 300_000,
         threads: 2,
         grace_seconds: 3,
         release: false,

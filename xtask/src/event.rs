@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) factor: u32,
     /// Least time between two shakes of a connection, ms.
     pub(crate) shake_interval_ms: u32,
+    /// Silence after which the node closes a connection, ms.
+    pub(crate) heartbeat_ms_max: u32,
     /// Shard threads of the node.
     pub(crate) threads: u16,
     /// Wall time after the wave's end in which packets may still be taken, seconds.
@@ -129,6 +131,7 @@ impl Event {
              manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
              [identity]\njwks = \"session/session.jwks.json\"\n\
              [session]\nshake_interval_ms = {interval}\n\
+             heartbeat_ms_min = {heartbeat_min}\nheartbeat_ms_max = {heartbeat_max}\n\
              [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
              [admin]\nlisten = \"{admin}\"\n\
              [drain]\nper_second = 20000\ndeadline_seconds = 20\n",
@@ -136,6 +139,8 @@ impl Event {
             tcp = self.tcp_address,
             threads = plan.threads,
             interval = plan.shake_interval_ms,
+            heartbeat_min = plan.heartbeat_ms_max / 20,
+            heartbeat_max = plan.heartbeat_ms_max,
             agent = agent.display(),
             // A unix socket's path is short: 107 bytes at most, wherever the repository lies.
             socket = socket_path().display(),

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a command answers on standard output")]
 
 mod ci;
+mod conform;
 mod demo;
 mod event;
 mod http;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Run a whole small event: seeds, ledger, node, agent, 5,000 clients, audit.
     Demo(demo::DemoArguments),
+    /// Hold our own node against every rule of docs/wire.md.
+    Conform,
     /// Run every test.
     Test,
     /// Everything that continuous integration checks.
@@ -44,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     let result: Result<()> = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Conform => conform::run(),
         Command::Test => ci::test(),
         Command::Ci => ci::run(),
         Command::Soak(arguments) => soak::run(&arguments),

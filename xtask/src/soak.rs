@@ -68,6 +68,7 @@ const RUSH: Plan = Plan {
     shard: 0,
     factor: 1,
     shake_interval_ms: 200,
+    heartbeat_ms_max: 300_000,
     threads: 1,
     grace_seconds: 30,
     release: true,

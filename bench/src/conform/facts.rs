@@ -1,0 +1,139 @@
+//! What the cases are made of: users and their tokens, and what the server said of itself.
+
+use crate::identity::{base64_url, unix_seconds};
+use anyhow::{Context, Result};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
+use serde_json::{Value, json};
+use std::{cell::Cell, fs, path::Path};
+use yao_protocol::{
+    CampaignId, ShakeId, UserId,
+    client::{Hello, Shake, Welcome},
+    tally::TALLY_BYTES,
+};
+
+use super::case::Win;
+
+/// Tokens live so long, seconds.
+const LIFETIME_SECONDS: u64 = 3_600;
+
+/// Makes tokens, good ones and others.
+pub(super) struct Tokens {
+    key: EncodingKey,
+    pub(super) kid: String,
+    audience: String,
+}
+
+impl Tokens {
+    pub(super) fn new(path: &Path, kid: &str, audience: &str) -> Result<Self> {
+        let pem = fs::read(path).with_context(|| path.display().to_string())?;
+        let key = EncodingKey::from_ed_pem(&pem).with_context(|| path.display().to_string())?;
+        Ok(Self { key, kid: kid.to_owned(), audience: audience.to_owned() })
+    }
+
+    /// A header that is believed.
+    pub(super) fn header(&self) -> Value {
+        json!({"typ": "JWT", "alg": "EdDSA", "kid": self.kid})
+    }
+
+    /// Claims that are believed.
+    pub(super) fn claims(&self, user: UserId) -> Value {
+        let now = unix_seconds();
+        json!({
+            "sub": user.to_string(), "aud": self.audience, "exp": now + LIFETIME_SECONDS,
+            "iat": now, "nbf": now, "device": 1, "risk": 0,
+        })
+    }
+
+    /// A token that is believed.
+    pub(super) fn good(&self, user: UserId) -> Vec<u8> {
+        self.signed(&self.header(), self.claims(user).to_string().as_bytes())
+    }
+
+    /// Whatever it says, signed with the right key.
+    pub(super) fn signed(&self, header: &Value, claims: &[u8]) -> Vec<u8> {
+        signed_with(header, claims, &self.key, Algorithm::EdDSA)
+    }
+}
+
+/// A token of these parts under any key.
+pub(super) fn signed_with(
+    header: &Value,
+    claims: &[u8],
+    key: &EncodingKey,
+    algorithm: Algorithm,
+) -> Vec<u8> {
+    let message = unsigned(header, claims);
+    let signature = sign(message.as_bytes(), key, algorithm).expect("the key signs this way");
+    format!("{message}.{signature}").into_bytes()
+}
+
+/// A token's first two parts.
+pub(super) fn unsigned(header: &Value, claims: &[u8]) -> String {
+    format!("{}.{}", base64_url(header.to_string().as_bytes()), base64_url(claims))
+}
+
+/// What is known of server and campaign before the first case.
+pub(super) struct Facts {
+    pub(super) campaign: CampaignId,
+    pub(super) tokens: Tokens,
+    pub(super) greeting_ms: u64,
+    pub(super) frame_ms: u64,
+    /// How much later than wire.md 9.5 allows an answer may come, for the network's sake.
+    pub(super) slack_ms: u64,
+    /// What the server told the first session.
+    pub(super) welcome: Welcome,
+    /// What one user won, oldest first, up to the limit.
+    pub(super) wins: Option<(UserId, Vec<Win>)>,
+    /// The next user that nobody was yet.
+    next_user: Cell<u64>,
+}
+
+impl Facts {
+    pub(super) fn new(
+        campaign: CampaignId,
+        tokens: Tokens,
+        first_user: u64,
+        (greeting_ms, frame_ms, slack_ms): (u64, u64, u64),
+        welcome: Welcome,
+    ) -> Self {
+        let next_user = Cell::new(first_user);
+        Self { campaign, tokens, greeting_ms, frame_ms, slack_ms, welcome, wins: None, next_user }
+    }
+
+    /// A user that nobody was before.
+    pub(super) fn user(&self) -> UserId {
+        let user = self.next_user.get();
+        self.next_user.set(user + 1);
+        UserId(user)
+    }
+
+    /// HELLO, request id 1, with this token and tally.
+    pub(super) fn hello_with(&self, token: &[u8], tally: Option<&[u8; TALLY_BYTES]>) -> Vec<u8> {
+        hello(self.campaign, token, tally)
+    }
+
+    /// A good HELLO of this user, request id 1.
+    pub(super) fn hello(&self, user: UserId) -> Vec<u8> {
+        self.hello_with(&self.tokens.good(user), None)
+    }
+
+    /// SHAKE of one shake.
+    pub(super) fn shake(&self, request_id: u32, shake: ShakeId, resend: bool) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let campaign = self.campaign;
+        Shake { shake, campaign, merged_count: 1, resend }.put(&mut bytes, request_id);
+        bytes
+    }
+}
+
+/// HELLO, request id 1.
+pub(super) fn hello(
+    campaign: CampaignId,
+    token: &[u8],
+    tally: Option<&[u8; TALLY_BYTES]>,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let (version_min, version_max, software) = (1, 1, 0x1_0000);
+    Hello { version_min, version_max, software, campaign, tally, token }.put(&mut bytes, 1);
+    bytes
+}
