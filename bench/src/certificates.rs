@@ -37,10 +37,17 @@ pub(crate) struct CertificatesArgs {
 /// # Errors
 /// A name that no certificate can carry, or a folder that cannot be written.
 pub(crate) fn run(args: &CertificatesArgs) -> Result<()> {
-    let out = &args.out;
+    create(&args.out, &args.name)
+}
+
+/// Writes them to the folder `out`; the servers bear `further` names, too.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn create(out: &Path, further: &[String]) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let mut names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
-    for name in &args.name {
+    for name in further {
         if name.is_empty() {
             bail!("--name is empty; give a host name or an address");
         }

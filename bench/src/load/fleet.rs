@@ -1,21 +1,23 @@
-//! Many connections on one thread: sockets, buffers, and when each sends.
+//! Many connections on one thread: which are open, and when each sends.
 //!
 //! The closed loop sends the next shake when the last was answered. The open loop sends at moments
 //! fixed before, whatever the server does, and counts latency from those moments, so that a server
 //! (or a generator) that falls behind cannot hide it.
 
+mod traffic;
+
 use super::{
     Counts, Latency, Target, TicketLog, now_ns,
-    peer::{Books, ECHO_BYTES, Habits, Opens, Peer, Phase, Wish},
+    peer::{Books, Habits, Opens, Peer, Phase},
     schedule::{Pace, Schedule},
+    wires::{Signal, Wires},
 };
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    io::{ErrorKind, Read, Write},
+    io::ErrorKind,
     mem,
     time::Duration,
 };
@@ -47,17 +49,6 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
-/// A socket and the bytes on their way.
-#[derive(Default)]
-struct Link {
-    socket: Option<TcpStream>,
-    connected: bool,
-    /// Received bytes of a frame that is not whole yet.
-    partial: Vec<u8>,
-    /// Bytes that the kernel did not take yet.
-    unsent: Vec<u8>,
-}
-
 /// What a timer wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
@@ -67,9 +58,9 @@ enum Wake {
 
 /// The connections.
 pub(crate) struct Fleet {
-    poll: Poll,
+    wires: Wires,
+    signals: Vec<(usize, Signal)>,
     peers: Vec<Peer>,
-    links: Vec<Link>,
     target: Target,
     habits: Habits,
     relogin: bool,
@@ -82,7 +73,8 @@ pub(crate) struct Fleet {
     timers: BinaryHeap<Reverse<(u64, usize, Wake)>>,
     closed_loop: bool,
     round_ns: u64,
-    buffer: Box<[u8]>,
+    /// What one connection just said.
+    inbox: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -101,9 +93,9 @@ impl Fleet {
             random: Random::new(plan.seed),
         };
         Ok(Self {
-            poll: Poll::new()?,
+            wires: Wires::new(&plan.target)?,
+            signals: Vec::new(),
             peers: Vec::new(),
-            links: Vec::new(),
             habits: Habits { campaign: plan.target.campaign, opens: plan.opens },
             target: plan.target,
             relogin: plan.relogin,
@@ -116,7 +108,7 @@ impl Fleet {
             timers: BinaryHeap::new(),
             closed_loop: false,
             round_ns: 0,
-            buffer: vec![0; 1 << 16].into_boxed_slice(),
+            inbox: Vec::with_capacity(1 << 16),
             out: Vec::with_capacity(1 << 12),
         })
     }
@@ -130,12 +122,10 @@ impl Fleet {
             let user = self.target.next_user();
             self.to_connect.push_back(self.peers.len());
             self.peers.push(Peer::new(user));
-            self.links.push(Link::default());
         }
-        let mut events = Events::with_capacity(1_024);
         let (mut best, mut since) = (self.open, now_ns());
         while self.open < count {
-            self.step(&mut events, Some(Duration::from_millis(10)))?;
+            self.step(Duration::from_millis(10))?;
             if self.open > best {
                 (best, since) = (self.open, now_ns());
             }
@@ -167,7 +157,6 @@ impl Fleet {
     ) -> Result<()> {
         let start = now_ns();
         let end = start + u64::try_from(duration.as_nanos())?;
-        let mut events = Events::with_capacity(1_024);
         let mut schedule = Schedule::new(pace, self.peers.len(), start, &mut self.books.random);
         self.closed_loop = pace == Pace::Closed;
         if self.closed_loop {
@@ -196,7 +185,7 @@ impl Fleet {
             let wait = if self.spin { 0 } else { next.saturating_sub(now) };
             // The kernel's timeout is in whole ms: below one, look again at once.
             let wait = if wait < 1_000_000 { 0 } else { wait.min(20_000_000) };
-            self.step(&mut events, Some(Duration::from_nanos(wait)))?;
+            self.step(Duration::from_nanos(wait))?;
         }
         self.closed_loop = false;
         // A later run begins its own chains of shakes.
@@ -262,22 +251,19 @@ impl Fleet {
         self.books.log.as_mut().map_or(Ok(()), TicketLog::flush)
     }
 
-    /// Waits for events once and handles all of them, timers and rounds too.
-    fn step(&mut self, events: &mut Events, wait: Option<Duration>) -> Result<()> {
+    /// Waits for signals once and handles all of them, timers and rounds too.
+    fn step(&mut self, wait: Duration) -> Result<()> {
         self.connect_more()?;
-        self.poll.poll(events, wait).or_else(|error| match error.kind() {
-            ErrorKind::Interrupted => Ok(()),
-            _ => Err(error),
-        })?;
-        for event in events.iter() {
-            let index = event.token().0;
-            if event.is_writable() {
-                self.on_writable(index)?;
-            }
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.on_readable(index)?;
+        let mut signals = mem::take(&mut self.signals);
+        self.wires.poll(wait, &mut signals)?;
+        for (index, signal) in signals.drain(..) {
+            match signal {
+                Signal::Open => self.on_open(index)?,
+                Signal::Bytes => self.on_bytes(index)?,
+                Signal::Lost => self.down(index, 0)?,
             }
         }
+        self.signals = signals;
         let now = now_ns();
         while let Some(Reverse((at, index, wake))) = self.timers.peek().copied() {
             if at > now {
@@ -332,8 +318,8 @@ impl Fleet {
     fn connect_more(&mut self) -> Result<()> {
         while self.connecting < CONNECTING_MAX {
             let Some(index) = self.to_connect.pop_front() else { break };
-            let mut socket = match self.target.connect(index) {
-                Ok(socket) => socket,
+            match self.wires.connect(index, index) {
+                Ok(()) => {}
                 // No port or no descriptor is our fault; the rest is the server's.
                 Err(error) if is_ours(error.kind()) => {
                     return Err(error).context("cannot connect; see `ulimit -n`");
@@ -342,10 +328,8 @@ impl Fleet {
                     self.connect_later(index, 0);
                     continue;
                 }
-            };
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut socket, Token(index), interest)?;
-            self.links[index] = Link { socket: Some(socket), ..Link::default() };
+            }
+            self.peers[index].partial.clear();
             self.connecting += 1;
         }
         Ok(())
@@ -355,212 +339,9 @@ impl Fleet {
         let delay = u64::from(delay_ms) + self.books.random.up_to(RECONNECT_MS_MAX);
         self.timers.push(Reverse((now_ns() + delay * 1_000_000, index, Wake::Connect)));
     }
-
-    fn on_writable(&mut self, index: usize) -> Result<()> {
-        let link = &mut self.links[index];
-        let Some(socket) = &link.socket else { return Ok(()) };
-        if link.connected {
-            return if link.unsent.is_empty() { Ok(()) } else { self.send(index, Vec::new()) };
-        }
-        if socket.take_error()?.is_some() || socket.peer_addr().is_err() {
-            return self.down(index, 0);
-        }
-        link.connected = true;
-        let mut out = mem::take(&mut self.out);
-        if self.target.has_sessions() {
-            let token = self.target.token(self.peers[index].user);
-            self.peers[index].put_hello(self.habits.campaign, &token, &mut out);
-        } else {
-            self.peers[index].phase = Phase::Open;
-            self.welcomed(index, 0)?;
-        }
-        self.send(index, out)
-    }
-
-    fn welcomed(&mut self, index: usize, interval_ms: u32) -> Result<()> {
-        self.connecting -= 1;
-        self.open += 1;
-        if self.closed_loop && self.peers[index].owes_nothing() {
-            self.shake_after(index, interval_ms)?;
-        }
-        Ok(())
-    }
-
-    fn shake_after(&mut self, index: usize, interval_ms: u32) -> Result<()> {
-        let now = now_ns();
-        if interval_ms == 0 {
-            return self.shake(index, now);
-        }
-        let at = now + u64::from(interval_ms) * 1_000_000;
-        self.peers[index].shake_at_ns = at;
-        self.timers.push(Reverse((at, index, Wake::Shake)));
-        Ok(())
-    }
-
-    fn shake_open(&mut self, index: usize, at: u64) -> Result<()> {
-        if self.peers[index].phase == Phase::Open {
-            return self.shake(index, at);
-        }
-        self.books.counts.unsent += 1;
-        Ok(())
-    }
-
-    fn shake(&mut self, index: usize, scheduled_ns: u64) -> Result<()> {
-        let peer = &mut self.peers[index];
-        if peer.phase != Phase::Open {
-            return Ok(());
-        }
-        let mut out = mem::take(&mut self.out);
-        if self.target.has_sessions() {
-            peer.put_shake(self.habits, scheduled_ns, &mut self.books.random, &mut out);
-        } else {
-            peer.put_echo(scheduled_ns, &mut out);
-        }
-        self.send(index, out)
-    }
-
-    /// Sends `out` after what waits already, and takes the buffer back.
-    fn send(&mut self, index: usize, mut out: Vec<u8>) -> Result<()> {
-        let link = &mut self.links[index];
-        let Some(socket) = &mut link.socket else {
-            out.clear();
-            self.out = out;
-            return Ok(());
-        };
-        let mut failed = false;
-        if link.unsent.is_empty() {
-            let taken = write_some(socket, &out, &mut failed);
-            link.unsent.extend_from_slice(&out[taken..]);
-        } else {
-            link.unsent.extend_from_slice(&out);
-            let taken = write_some(socket, &link.unsent, &mut failed);
-            link.unsent.drain(..taken);
-        }
-        if !out.is_empty() {
-            self.peers[index].sent_ns = now_ns();
-        }
-        out.clear();
-        self.out = out;
-        if failed { self.down(index, 0) } else { Ok(()) }
-    }
-
-    fn on_readable(&mut self, index: usize) -> Result<()> {
-        let mut buffer = mem::take(&mut self.buffer);
-        let result = self.read_all(index, &mut buffer);
-        self.buffer = buffer;
-        result
-    }
-
-    fn read_all(&mut self, index: usize, buffer: &mut [u8]) -> Result<()> {
-        loop {
-            let link = &mut self.links[index];
-            let Some(socket) = &mut link.socket else { return Ok(()) };
-            let have = link.partial.len();
-            buffer[..have].copy_from_slice(&link.partial);
-            link.partial.clear();
-            let read = match socket.read(&mut buffer[have..]) {
-                Ok(0) => return self.down(index, 0),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    link.partial.extend_from_slice(&buffer[..have]);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    link.partial.extend_from_slice(&buffer[..have]);
-                    continue;
-                }
-                Err(_) => return self.down(index, 0),
-            };
-            let bytes = &buffer[..have + read];
-            let used = self.read_frames(index, bytes)?;
-            let link = &mut self.links[index];
-            if link.socket.is_none() {
-                return Ok(());
-            }
-            link.partial.extend_from_slice(&bytes[used..]);
-            if have + read < buffer.len() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn read_frames(&mut self, index: usize, bytes: &[u8]) -> Result<usize> {
-        let now = now_ns();
-        let (mut wish, mut out) = (Wish::default(), mem::take(&mut self.out));
-        let peer = &mut self.peers[index];
-        let used = if self.target.has_sessions() {
-            peer.read(bytes, now, self.habits, &mut self.books, &mut wish, &mut out)?
-        } else {
-            peer.read_echo(bytes, now, &mut self.books, &mut wish)
-        };
-        self.send(index, out)?;
-        if wish.leave {
-            self.down(index, wish.delay_ms)?;
-            return Ok(used);
-        }
-        if wish.welcomed {
-            self.welcomed(index, wish.interval_ms)?;
-        }
-        let peer = &self.peers[index];
-        if self.relogin && peer.sated && peer.is_idle() && peer.phase == Phase::Open {
-            self.hand_over(index);
-        } else if wish.answered && self.closed_loop {
-            self.shake_after(index, wish.interval_ms)?;
-        }
-        Ok(used)
-    }
-
-    /// This user has won enough: the connection is used for the next one.
-    fn hand_over(&mut self, index: usize) {
-        self.links[index].socket = None;
-        self.open -= 1;
-        self.peers[index] = Peer::new(self.target.next_user());
-        self.to_connect.push_back(index);
-    }
-
-    /// The connection is gone.
-    fn down(&mut self, index: usize, delay_ms: u32) -> Result<()> {
-        if self.links[index].socket.take().is_none() {
-            return Ok(());
-        }
-        self.books.counts.closed += 1;
-        if self.peers[index].phase == Phase::Open {
-            self.open -= 1;
-        } else {
-            self.connecting -= 1;
-        }
-        self.peers[index].on_down();
-        if self.reconnect {
-            self.connect_later(index, delay_ms);
-        } else if !self.target.has_sessions() {
-            bail!("the echo server closed a connection");
-        }
-        Ok(())
-    }
 }
 
 /// Errors of `connect` that come from this machine, not from the server.
 const fn is_ours(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::Other)
 }
-
-fn write_some(socket: &mut TcpStream, bytes: &[u8], failed: &mut bool) -> usize {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match socket.write(&bytes[taken..]) {
-            Ok(written) => taken += written,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(_) => {
-                *failed = true;
-                break;
-            }
-        }
-    }
-    taken
-}
-
-/// What an echo run moves each way, bytes; equal to SHAKE and NO_WIN.
-const _: () = assert!(
-    ECHO_BYTES == yao_protocol::limits::FRAME_HEADER_BYTES + yao_protocol::client::SHAKE_BYTES
-);

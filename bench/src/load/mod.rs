@@ -1,4 +1,4 @@
-//! The load generator: raw frames over many non-blocking connections on one thread, so that it
+//! The load generator: raw frames over many connections (TCP, TLS, QUIC) on one thread, so that it
 //! costs as little as a generator can. `shake`, `opens`, `idle`, `malformed` and `compare` drive
 //! it.
 //!
@@ -11,6 +11,8 @@ mod peer;
 mod schedule;
 mod target;
 mod ticket_log;
+mod trust;
+mod wires;
 
 pub(crate) use counts::{Counts, Latency};
 pub(crate) use fleet::{Fleet, Plan};
@@ -19,6 +21,7 @@ pub(crate) use peer::Opens;
 pub(crate) use schedule::Pace;
 pub(crate) use target::{Target, TargetArgs};
 pub(crate) use ticket_log::TicketLog;
+pub(crate) use wires::{Received, Signal, Wires};
 
 use std::{sync::OnceLock, time::Instant};
 

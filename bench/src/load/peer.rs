@@ -99,6 +99,8 @@ pub(super) struct Peer {
     /// Least ms without a frame before the server closes.
     pub(super) heartbeat_ms_max: u32,
     pub(super) sent_ns: u64,
+    /// Received bytes of a frame that is not whole yet.
+    pub(super) partial: Vec<u8>,
     /// When this user's next shake of the closed loop is due.
     pub(super) shake_at_ns: u64,
     /// Least time between two shakes, as the server last said, ms.
@@ -122,6 +124,7 @@ impl Peer {
             user,
             heartbeat_ms_max: u32::MAX,
             sent_ns: 0,
+            partial: Vec::new(),
             shake_at_ns: 0,
             interval_ms: 0,
             sated: false,

@@ -1,31 +1,30 @@
 //! Whom the load is aimed at and as whom: addresses, session tokens, user ids, source addresses.
 
-use crate::identity::{KEY_ID, Minter};
+use super::trust;
+use crate::identity::{KEY_ID, Minter, unix_seconds};
 use anyhow::{Context, Result, bail};
-use mio::net::TcpStream;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
-use yao_protocol::{CampaignId, UserId};
+use yao_protocol::{
+    CampaignId, UserId,
+    endpoint::{Endpoint, Transports},
+};
 
-/// Connections per source address: far below the 28,000 ephemeral ports that each has, so that
-/// ports never bind even when connections come and go.
-const CONNECTIONS_PER_ADDRESS: usize = 2_048;
 /// Longer than any run.
 const TOKEN_LIFETIME_SECONDS: u64 = 24 * 3_600;
-/// RST instead of FIN, so that a closed connection leaves no TIME_WAIT behind.
-const LINGER: Option<Duration> = Some(Duration::ZERO);
-
 /// The options that every load shares.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TargetArgs {
-    /// Node to connect to, "host:port"
+    /// Node to connect to: host:port, or tls://host:port, or quic://host:port
     #[arg(long)]
-    pub(crate) addr: String,
+    pub(crate) addr: Endpoint,
+    /// CA that signs the node's certificate, PEM (see `netbench certificates`); for TLS and QUIC
+    #[arg(long)]
+    pub(crate) ca: Option<PathBuf>,
     /// Private key that mints the session tokens (PEM, see `netbench keys`)
     #[arg(long)]
     pub(crate) session_key: Option<PathBuf>,
@@ -45,7 +44,11 @@ pub(crate) struct TargetArgs {
 
 /// Whom to connect to.
 pub(crate) struct Target {
-    address: SocketAddr,
+    /// As it was named.
+    pub(super) endpoint: Endpoint,
+    pub(super) address: SocketAddr,
+    /// Settings and the name that the certificate must bear; `None`: plain TCP.
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     session: Option<(Minter, String)>,
     /// The campaign named in HELLO and SHAKE.
     pub(crate) campaign: CampaignId,
@@ -64,6 +67,8 @@ impl Target {
         let minter = Minter::from_pem_file(path, &args.kid)?;
         Ok(Self {
             address: resolve(&args.addr)?,
+            tls: node_tls(&args.addr, args.ca.as_deref())?,
+            endpoint: args.addr.clone(),
             session: Some((minter, args.audience.clone())),
             campaign: CampaignId(args.campaign),
             next_user: args.first_user,
@@ -74,9 +79,30 @@ impl Target {
     ///
     /// # Errors
     /// A name that does not resolve.
-    pub(crate) fn echo(address: &str) -> Result<Self> {
-        let campaign = CampaignId(0);
-        Ok(Self { address: resolve(address)?, session: None, campaign, next_user: 0 })
+    pub(crate) fn echo(endpoint: &Endpoint) -> Result<Self> {
+        let tls = match endpoint.transports {
+            Transports::Tcp => None,
+            other => {
+                let config = Arc::new(trust::echo(other == Transports::Quic)?);
+                Some((config, ServerName::try_from("localhost")?))
+            }
+        };
+        Ok(Self {
+            address: resolve(endpoint)?,
+            endpoint: endpoint.clone(),
+            tls,
+            session: None,
+            campaign: CampaignId(0),
+            next_user: 0,
+        })
+    }
+
+    /// The same target for clients that resume no TLS session: each handshake is a full one.
+    pub(crate) fn forgetful(mut self) -> Self {
+        if let Some((config, _)) = &mut self.tls {
+            *config = Arc::new(trust::forgetful(ClientConfig::clone(config)));
+        }
+        self
     }
 
     /// Whether connections greet and frames are Yao's.
@@ -98,36 +124,30 @@ impl Target {
 
     /// A session token for `user`.
     pub(crate) fn token(&self, user: UserId) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (minter, audience) = self.session.as_ref().expect("only nodes are greeted");
-        minter.mint(user, audience, TOKEN_LIFETIME_SECONDS, now)
-    }
-
-    /// Begins to connect the `index`-th connection.
-    pub(crate) fn connect(&self, index: usize) -> io::Result<TcpStream> {
-        let socket = Socket::new(
-            Domain::for_address(self.address),
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )?;
-        if self.address.is_ipv4() && self.address.ip().is_loopback() {
-            let number = index / CONNECTIONS_PER_ADDRESS;
-            let third = u8::try_from(number % 256).expect("below 256");
-            let source = IpAddr::V4(Ipv4Addr::new(127, 2, third, 1));
-            socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
-        }
-        socket.set_tcp_nodelay(true)?;
-        socket.set_linger(LINGER)?;
-        match socket.connect(&SockAddr::from(self.address)) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(TcpStream::from_std(socket.into())),
-        }
+        minter.mint(user, audience, TOKEN_LIFETIME_SECONDS, unix_seconds())
     }
 }
 
-fn resolve(address: &str) -> Result<SocketAddr> {
-    let mut addresses = address
+fn node_tls(
+    endpoint: &Endpoint,
+    ca: Option<&Path>,
+) -> Result<Option<(Arc<ClientConfig>, ServerName<'static>)>> {
+    if endpoint.transports == Transports::Tcp {
+        return Ok(None);
+    }
+    let Some(ca) = ca else {
+        bail!("--ca is missing: {endpoint} shows a certificate, and this is whose to believe");
+    };
+    let name = ServerName::try_from(endpoint.host.clone())
+        .with_context(|| format!("--addr {endpoint}: no name that a certificate could bear"))?;
+    Ok(Some((Arc::new(trust::believing(ca)?), name)))
+}
+
+fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
+    let mut addresses = endpoint
+        .address()
         .to_socket_addrs()
-        .with_context(|| format!("--addr {address:?} is not \"host:port\" of a known host"))?;
-    addresses.next().with_context(|| format!("--addr {address:?} has no address"))
+        .with_context(|| format!("--addr {endpoint}: the host is not known"))?;
+    addresses.next().with_context(|| format!("--addr {endpoint} has no address"))
 }

@@ -1,17 +1,14 @@
 //! Connections that each send one broken frame, before or after HELLO, and see what comes back.
 
 use super::mutate::Mutator;
-use crate::load::{Target, now_ns};
+use crate::load::{Received, Signal, Target, Wires, now_ns};
 use anyhow::Result;
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use serde::Serialize;
-use std::{
-    io::{ErrorKind, Read, Write},
-    time::Duration,
-};
+use std::time::Duration;
 use yao_protocol::{
     client::{Hello, kind},
     frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX,
 };
 
 /// Connections at one time.
@@ -49,7 +46,6 @@ enum Step {
 }
 
 struct Slot {
-    socket: TcpStream,
     step: Step,
     after_hello: bool,
 }
@@ -57,7 +53,8 @@ struct Slot {
 /// The attacker.
 pub(super) struct Attack {
     target: Target,
-    poll: Poll,
+    wires: Wires,
+    inbox: Vec<u8>,
     tokens: Vec<String>,
     mutator: Mutator,
     slots: Vec<Option<Slot>>,
@@ -73,9 +70,11 @@ impl Attack {
                 target.token(user)
             })
             .collect();
+        let wires = Wires::new(&target)?;
         Ok(Self {
             target,
-            poll: Poll::new()?,
+            wires,
+            inbox: Vec::new(),
             tokens,
             mutator,
             slots: (0..SLOTS).map(|_| None).collect(),
@@ -95,7 +94,7 @@ impl Attack {
         until_ns: u64,
         stop: impl Fn() -> bool,
     ) -> Result<()> {
-        let mut events = Events::with_capacity(SLOTS);
+        let mut signals = Vec::with_capacity(SLOTS);
         let (start, mut begun) = (now_ns(), 0);
         let length = until_ns.saturating_sub(start).max(1);
         while !stop() {
@@ -108,51 +107,44 @@ impl Attack {
                     begun += 1;
                 }
             }
-            self.poll.poll(&mut events, Some(Duration::from_millis(1)))?;
-            for event in events.iter() {
-                self.on_event(event.token().0)?;
+            self.wires.poll(Duration::from_millis(1), &mut signals)?;
+            for (index, signal) in signals.drain(..) {
+                match signal {
+                    Signal::Open => self.on_open(index),
+                    Signal::Bytes => self.on_bytes(index),
+                    Signal::Lost => self.end(index),
+                }
             }
             self.give_up_silent();
         }
         // What is under way is closed: the next window begins with none.
-        self.slots.iter_mut().for_each(|slot| *slot = None);
+        for index in 0..SLOTS {
+            self.give_up(index);
+        }
         Ok(())
     }
 
     fn begin(&mut self, index: usize) -> Result<()> {
         self.number += 1;
-        let mut socket = self.target.connect(self.number % 65_536)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut socket, Token(index), interest)?;
+        self.wires.connect(index, self.number % 65_536)?;
         let after_hello = self.number.is_multiple_of(2);
-        self.slots[index] = Some(Slot { socket, step: Step::Connecting, after_hello });
+        self.slots[index] = Some(Slot { step: Step::Connecting, after_hello });
         Ok(())
     }
 
-    fn on_event(&mut self, index: usize) -> Result<()> {
-        let Some(slot) = &mut self.slots[index] else { return Ok(()) };
-        if matches!(slot.step, Step::Connecting) {
-            if slot.socket.take_error()?.is_some() || slot.socket.peer_addr().is_err() {
-                self.slots[index] = None;
-                return Ok(());
-            }
-            if slot.after_hello {
-                slot.step = Step::Greeting;
-                let token = self.tokens[self.number % TOKENS].as_bytes();
-                let campaign = self.target.campaign;
-                let (version_min, version_max) = (1, 1);
-                let hello =
-                    Hello { version_min, version_max, software: 1, campaign, tally: None, token };
-                let mut bytes = Vec::new();
-                hello.put(&mut bytes, 1);
-                self.write(index, &bytes);
-            } else {
-                self.send_broken(index);
-            }
-            return Ok(());
+    fn on_open(&mut self, index: usize) {
+        let Some(slot) = &mut self.slots[index] else { return };
+        if !slot.after_hello {
+            return self.send_broken(index);
         }
-        self.read(index);
-        Ok(())
+        slot.step = Step::Greeting;
+        let token = self.tokens[self.number % TOKENS].as_bytes();
+        let campaign = self.target.campaign;
+        let (version_min, version_max) = (1, 1);
+        let hello = Hello { version_min, version_max, software: 1, campaign, tally: None, token };
+        let mut bytes = Vec::new();
+        hello.put(&mut bytes, 1);
+        self.write(index, &bytes);
     }
 
     fn send_broken(&mut self, index: usize) {
@@ -168,62 +160,65 @@ impl Attack {
         self.write(index, &bytes);
     }
 
-    /// A few hundred bytes into an empty socket: they go at once or not at all.
     fn write(&mut self, index: usize, bytes: &[u8]) {
+        if !self.wires.send(index, bytes) {
+            self.end(index);
+        }
+    }
+
+    fn on_bytes(&mut self, index: usize) {
+        self.inbox.clear();
+        let received = self.wires.receive(index, &mut self.inbox);
+        let first = split_frame(&self.inbox, CLIENT_PAYLOAD_BYTES_MAX);
+        let is = |wanted: u8| matches!(first, Ok(Some((frame, _))) if frame.header.kind == wanted);
         let Some(slot) = &mut self.slots[index] else { return };
-        if slot.socket.write_all(bytes).is_err() {
-            self.end(index, true);
-        }
-    }
-
-    fn read(&mut self, index: usize) {
-        let mut bytes = [0_u8; 2_048];
-        loop {
-            let Some(slot) = &mut self.slots[index] else { return };
-            let read = match slot.socket.read(&mut bytes) {
-                Ok(0) => return self.end(index, true),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => return self.end(index, true),
-            };
-            let first = split_frame(&bytes[..read], bytes.len());
-            let is =
-                |wanted: u8| matches!(first, Ok(Some((frame, _))) if frame.header.kind == wanted);
-            match &mut slot.step {
-                Step::Greeting if is(kind::WELCOME) => self.send_broken(index),
-                Step::Sent { answered, .. } => {
-                    *answered = true;
-                    if is(kind::ERROR) {
-                        self.outcomes.refused += 1;
-                        return self.end(index, false);
-                    }
+        match &mut slot.step {
+            Step::Greeting if is(kind::WELCOME) => self.send_broken(index),
+            Step::Sent { answered, .. } if !self.inbox.is_empty() => {
+                *answered = true;
+                if is(kind::ERROR) {
+                    self.outcomes.refused += 1;
+                    return self.give_up(index);
                 }
-                _ => {}
             }
+            _ => {}
+        }
+        if received == Received::Ended {
+            self.end(index);
         }
     }
 
-    fn end(&mut self, index: usize, closed_by_server: bool) {
-        if let Some(Slot { step: Step::Sent { answered, .. }, .. }) = self.slots[index].take() {
-            if answered && closed_by_server {
+    /// Closes what is at `index`, without a word about it.
+    fn give_up(&mut self, index: usize) {
+        self.wires.close(index);
+        self.slots[index] = None;
+    }
+
+    /// The server has ended the connection.
+    fn end(&mut self, index: usize) {
+        if let Some(Slot { step: Step::Sent { answered, .. }, .. }) = self.slots[index] {
+            if answered {
                 self.outcomes.answered += 1;
-            } else if closed_by_server {
+            } else {
                 self.outcomes.closed += 1;
             }
         }
+        self.give_up(index);
     }
 
     fn give_up_silent(&mut self) {
         let now = now_ns();
-        for slot in &mut self.slots {
-            let Some(Slot { step: Step::Sent { at_ns, answered }, .. }) = slot else { continue };
-            if now - *at_ns > SILENCE_NS_MAX {
-                if *answered {
+        for index in 0..SLOTS {
+            let Some(Slot { step: Step::Sent { at_ns, answered }, .. }) = self.slots[index] else {
+                continue;
+            };
+            if now - at_ns > SILENCE_NS_MAX {
+                if answered {
                     self.outcomes.answered += 1;
                 } else {
                     self.outcomes.silent += 1;
                 }
-                *slot = None;
+                self.give_up(index);
             }
         }
     }
