@@ -41,7 +41,7 @@ impl ConnectionIdGenerator for Identifiers {
 /// The byte nearest below `byte` that leads to thread `place.0` of `place.1`.
 fn steered(byte: u8, (thread, count): (u8, u8)) -> u8 {
     let base = byte - byte % count;
-    base.checked_add(thread).unwrap_or(base - count + thread)
+    base.checked_add(thread).unwrap_or_else(|| base - count + thread)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod identifiers;
 mod settings;
 mod socket;
 mod steering;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use settings::server_config;
 pub use socket::QuicPorts;

@@ -1,6 +1,8 @@
 //! The start-up order of a node, its threads, and their end. Reads like the sequence it is.
 
 mod ports;
+#[cfg(test)]
+pub(crate) mod testing;
 mod threads;
 mod wiring;
 
@@ -14,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Config,
     control::{self, Control},
-    crypto::{self, CryptoContext, TokenKeys},
+    crypto::{self, CryptoContext},
     files,
     gate::Gate,
     issuer_thread::{self, IssuerContext},
@@ -29,6 +31,7 @@ use crate::{
     state_dir::{EPOCH_LOCAL, StateDir},
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
     tls::TlsSettings,
+    token_keys::TokenKeys,
 };
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;

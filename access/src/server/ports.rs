@@ -18,10 +18,10 @@ const SHARD_QUEUE: usize = 65_536;
 
 /// Where clients can connect, with the ports that were found for 0.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Addresses {
-    pub(super) tcp: Vec<SocketAddr>,
-    pub(super) tls: Vec<SocketAddr>,
-    pub(super) quic: Vec<SocketAddr>,
+pub(crate) struct Addresses {
+    pub(crate) tcp: Vec<SocketAddr>,
+    pub(crate) tls: Vec<SocketAddr>,
+    pub(crate) quic: Vec<SocketAddr>,
 }
 
 /// What every thread of sessions is started with, and how to reach it.

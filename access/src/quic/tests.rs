@@ -1,0 +1,140 @@
+//! QUIC threads under real clients: quinn over loopback.
+
+use crate::server::testing::{CAMPAIGN, Rig};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use rustls::RootCertStore;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use yao_protocol::{
+    ShakeId,
+    client::{Hello, NoWinReason, ServerMessage, Shake, kind, put_empty},
+    frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX,
+};
+
+/// More than any of this needs; reached only when something is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A client and its one stream.
+struct Phone {
+    endpoint: Endpoint,
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    incoming: Vec<u8>,
+}
+
+fn config(rig: &Rig, alpn: &[u8]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for root in &rig.roots {
+        roots.add(root.clone()).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("has AES-128");
+    ClientConfig::new(Arc::new(crypto))
+}
+
+impl Phone {
+    async fn connect(rig: &Rig, user: u64) -> Self {
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let endpoint = Endpoint::client(local).expect("a socket");
+        let connecting =
+            endpoint.connect_with(config(rig, b"yao/1"), rig.addresses.quic[0], "localhost");
+        let connection = connecting.expect("a good name").await.expect("connected");
+        let (send, receive) = connection.open_bi().await.expect("one stream");
+        let mut phone = Self { endpoint, connection, send, receive, incoming: Vec::new() };
+        let token = user.to_string();
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            software: 0,
+            campaign: CAMPAIGN,
+            tally: None,
+            token: token.as_bytes(),
+        };
+        let mut bytes = Vec::new();
+        hello.put(&mut bytes, 1);
+        phone.say(&bytes).await;
+        phone.hear(|message| assert!(matches!(message, ServerMessage::Welcome(_)))).await;
+        phone
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        self.send.write_all(bytes).await.expect("sent");
+    }
+
+    async fn hear<T>(&mut self, look: impl Fn(ServerMessage<'_>) -> T) -> T {
+        loop {
+            if let Some((frame, rest)) =
+                split_frame(&self.incoming, CLIENT_PAYLOAD_BYTES_MAX).expect("frames")
+            {
+                let seen = look(ServerMessage::decode(frame).expect("a message"));
+                self.incoming = rest.to_vec();
+                return seen;
+            }
+            let chunk = timeout(PATIENCE, self.receive.read_chunk(usize::MAX, true)).await;
+            let chunk = chunk.expect("in time").expect("open").expect("more");
+            self.incoming.extend_from_slice(&chunk.bytes);
+        }
+    }
+
+    async fn shake(&mut self, number: u64) {
+        let (shake, campaign) = (ShakeId(number), CAMPAIGN);
+        let mut bytes = Vec::new();
+        Shake { shake, campaign, merged_count: 1, resend: false }.put(&mut bytes, 2);
+        self.say(&bytes).await;
+        let answered = self.hear(|message| match message {
+            ServerMessage::NoWin(no) => (no.shake, no.reason),
+            other => panic!("NO_WIN, not {other:?}"),
+        });
+        assert_eq!(answered.await, (shake, NoWinReason::NotRunning));
+    }
+}
+
+#[tokio::test]
+async fn sessions_live_on_any_thread_and_follow_their_client() {
+    let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 4");
+    let mut phones = Vec::new();
+    for user in 0..40 {
+        phones.push(Phone::connect(&rig, user).await);
+    }
+    assert_eq!(rig.context.registry.len(), 40);
+    for round in 0..20 {
+        for phone in &mut phones {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("another port");
+            phone.endpoint.rebind(socket).expect("rebound");
+            phone.shake(round).await;
+        }
+    }
+    let left = phones.pop().expect("forty");
+    left.connection.close(0_u32.into(), b"");
+    drop(left.endpoint);
+    for mut phone in phones {
+        let mut bytes = Vec::new();
+        put_empty(&mut bytes, kind::BYE, 0);
+        phone.say(&bytes).await;
+        let reason = timeout(PATIENCE, phone.connection.closed()).await.expect("in time");
+        assert!(matches!(reason, quinn::ConnectionError::ApplicationClosed(_)), "{reason}");
+    }
+    let gone = async {
+        while !rig.context.registry.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("every session ends with its connection");
+}
+
+#[tokio::test]
+async fn a_client_of_another_protocol_is_refused() {
+    let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
+    let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
+    let connecting = endpoint.connect_with(config(&rig, b"h3"), rig.addresses.quic[0], "localhost");
+    let error = connecting.expect("a good name").await.expect_err("refused");
+    assert!(matches!(error, quinn::ConnectionError::ConnectionClosed(_)), "{error}");
+}
