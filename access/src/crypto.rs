@@ -5,106 +5,22 @@ use crate::{
     messages::{OpenReply, ToCrypto, ToShard, ToSpool},
     node::{Node, Shards},
     telemetry::CryptoCounters,
+    token_keys::TokenKeys,
 };
 use arc_swap::ArcSwap;
-use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation, decode, decode_header,
-    jwk::{AlgorithmParameters, EllipticCurve, JwkSet, KeyAlgorithm},
-};
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, TrySendError},
-    },
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, TrySendError},
 };
 use yao_engine::ConnectionId;
 use yao_protocol::{
     UserId,
     client::{ErrorCode, Refusal, RetryClass},
     ticket::{Ticket, verify_tickets},
-    token::{Identity, TokenClaims},
 };
 
 /// Tickets verified together. Larger batches gain nothing more and delay the first answer.
 const TICKETS_MAX: usize = 128;
-
-/// Why the JWKS file is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum JwksError {
-    /// It cannot be read.
-    #[error("cannot read {0}: {1}; point identity.jwks at the app's public keys")]
-    Read(String, std::io::Error),
-    /// It is no JWKS, or a key in it is unusable.
-    #[error("{0}: {1}")]
-    Content(String, String),
-}
-
-/// Public keys of the app's backend, each with the algorithm it is pinned to.
-pub struct TokenKeys {
-    keys: BTreeMap<String, DecodingKey>,
-    audience: String,
-}
-
-impl std::fmt::Debug for TokenKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TokenKeys({:?})", self.keys.keys())
-    }
-}
-
-impl TokenKeys {
-    /// Reads a JWKS file. Every key must be Ed25519 (EdDSA) and have a key id.
-    ///
-    /// # Errors
-    /// See [`JwksError`]; a key of another kind is refused rather than ignored.
-    pub fn load(path: &Path, audience: &str) -> Result<Self, JwksError> {
-        let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| JwksError::Read(name.clone(), error))?;
-        let refuse = |message: String| JwksError::Content(name.clone(), message);
-        let set: JwkSet = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        let mut keys = BTreeMap::new();
-        for jwk in &set.keys {
-            let key_id = jwk.common.key_id.clone();
-            let key_id = key_id.ok_or_else(|| refuse("a key has no `kid`".into()))?;
-            let pinned = jwk.common.key_algorithm;
-            let ed25519 = matches!(&jwk.algorithm, AlgorithmParameters::OctetKeyPair(parameters)
-                if parameters.curve == EllipticCurve::Ed25519);
-            if !ed25519 || pinned.is_some_and(|algorithm| algorithm != KeyAlgorithm::EdDSA) {
-                return Err(refuse(format!(
-                    "key `{key_id}` is not Ed25519 with alg EdDSA, the only kind taken so far"
-                )));
-            }
-            let key = DecodingKey::from_jwk(jwk)
-                .map_err(|error| refuse(format!("key `{key_id}`: {error}")))?;
-            if keys.insert(key_id.clone(), key).is_some() {
-                return Err(refuse(format!("key id `{key_id}` stands twice")));
-            }
-        }
-        if keys.is_empty() {
-            return Err(refuse("holds no key: nobody could log in".into()));
-        }
-        Ok(Self { keys, audience: audience.to_owned() })
-    }
-
-    /// Who `token` proves, or `None`: the reason is nobody's business outside.
-    #[must_use]
-    pub fn identity(&self, token: &[u8], now: yao_protocol::WallTime) -> Option<Identity> {
-        let token = std::str::from_utf8(token).ok()?;
-        let header = decode_header(token).ok()?;
-        // An unknown key id ends here, before any signature is looked at.
-        let key = self.keys.get(header.kid.as_deref()?)?;
-        // The algorithm is the key's, whatever the header says.
-        let mut validation = Validation::new(Algorithm::EdDSA);
-        // Times and audience are judged by `TokenClaims::identity`, on the node's own clock.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        let claims = decode::<TokenClaims>(token, key, &validation).ok()?.claims;
-        claims.identity(now, &self.audience).ok()
-    }
-}
 
 /// The public key of the ticket's shard is not here yet.
 const KEY_MISSING: Refusal = Refusal {

@@ -31,3 +31,4 @@ pub mod spool;
 pub mod state_dir;
 pub mod telemetry;
 pub mod tls;
+pub mod token_keys;

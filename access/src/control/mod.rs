@@ -9,7 +9,6 @@ use crate::{
     agent_link::AgentHandle,
     clock::Clock,
     config::{self, Config},
-    crypto::TokenKeys,
     files,
     issuer_thread::IssuerStatus,
     messages::{ToIssuer, ToShard},
@@ -18,6 +17,7 @@ use crate::{
     spool::SpoolCounters,
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
     tls::TlsSettings,
+    token_keys::TokenKeys,
 };
 use arc_swap::ArcSwap;
 pub use metrics::Exporter;
