@@ -5,15 +5,22 @@ use crate::{
     driver::{self, Command, Driver, Shakes},
     error::Error,
     limits::COMMANDS_MAX,
+    link::trust::Trust,
     mailbox::{Events, mailbox},
+    race::{NetworkKey, Networks},
     reconnect::{BackOff, Reconnect},
     session::{Session, SessionConfig},
+    start::StartPlan,
     store::{MemoryStore, Store},
     wallet::Wallet,
 };
 use std::{fmt, net::IpAddr, pin::Pin, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
-use yao_protocol::{CampaignId, limits::ENDPOINT_BYTES_MAX, ticket::Ticket};
+use yao_protocol::{
+    CampaignId, UserId,
+    endpoint::{Endpoint, Transports},
+    ticket::Ticket,
+};
 
 /// A session token to come, or in words why there is none.
 pub type TokenFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -47,10 +54,20 @@ impl fmt::Debug for TokenSource {
 
 /// What a client needs to know.
 pub struct Config {
-    /// Nodes to connect to, "host:port"; tried in turn, starting at a random one.
+    /// Nodes to connect to, as [`yao_protocol::endpoint`] writes them ("tls+quic://host:port").
+    /// Each user tries them in an order of his own.
     pub endpoints: Vec<String>,
+    /// Who may certify nodes; needed for TLS and QUIC.
+    pub trust: Option<Trust>,
     /// The campaign to take part in.
     pub campaign: CampaignId,
+    /// The user, where the app knows the number: always tries the nodes in the same order, and
+    /// comes at the same place of a [`StartPlan`]. `None` draws a new order each time.
+    pub user: Option<UserId>,
+    /// When to connect first; `None` is at once.
+    pub start: Option<StartPlan>,
+    /// The network that the device is on; see [`Client::network_changed`].
+    pub network: NetworkKey,
     /// Where session tokens come from.
     pub token: TokenSource,
     /// Where tickets and receipts are kept. One store per user and campaign.
@@ -73,7 +90,11 @@ impl Config {
     pub fn new(endpoints: Vec<String>, campaign: CampaignId, token: TokenSource) -> Self {
         Self {
             endpoints,
+            trust: None,
             campaign,
+            user: None,
+            start: None,
+            network: NetworkKey::default(),
             token,
             store: Box::<MemoryStore>::default(),
             open_automatically: false,
@@ -84,17 +105,18 @@ impl Config {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
-        let usable = |endpoint: &String| {
-            endpoint.len() <= ENDPOINT_BYTES_MAX
-                && endpoint.rsplit_once(':').is_some_and(|(host, port)| {
-                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-                })
-        };
-        if self.endpoints.is_empty() || !self.endpoints.iter().all(usable) {
-            return Err(Error::Config("endpoints must be a list of at least one \"host:port\""));
+    /// The endpoints, once they and what they need are in order.
+    fn checked_endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        let parsed: Result<Vec<Endpoint>, _> =
+            self.endpoints.iter().map(|text| text.parse()).collect();
+        let endpoints = parsed.ok().filter(|endpoints| !endpoints.is_empty()).ok_or({
+            Error::Config("endpoints must be a list of at least one \"scheme://host:port\"")
+        })?;
+        let encrypted = |endpoint: &Endpoint| endpoint.transports != Transports::Tcp;
+        if self.trust.is_none() && endpoints.iter().any(encrypted) {
+            return Err(Error::Config("an endpoint wants TLS or QUIC: set `trust`"));
         }
-        Ok(())
+        Ok(endpoints)
     }
 }
 
@@ -126,7 +148,11 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn connect(mut config: Config) -> Result<(Self, Events), Error> {
-        config.check()?;
+        let endpoints = config.checked_endpoints()?;
+        let user = match config.user {
+            Some(user) => user.0,
+            None => seed()?,
+        };
         let wallet = config.store.load()?;
         let session = SessionConfig {
             campaign: config.campaign,
@@ -139,7 +165,10 @@ impl Client {
         let (mailbox, events) = mailbox(config.events_max);
         let driver = Driver::new(driver::Parts {
             session: Session::new(session, wallet),
-            reconnect: Reconnect::new(config.endpoints, config.back_off, seed()?),
+            reconnect: Reconnect::new(endpoints, config.back_off, user, seed()?),
+            start: config.start.map(|plan| (plan, user)),
+            networks: Networks::new(config.network),
+            trust: config.trust,
             token: config.token,
             store: config.store,
             local_address: config.local_address,
@@ -177,12 +206,34 @@ impl Client {
         answered.await.map_err(|_| Error::Closed)
     }
 
+    /// The user looks at the app: finds out at once whether the connection still lives, and does
+    /// not wait any longer to make a new one.
+    pub async fn foreground(&self) {
+        self.tell(Command::Foreground).await;
+    }
+
+    /// The app is out of sight: the connection may rest as long as the network bears it.
+    pub async fn background(&self) {
+        self.tell(Command::Background).await;
+    }
+
+    /// The device is on another network, or has got one again. A QUIC connection goes on there,
+    /// others are checked at once. What was learned about the network comes back with its key.
+    pub async fn network_changed(&self, network: impl Into<NetworkKey>) {
+        self.tell(Command::NetworkChanged(network.into())).await;
+    }
+
     /// Leaves: says goodbye to the server and waits until the client has ended.
     pub async fn close(&self) {
         // An error means that it has ended already.
         if self.ask(Command::Close).await.is_ok() {
             self.commands.closed().await;
         }
+    }
+
+    /// A hint: a client that has ended needs none.
+    async fn tell(&self, command: Command) {
+        drop(self.ask(command).await);
     }
 
     async fn ask(&self, command: Command) -> Result<(), Error> {

@@ -6,10 +6,12 @@ use crate::{
     error::{Error, LinkError, StoreError},
     event::Event,
     limits::{FAREWELL_MS_MAX, TOKEN_MS_MAX},
-    link::tcp::TcpLink,
+    link::{Link, dial::dial, trust::Trust},
     mailbox::Mailbox,
-    reconnect::{Reconnect, Retry},
+    race::{NetworkKey, Networks},
+    reconnect::{Attempt, Reconnect, Retry},
     session::{Departure, Output, Session},
+    start::StartPlan,
     store::Store,
     time::Timestamp,
     wallet::{Record, Wallet},
@@ -22,20 +24,33 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
-use yao_protocol::ticket::Ticket;
+use yao_protocol::{WallTime, ticket::Ticket};
 
 /// What the app asks.
 #[derive(Debug)]
 pub(crate) enum Command {
     Open(Box<Ticket>, oneshot::Sender<Result<(), Error>>),
     Wallet(oneshot::Sender<Wallet>),
+    Foreground,
+    Background,
+    NetworkChanged(NetworkKey),
     Close,
+}
+
+/// What a command changes for somebody who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stir {
+    Nothing,
+    /// There is reason to try again soon.
+    Hurry,
+    /// What is under way was begun on another network.
+    StartOver,
 }
 
 /// Shakes that the task has not seen yet. A counter, not a queue: it cannot be full.
@@ -60,6 +75,10 @@ impl Shakes {
 pub(crate) struct Parts {
     pub(crate) session: Session,
     pub(crate) reconnect: Reconnect,
+    /// The plan of the event and the user who comes by it.
+    pub(crate) start: Option<(StartPlan, u64)>,
+    pub(crate) networks: Networks,
+    pub(crate) trust: Option<Trust>,
     pub(crate) token: TokenSource,
     pub(crate) store: Box<dyn Store>,
     pub(crate) local_address: Option<IpAddr>,
@@ -72,6 +91,9 @@ pub(crate) struct Parts {
 pub(crate) struct Driver {
     session: Session,
     reconnect: Reconnect,
+    start: Option<(StartPlan, u64)>,
+    networks: Networks,
+    trust: Option<Trust>,
     token: TokenSource,
     /// The token in use; `None` until the provider was asked, and when it must be asked again.
     token_current: Option<String>,
@@ -81,7 +103,9 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     shakes: Arc<Shakes>,
     mailbox: Mailbox,
-    link: Option<TcpLink>,
+    link: Option<Link>,
+    /// When `link` was made.
+    link_since: Timestamp,
     started: Instant,
 }
 
@@ -96,6 +120,9 @@ impl Driver {
         Self {
             session: parts.session,
             reconnect: parts.reconnect,
+            start: parts.start,
+            networks: parts.networks,
+            trust: parts.trust,
             token: parts.token,
             token_current: None,
             store: Some(parts.store),
@@ -104,6 +131,7 @@ impl Driver {
             shakes: parts.shakes,
             mailbox: parts.mailbox,
             link: None,
+            link_since: Timestamp::ZERO,
             started: Instant::now(),
         }
     }
@@ -122,9 +150,10 @@ impl Driver {
     }
 
     async fn live(&mut self) -> Result<Infallible, Error> {
-        let mut attempt = self.reconnect.start(self.now());
+        let planned_ms = self.start.and_then(|(plan, user)| plan.wait_ms(wall_time(), user));
+        let mut attempt = self.reconnect.start(self.now(), planned_ms);
         loop {
-            self.meanwhile(sleep_until(self.instant(attempt.at))).await?;
+            self.wait(&mut attempt).await?;
             if attempt.token_must_be_new {
                 self.token_current = None;
             }
@@ -159,17 +188,36 @@ impl Driver {
             }
         };
         self.token_current = Some(token.clone());
-        let endpoint = self.reconnect.endpoint().to_owned();
-        let local_address = self.local_address;
-        let connecting = async { TcpLink::connect(&endpoint, local_address).await };
-        match self.meanwhile(connecting).await? {
+        Ok(self.dial().await?.map(|()| token))
+    }
+
+    /// Gets a link. The inner error is worth another attempt.
+    async fn dial(&mut self) -> Result<Result<(), Departure>, Error> {
+        let endpoint = self.reconnect.endpoint().clone();
+        let order = self.networks.order(self.now(), endpoint.transports);
+        let (local_address, trust) = (self.local_address, self.trust.clone());
+        let mut dialing = pin!(dial(order, &endpoint, local_address, trust.as_ref()));
+        let dialed = loop {
+            match self.undisturbed(&mut dialing).await? {
+                Ok(dialed) => break dialed,
+                Err(Stir::StartOver) => break Err(LinkError::NetworkChanged),
+                Err(Stir::Nothing | Stir::Hurry) => {}
+            }
+        };
+        let now = self.now();
+        match dialed {
             Ok(link) => {
+                self.networks.handle_won(now, order, link.transport());
+                self.session.handle_route(link.transport(), endpoint.to_string());
                 self.link = Some(link);
-                Ok(Ok(token))
+                self.link_since = now;
+                Ok(Ok(()))
             }
             Err(reason) => {
-                let error = Error::Link { endpoint, reason };
-                Ok(Err(Departure { error, retry: Retry::BackOff, endpoints: Vec::new() }))
+                if reason != LinkError::NetworkChanged {
+                    self.networks.handle_lost(order);
+                }
+                Ok(Err(self.broken(reason)))
             }
         }
     }
@@ -181,6 +229,7 @@ impl Driver {
             let sleep_to = match self.settle().await? {
                 Settled::Sleep(at) => at,
                 Settled::Departed(departure) => {
+                    self.learn(&departure);
                     self.part().await;
                     return Ok(departure);
                 }
@@ -199,10 +248,23 @@ impl Driver {
                     self.session.handle_shake(now, self.shakes.take());
                 }
                 () = sleep_or_forever(wake_at) => self.session.handle_timeout(self.now()),
-                command = self.commands.recv() => self.handle_command(command)?,
+                command = self.commands.recv() => {
+                    self.handle_command(command)?;
+                }
                 () = self.mailbox.deliver() => {}
             }
         }
+    }
+
+    /// Waits until the attempt is due, or sooner when there is reason to hurry.
+    async fn wait(&mut self, attempt: &mut Attempt) -> Result<(), Error> {
+        while let Err(stir) = self.undisturbed(sleep_until(self.instant(attempt.at))).await? {
+            if stir != Stir::Nothing {
+                let now = self.now();
+                self.reconnect.hurry(now, attempt);
+            }
+        }
+        Ok(())
     }
 
     /// Waits for `future` while there is no connection, and goes on serving the app.
@@ -212,9 +274,24 @@ impl Driver {
     ) -> Result<Answer, Error> {
         let mut future = pin!(future);
         loop {
+            if let Ok(answer) = self.undisturbed(&mut future).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// As [`Driver::meanwhile`], but comes back with every command of the app that may change
+    /// what to wait for.
+    async fn undisturbed<Answer>(
+        &mut self,
+        future: impl Future<Output = Answer>,
+    ) -> Result<Result<Answer, Stir>, Error> {
+        let mut future = pin!(future);
+        loop {
+            let mut stir = Stir::Nothing;
             tokio::select! {
-                answer = &mut future => return Ok(answer),
-                command = self.commands.recv() => self.handle_command(command)?,
+                answer = &mut future => return Ok(Ok(answer)),
+                command = self.commands.recv() => stir = self.handle_command(command)?,
                 () = self.mailbox.deliver() => {}
             }
             match self.settle().await? {
@@ -222,6 +299,9 @@ impl Driver {
                 Settled::Sleep(Some(_)) | Settled::Departed(_) => {
                     unreachable!("a session without a connection waits for nothing")
                 }
+            }
+            if stir != Stir::Nothing {
+                return Ok(Err(stir));
             }
         }
     }
@@ -284,27 +364,65 @@ impl Driver {
     }
 
     fn handle_broken(&mut self, reason: LinkError) {
-        let endpoint = self.reconnect.endpoint().to_owned();
-        self.session.handle_disconnected(Error::Link { endpoint, reason });
+        let Departure { error, .. } = self.broken(reason);
+        self.session.handle_disconnected(error);
+    }
+
+    fn broken(&self, reason: LinkError) -> Departure {
+        let endpoint = self.reconnect.endpoint().to_string();
+        let error = Error::Link { endpoint, reason };
+        Departure { error, retry: Retry::BackOff, endpoints: Vec::new() }
+    }
+
+    /// What the end of a connection says about the network.
+    fn learn(&mut self, departure: &Departure) {
+        let Some(link) = &self.link else { return };
+        let now = self.now();
+        let silently = matches!(
+            departure.error,
+            Error::Silent { .. } | Error::Link { reason: LinkError::Silent(_), .. }
+        );
+        let lasted_ms = now.ms_since(self.link_since);
+        self.networks.handle_end(now, link.transport(), lasted_ms, silently);
     }
 
     /// `None` is the last handle being dropped.
-    fn handle_command(&mut self, command: Option<Command>) -> Result<(), Error> {
+    fn handle_command(&mut self, command: Option<Command>) -> Result<Stir, Error> {
+        let now = self.now();
         match command {
             Some(Command::Open(ticket, answer)) => {
-                let taken = self.session.handle_open(self.now(), *ticket);
+                let taken = self.session.handle_open(now, *ticket);
                 // An app that no longer waits for the answer has still opened the ticket.
                 drop(answer.send(taken));
-                Ok(())
+                Ok(Stir::Nothing)
             }
             Some(Command::Wallet(answer)) => {
                 drop(answer.send(self.session.wallet().clone()));
-                Ok(())
+                Ok(Stir::Nothing)
+            }
+            Some(Command::Foreground) => {
+                self.session.handle_foreground(now);
+                Ok(Stir::Hurry)
+            }
+            Some(Command::Background) => {
+                self.session.handle_background();
+                Ok(Stir::Nothing)
+            }
+            Some(Command::NetworkChanged(network)) => {
+                self.networks.learn_rhythm(self.session.rhythm());
+                self.networks.change(network);
+                self.session.set_rhythm(self.networks.rhythm());
+                if let Some(link) = &mut self.link {
+                    // A link that cannot go on there is found out by the answer.
+                    link.rebind();
+                }
+                self.session.handle_doubt(now);
+                Ok(Stir::StartOver)
             }
             Some(Command::Close) | None if self.link.is_none() => Err(Error::Closed),
             Some(Command::Close) | None => {
                 self.session.handle_close();
-                Ok(())
+                Ok(Stir::Nothing)
             }
         }
     }
@@ -333,6 +451,12 @@ async fn sleep_or_forever(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// By the device's clock, which may be wrong: good for plans in minutes, and nothing else.
+fn wall_time() -> WallTime {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    WallTime(u64::try_from(since.as_micros()).expect("half a million years"))
 }
 
 fn token_failure(reason: String) -> Departure {

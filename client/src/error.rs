@@ -132,6 +132,22 @@ pub enum LinkError {
     /// The peer stopped reading.
     #[error("the server does not read: {0} bytes are waiting")]
     Backlog(usize),
+    /// The handshake of TLS failed, or its records do: the server's certificate is not trusted,
+    /// or somebody is in between.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The endpoint wants TLS or QUIC, and the configuration has no roots to trust.
+    #[error("the configuration names nobody to trust; set `trust`")]
+    NoTrust,
+    /// QUIC ended the connection.
+    #[error("QUIC: {0}")]
+    Quic(String),
+    /// The app said that the network changed while the connection was being made.
+    #[error("the network changed")]
+    NetworkChanged,
+    /// Nothing at all came over the network for so long, although an answer was due.
+    #[error("the network was silent for {0} ms")]
+    Silent(u64),
     /// The operating system's word.
     #[error("{message}")]
     Io {

@@ -1,6 +1,6 @@
 //! What the app hears from the client.
 
-use crate::error::Error;
+use crate::{error::Error, link::Transport};
 use yao_protocol::{
     PacketId, ShakeId,
     client::{ErrorCode, GoAwayReason, NoWinReason},
@@ -15,6 +15,10 @@ use yao_protocol::{
 pub enum Event {
     /// The session is open.
     Connected {
+        /// By what.
+        transport: Transport,
+        /// With which endpoint of the list.
+        endpoint: String,
         /// The least time between two shakes that reach the server, ms.
         shake_interval_ms: u32,
         /// Packets a user may win in the campaign.
@@ -41,7 +45,8 @@ pub enum Event {
     },
     /// A packet was won; its ticket is in the store. Told once per packet.
     Won(Box<Ticket>),
-    /// An open was accepted and will be settled; its receipt is in the store.
+    /// An open was accepted and will be settled; its receipt is in the store. That it is settled
+    /// is not told on this link (wire.md 4.5): no event says so.
     Opened(Box<Opened>),
     /// An open was refused for good.
     OpenRefused {

@@ -2,8 +2,8 @@
 //!
 //! [`Client::connect`] is all that an app needs; `examples/shake.rs` is a program to copy. Below
 //! it, in reading order: the rules without any IO in [`session`] (one user's conversation with the
-//! server), [`wallet`] (what the user holds) and [`reconnect`] (when and where to connect again);
-//! then what does IO: [`store`] (the disk), [`link`] (the network) and [`client`] (the task that
+//! server), [`wallet`] (what the user holds), [`reconnect`] and [`start`] (when and where to
+//! connect) and [`race`] (by which transport); then what does IO: [`store`] (the disk), [`link`] (the network) and [`client`] (the task that
 //! drives them all). The rules take `now` and a seed as arguments, so a simulator can run them.
 #![forbid(unsafe_code)]
 
@@ -14,9 +14,12 @@ pub mod event;
 pub mod limits;
 pub mod link;
 mod mailbox;
+pub mod race;
 pub mod random;
 pub mod reconnect;
+pub mod rhythm;
 pub mod session;
+pub mod start;
 pub mod store;
 pub mod time;
 pub mod wallet;
@@ -24,6 +27,9 @@ pub mod wallet;
 pub use client::{Client, Config, TokenSource};
 pub use error::{Blame, Error};
 pub use event::{Event, Opened};
+pub use link::{Transport, trust::Trust};
 pub use mailbox::Events;
+pub use race::NetworkKey;
+pub use start::StartPlan;
 pub use store::{FileStore, MemoryStore, Store};
 pub use time::Timestamp;

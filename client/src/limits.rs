@@ -5,8 +5,19 @@ use yao_protocol::limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, WINS_PE
 /// From the connection to WELCOME, ms. Chosen so that a node in a login storm is given up for
 /// another before the user gives up.
 pub const GREETING_MS_MAX: u64 = 10_000;
-/// From a PING to any frame, ms; then the connection counts as dead.
+/// From a frame that demands an answer to any frame, ms; then the connection counts as dead. While
+/// the app is out of sight, where a weak network does no harm.
 pub const PONG_MS_MAX: u64 = 10_000;
+/// While the user looks: from such a frame to the PING that asks whether anybody is there, ms.
+pub const ANSWER_LATE_MS: u64 = 2_000;
+/// From that PING to any frame, ms; then the connection counts as dead. Together with the wait
+/// before the next attempt and its handshake the user is back soon after 5 s.
+pub const PROBE_ANSWER_MS_MAX: u64 = 3_000;
+/// The rest between heartbeats on a network of which nothing is known, ms. Some mobile networks
+/// forget UDP after 30 s; nearly all bear this over TCP.
+pub const HEARTBEAT_MS_FIRST: u64 = 30_000;
+/// Rests that a network must bear before a longer one is tried, once a connection died of one.
+pub const HEARTBEAT_PROOFS: u32 = 16;
 /// From a SHAKE to its answer, ms; then it is sent again with the RESEND flag. Far above the 20 ms
 /// that an agent may take, so that only a lost answer meets it.
 pub const SHAKE_ANSWER_MS_MAX: u64 = 5_000;
@@ -46,12 +57,38 @@ pub const COMMANDS_MAX: usize = 8;
 pub const EVENTS_KEPT_MAX: usize = 4 * TICKETS_MAX;
 /// To establish a TCP connection, ms.
 pub const CONNECT_MS_MAX: u64 = 10_000;
+/// Servers whose sessions can be resumed: the endpoints that one client may know.
+pub const RESUMED_SERVERS_MAX: usize = 32;
+/// What the server may send unread on QUIC, bytes: as much as the client buffers.
+pub const QUIC_WINDOW_BYTES: u32 = INCOMING_BYTES_MAX as u32;
+/// QUIC's own end of a silent connection, ms. Above any heartbeat: the session decides before.
+pub const QUIC_IDLE_MS_MAX: u32 = 1_800_000;
+/// The first guess at a round trip, ms (RFC 9002 recommends 333): first packets are repeated after
+/// three times that, and a phone's network rarely needs so long.
+pub const QUIC_RTT_MS_FIRST: u64 = 150;
+/// To shake hands with one address over QUIC, ms.
+pub const QUIC_CONNECT_MS_MAX: u64 = 3_000;
+/// From something sent over QUIC that must be acknowledged to any packet, ms; then the network
+/// swallows UDP. With the wait before the next attempt (1 s) and a handshake it stays within 5 s.
+pub const QUIC_SILENCE_MS_MAX: u64 = 3_000;
+/// Head start of the first transport of a race, ms (RFC 8305 recommends 250 between attempts).
+pub const RACE_STAGGER_MS: u64 = 250;
+/// Networks about which something is remembered: home, work, the train, and some to come.
+pub const NETWORKS_MAX: usize = 16;
+/// How long a network that swallowed QUIC is not asked to carry it again, ms; doubles each time.
+pub const QUIC_PENALTY_MS_FIRST: u64 = 60_000;
+/// The longest such time, ms.
+pub const QUIC_PENALTY_MS_MAX: u64 = 3_600_000;
+/// A QUIC connection that lasted so long shows that the network carries it, ms. Longer than the
+/// five minutes after which some networks forget UDP.
+pub const QUIC_TRUSTED_MS: u64 = 600_000;
 /// To write BYE before the socket is closed, ms.
 pub const FAREWELL_MS_MAX: u64 = 1_000;
 /// To obtain a session token from the app, ms.
 pub const TOKEN_MS_MAX: u64 = 30_000;
 
 const _: () = assert!(SHAKE_ANSWER_MS_MAX >= RESEND_MS_MIN);
+const _: () = assert!(ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX < PONG_MS_MAX);
 const _: () = assert!(LEAVING_MS_MAX < SHAKE_ANSWER_MS_MAX);
 const _: () = assert!(IDLE_BYTES_MAX < READ_BYTES);
 const _: () = assert!(OUTGOING_BYTES_MAX > yao_protocol::limits::GREETING_PAYLOAD_BYTES_MAX * 2);

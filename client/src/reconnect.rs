@@ -7,9 +7,14 @@
 use crate::{
     limits::{DELAY_MS_MAX, STABLE_MS_MIN},
     random::Random,
+    start::sort_endpoints,
     time::Timestamp,
 };
-use yao_protocol::{client::RetryClass, limits::ENDPOINTS_MAX};
+use yao_protocol::{
+    client::RetryClass,
+    endpoint::{Endpoint, Transports},
+    limits::ENDPOINTS_MAX,
+};
 
 /// What the end of a connection means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct Attempt {
     pub at: Timestamp,
     /// Whether the app must give a new session token first.
     pub token_must_be_new: bool,
+    /// Whether somebody else chose the time: the server, or the plan of the event.
+    pub was_asked: bool,
 }
 
 /// Plans the attempts of one client.
@@ -79,55 +86,63 @@ pub struct Reconnect {
     failure_count: u32,
     /// Since when the current connection is welcomed.
     welcome: Option<Timestamp>,
-    endpoints: Vec<String>,
+    endpoints: Vec<Endpoint>,
     /// What the last WELCOME or GOAWAY named besides those; tried after them.
-    learned: Vec<String>,
+    learned: Vec<Endpoint>,
     current_index: usize,
 }
 
 impl Reconnect {
-    /// A plan over the app's `endpoints` ("host:port"), at least one. It starts at a random one.
+    /// A plan over the app's `endpoints`, at least one, in the order of `user`.
     ///
     /// # Panics
     /// When `endpoints` is empty; the configuration is checked before.
     #[must_use]
-    pub fn new(endpoints: Vec<String>, back_off: BackOff, seed: u64) -> Self {
+    pub fn new(mut endpoints: Vec<Endpoint>, back_off: BackOff, user: u64, seed: u64) -> Self {
         assert!(!endpoints.is_empty(), "the configuration names at least one endpoint");
-        let mut random = Random::new(seed);
-        let most = endpoints.len() as u64 - 1;
-        let current_index = usize::try_from(random.up_to(most)).expect("an index of the list");
-        let learned = Vec::new();
+        sort_endpoints(&mut endpoints, user);
         Self {
             back_off,
-            random,
+            random: Random::new(seed),
             failure_count: 0,
             welcome: None,
             endpoints,
-            learned,
-            current_index,
+            learned: Vec::new(),
+            current_index: 0,
         }
     }
 
     /// The endpoint of the next attempt.
     #[must_use]
-    pub fn endpoint(&self) -> &str {
-        self.endpoints.iter().chain(&self.learned).nth(self.current_index).map_or_else(
-            || self.endpoints.first().expect("at least one endpoint").as_str(),
-            String::as_str,
-        )
+    pub fn endpoint(&self) -> &Endpoint {
+        let mut all = self.endpoints.iter().chain(&self.learned);
+        all.nth(self.current_index).unwrap_or(&self.endpoints[0])
     }
 
-    /// The first attempt of all.
-    pub fn start(&mut self, now: Timestamp) -> Attempt {
-        let wait_ms = self.jittered_ms();
-        Attempt { at: now.plus_ms(wait_ms), token_must_be_new: false }
+    /// The first attempt of all: at once but for jitter, or when a plan says so.
+    pub fn start(&mut self, now: Timestamp, planned_ms: Option<u64>) -> Attempt {
+        let wait_ms = planned_ms.unwrap_or_else(|| self.jittered_ms());
+        Attempt {
+            at: now.plus_ms(wait_ms),
+            token_must_be_new: false,
+            was_asked: planned_ms.is_some(),
+        }
+    }
+
+    /// The user looks at the app again, or the network changed: waiting longer than after a first
+    /// failure has lost its reason, unless the server asked for it.
+    pub fn hurry(&mut self, now: Timestamp, attempt: &mut Attempt) {
+        if !attempt.was_asked {
+            let soon = now.plus_ms(self.random.up_to(self.back_off.first_ms_max));
+            attempt.at = attempt.at.min(soon);
+        }
     }
 
     /// A session opened and named these other nodes.
     pub fn handle_welcome(&mut self, now: Timestamp, endpoints: &[String]) {
         self.welcome = Some(now);
-        let current = self.endpoint().to_owned();
-        self.learn(endpoints);
+        let current = self.endpoint().clone();
+        self.learn(&readable(endpoints));
         // The list changed under the index: stay where we are.
         self.current_index = self.position(&current).unwrap_or(0);
     }
@@ -145,11 +160,13 @@ impl Reconnect {
             self.failure_count = 0;
         }
         let first_failure = self.failure_count == 0;
+        let mut was_asked = false;
         let wait_ms = match retry {
             Retry::Never => return None,
             // A server that says "now" to every attempt must not make a busy loop.
             Retry::Now if first_failure => 0,
             Retry::After { delay_ms, jitter_ms } if delay_ms > 0 || jitter_ms > 0 => {
+                was_asked = true;
                 u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms))
             }
             Retry::Reauthenticate if first_failure => 0,
@@ -164,7 +181,7 @@ impl Reconnect {
             self.move_on(endpoints);
         }
         let at = now.plus_ms(wait_ms.min(DELAY_MS_MAX));
-        Some(Attempt { at, token_must_be_new: retry == Retry::Reauthenticate })
+        Some(Attempt { at, token_must_be_new: retry == Retry::Reauthenticate, was_asked })
     }
 
     /// 0 to `first_ms_max * 2^failures`, at most `last_ms_max`.
@@ -176,30 +193,42 @@ impl Reconnect {
 
     /// Goes to where the server sent us, else to the next endpoint of the list.
     fn move_on(&mut self, endpoints: &[String]) {
-        if endpoints.is_empty() {
+        let named = readable(endpoints);
+        if !named.is_empty() {
+            self.learn(&named);
+        }
+        let known: Vec<usize> = named.iter().filter_map(|named| self.position(named)).collect();
+        if known.is_empty() {
             let count = self.endpoints.len() + self.learned.len();
             self.current_index = (self.current_index + 1) % count;
             return;
         }
-        self.learn(endpoints);
-        let most = endpoints.len().min(ENDPOINTS_MAX) as u64 - 1;
+        let most = known.len() as u64 - 1;
         let chosen = usize::try_from(self.random.up_to(most)).expect("an index of the list");
-        self.current_index = self.position(&endpoints[chosen]).unwrap_or(0);
+        self.current_index = known[chosen];
     }
 
-    /// Keeps the endpoints that the app did not name itself.
-    fn learn(&mut self, endpoints: &[String]) {
+    /// Keeps the endpoints that the app did not name itself. Where all of the app's are encrypted,
+    /// nobody may send its users to one that is not.
+    fn learn(&mut self, endpoints: &[Endpoint]) {
         self.learned.clear();
-        for endpoint in endpoints.iter().take(ENDPOINTS_MAX) {
-            if self.position(endpoint).is_none() {
+        let is_plain = |endpoint: &Endpoint| endpoint.transports == Transports::Tcp;
+        let plain_allowed = self.endpoints.iter().any(is_plain);
+        for endpoint in endpoints {
+            if self.position(endpoint).is_none() && (plain_allowed || !is_plain(endpoint)) {
                 self.learned.push(endpoint.clone());
             }
         }
     }
 
-    fn position(&self, endpoint: &str) -> Option<usize> {
+    fn position(&self, endpoint: &Endpoint) -> Option<usize> {
         self.endpoints.iter().chain(&self.learned).position(|known| known == endpoint)
     }
+}
+
+/// Those that this build can read; a later version may name more.
+fn readable(endpoints: &[String]) -> Vec<Endpoint> {
+    endpoints.iter().take(ENDPOINTS_MAX).filter_map(|text| text.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -208,8 +237,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn plan(names: &[&str], seed: u64) -> Reconnect {
-        let endpoints = names.iter().map(|name| (*name).to_owned()).collect();
-        Reconnect::new(endpoints, BackOff::default(), seed)
+        let endpoints = names.iter().map(|name| name.parse().expect("an endpoint")).collect();
+        Reconnect::new(endpoints, BackOff::default(), seed, seed)
     }
 
     proptest! {
@@ -221,7 +250,7 @@ mod tests {
             let now = Timestamp::from_ms(start);
             let back_off = BackOff::default();
             let mut plan = plan(&["a:1", "b:1"], seed);
-            let first = plan.start(now);
+            let first = plan.start(now, None);
             prop_assert!(first.at.ms_since(now) <= back_off.first_ms_max);
             for failure in 0..failures {
                 let attempt = plan.handle_end(now, Retry::BackOff, &[]).expect("goes on");
@@ -243,8 +272,9 @@ mod tests {
 
     #[test]
     fn jitter_fills_its_range_from_the_first_attempt_on() {
-        let waits: Vec<u64> =
-            (0..1_000).map(|seed| plan(&["a:1"], seed).start(Timestamp::ZERO).at.ms()).collect();
+        let waits: Vec<u64> = (0..1_000)
+            .map(|seed| plan(&["a:1"], seed).start(Timestamp::ZERO, None).at.ms())
+            .collect();
         for quarter in 0..4 {
             let inside = waits.iter().filter(|wait| **wait / 251 == quarter).count();
             assert!((180..320).contains(&inside), "quarter {quarter} has {inside} of 1,000");
@@ -292,21 +322,58 @@ mod tests {
     #[test]
     fn endpoints_rotate_stay_or_follow_the_server() {
         let mut plan = plan(&["a:1", "b:1"], 3);
-        let first = plan.endpoint().to_owned();
+        let first = plan.endpoint().clone();
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
-        let second = plan.endpoint().to_owned();
+        let second = plan.endpoint().clone();
         assert_ne!(first, second, "a node that never answered is left");
-        plan.handle_welcome(Timestamp::ZERO, &["c:1".to_owned(), second.clone()]);
-        assert_eq!(plan.endpoint(), second, "learning endpoints moves nobody");
+        plan.handle_welcome(Timestamp::ZERO, &["c:1".to_owned(), second.to_string()]);
+        assert_eq!(*plan.endpoint(), second, "learning endpoints moves nobody");
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
-        assert_eq!(plan.endpoint(), second, "a lost win is looked for where it is recorded");
+        assert_eq!(*plan.endpoint(), second, "a lost win is looked for where it is recorded");
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
         plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
-        assert_eq!(plan.endpoint(), second, "three endpoints, the learned one among them");
+        assert_eq!(*plan.endpoint(), second, "three endpoints, the learned one among them");
         plan.handle_welcome(Timestamp::ZERO, &[]);
         let drained = Retry::After { delay_ms: 5, jitter_ms: 0 };
         plan.handle_end(Timestamp::ZERO, drained, &["d:1".to_owned()]);
-        assert_eq!(plan.endpoint(), "d:1", "GOAWAY names where to go");
+        assert_eq!(plan.endpoint().to_string(), "d:1", "GOAWAY names where to go");
+    }
+
+    #[test]
+    fn nobody_is_sent_from_encryption_into_the_open() {
+        let check = |own: &str, named: &[&str], goes_to: &str| {
+            let mut plan = plan(&[own], 1);
+            let named: Vec<String> = named.iter().map(|text| (*text).to_owned()).collect();
+            plan.handle_end(Timestamp::ZERO, Retry::Now, &named);
+            assert_eq!(plan.endpoint().to_string(), goes_to, "from {own} to {named:?}");
+        };
+        check("tls://a:1", &["b:1"], "tls://a:1");
+        check("tls://a:1", &["b:1", "quic://b:1"], "quic://b:1");
+        check("tls://a:1", &["carrier-pigeon://b:1"], "tls://a:1");
+        check("a:1", &["carrier-pigeon://b:1", "b:1"], "b:1");
+        check("a:1", &["tls+quic://b:1"], "tls+quic://b:1");
+    }
+
+    #[test]
+    fn only_waits_of_our_own_are_cut_short() {
+        let now = Timestamp::ZERO;
+        for seed in 0..100 {
+            let mut plan = plan(&["a:1"], seed);
+            let mut asked = plan.start(now, Some(90_000));
+            plan.hurry(now, &mut asked);
+            assert_eq!(asked.at.ms(), 90_000, "the event's plan");
+            let after = Retry::After { delay_ms: 50_000, jitter_ms: 0 };
+            let mut asked = plan.handle_end(now, after, &[]).expect("goes on");
+            plan.hurry(now, &mut asked);
+            assert_eq!(asked.at.ms(), 50_000, "the server's word");
+            for _ in 0..8 {
+                plan.handle_end(now, Retry::BackOff, &[]);
+            }
+            let mut own = plan.handle_end(now, Retry::BackOff, &[]).expect("goes on");
+            let before = own.at;
+            plan.hurry(now, &mut own);
+            assert!(own.at <= before && own.at.ms() <= BackOff::default().first_ms_max);
+        }
     }
 }

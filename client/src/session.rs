@@ -19,8 +19,10 @@ use crate::{
     error::{Error, ProtocolError},
     event::{Event, Opened},
     limits::{AUTH_FAILED_COUNT_MAX, GREETING_MS_MAX, LEAVING_MS_MAX},
+    link::Transport,
     random::Random,
     reconnect::Retry,
+    rhythm::Rhythm,
     time::Timestamp,
     wallet::{Outcome, Record, Wallet},
 };
@@ -118,6 +120,11 @@ pub struct Session {
     state: State,
     shaker: Shaker,
     claims: Claims,
+    /// How the current connection was made, for the app.
+    route: (Transport, String),
+    /// What is known about the current network, and whether the user looks.
+    rhythm: Rhythm,
+    foreground: bool,
     cue: Option<u16>,
     /// Greetings in a row that were not believed.
     auth_failed_count: u32,
@@ -144,6 +151,9 @@ impl Session {
             wallet,
             state: State::Offline,
             claims,
+            route: (Transport::Tcp, String::new()),
+            rhythm: Rhythm::default(),
+            foreground: true,
             cue: None,
             auth_failed_count: 0,
             request_ids: RequestIds(0),
@@ -186,6 +196,48 @@ impl Session {
         self.outputs.push_back(Output::Transmit(bytes));
         self.state = State::Greeting { since: now, hello_id };
         Ok(())
+    }
+
+    /// The next connection is made by `transport` to `endpoint`; the app is told.
+    pub fn handle_route(&mut self, transport: Transport, endpoint: String) {
+        self.route = (transport, endpoint);
+    }
+
+    /// The user looks at the app.
+    pub fn handle_foreground(&mut self, now: Timestamp) {
+        self.set_foreground(true);
+        self.handle_doubt(now);
+    }
+
+    /// The app is out of sight.
+    pub fn handle_background(&mut self) {
+        self.set_foreground(false);
+    }
+
+    /// There is reason to doubt that the connection lives: ask.
+    pub fn handle_doubt(&mut self, now: Timestamp) {
+        if let State::Open(heartbeat) = &mut self.state {
+            heartbeat.probe();
+        }
+        self.pump(now);
+    }
+
+    /// What is known about resting on the current network.
+    #[must_use]
+    pub const fn rhythm(&self) -> Rhythm {
+        self.rhythm
+    }
+
+    /// The device is on a network of which this is known. Holds from the next connection on.
+    pub const fn set_rhythm(&mut self, rhythm: Rhythm) {
+        self.rhythm = rhythm;
+    }
+
+    fn set_foreground(&mut self, foreground: bool) {
+        self.foreground = foreground;
+        if let State::Open(heartbeat) = &mut self.state {
+            heartbeat.set_foreground(foreground);
+        }
     }
 
     /// The user shook `count` times. They are merged into one request per interval.
@@ -271,7 +323,7 @@ impl Session {
 
     /// Sends what is due and ends what took too long. Called after every change.
     fn pump(&mut self, now: Timestamp) {
-        match &self.state {
+        match &mut self.state {
             State::Offline => {}
             State::Greeting { since, .. } => {
                 let after_ms = now.ms_since(*since);
@@ -282,11 +334,15 @@ impl Session {
             State::Leaving { until, departure } => {
                 let waiting = self.shaker.is_waiting() || self.claims.is_waiting();
                 if !waiting || now >= *until {
-                    self.farewell(departure.clone());
+                    let departure = departure.clone();
+                    self.farewell(departure);
                 }
             }
             State::Open(heartbeat) => match heartbeat.silence_ms(now) {
-                Some(after_ms) => self.silent("an answer", after_ms),
+                Some(after_ms) => {
+                    self.rhythm = heartbeat.handle_died();
+                    self.silent("an answer", after_ms);
+                }
                 None => self.pump_requests(now),
             },
         }
@@ -309,11 +365,12 @@ impl Session {
             shake.put(&mut bytes, sending.request_id);
         }
         let State::Open(heartbeat) = &mut self.state else { return };
-        if bytes.is_empty() && heartbeat.is_ping_due(now) {
+        let ping = bytes.is_empty() && heartbeat.is_ping_due(now);
+        if ping {
             put_empty(&mut bytes, kind::PING, self.request_ids.next());
         }
         if !bytes.is_empty() {
-            heartbeat.handle_sent(now);
+            heartbeat.handle_sent(now, ping);
             self.outputs.push_back(Output::Transmit(bytes));
         }
     }

@@ -34,11 +34,9 @@ impl TcpLink {
     /// No address, or the last error of those tried; the whole takes at most 10 s.
     pub async fn connect(endpoint: &str, local: Option<IpAddr>) -> Result<Self, LinkError> {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
-        let stream = timeout(limit, connect(endpoint, local))
+        let stream = timeout(limit, connect_stream(endpoint, local))
             .await
             .map_err(|_| LinkError::Timeout(CONNECT_MS_MAX))??;
-        // A shake is one small frame: waiting to fill a segment would only delay it.
-        stream.set_nodelay(true)?;
         Ok(Self { stream, incoming: Incoming::default(), outgoing: Vec::new() })
     }
 
@@ -130,11 +128,19 @@ impl TcpLink {
     }
 }
 
-async fn connect(endpoint: &str, local: Option<IpAddr>) -> Result<TcpStream, LinkError> {
+/// Tries each address of `endpoint` ("host:port") in turn, without a limit of time.
+pub(super) async fn connect_stream(
+    endpoint: &str,
+    local: Option<IpAddr>,
+) -> Result<TcpStream, LinkError> {
     let mut last = LinkError::Address;
     for address in lookup_host(endpoint).await? {
         match connect_address(address, local).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                // A shake is one small frame: waiting to fill a segment would only delay it.
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
             Err(error) => last = error,
         }
     }

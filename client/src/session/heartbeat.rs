@@ -1,6 +1,11 @@
 //! When to send PING, and when silence means that the connection is dead. Sends nothing itself.
 
-use crate::{limits::PONG_MS_MAX, random::Random, time::Timestamp};
+use crate::{
+    limits::{ANSWER_LATE_MS, PONG_MS_MAX, PROBE_ANSWER_MS_MAX},
+    random::Random,
+    rhythm::Rhythm,
+    time::Timestamp,
+};
 use yao_protocol::client::Welcome;
 
 /// Least time between two PINGs, ms, whatever the server states: its 0 must not make a busy loop.
@@ -9,41 +14,97 @@ const PING_MS_MIN: u64 = 100;
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heartbeat {
-    /// From the last frame sent to the next PING, ms: within the server's bounds.
-    ping_ms: u64,
+    rhythm: Rhythm,
+    /// This connection's part of the rhythm's rest, in 1/1,024: clients that connected together
+    /// do not ping together.
+    share: u64,
+    /// Bounds of the server for a rest, ms: it takes no PING sooner, and closes some time after.
+    least_ms: u64,
+    most_ms: u64,
     /// The server closes the connection after this long without a frame from us, ms.
     server_ms_max: u64,
     sent_at: Timestamp,
+    pinged_at: Option<Timestamp>,
     /// The first frame sent since the server was last heard; all our frames demand an answer.
     unanswered_since: Option<Timestamp>,
+    /// The rest that ended with the first of those frames, ms, if it was a PING.
+    rested_ms: Option<u64>,
+    /// Whether somebody wants to know now if the connection lives.
+    probing: bool,
+    /// Whether the user looks: then a dead connection is noticed sooner.
+    foreground: bool,
 }
 
 impl Heartbeat {
-    /// The heartbeat of a session that `welcome` opened.
-    ///
-    /// The gap is drawn from the middle third below the server's limit, so that clients which
-    /// connected together do not ping together, and one lost PING is still in time.
-    pub(super) fn new(now: Timestamp, welcome: &Welcome, random: &mut Random) -> Self {
+    /// The heartbeat of a session that `welcome` opened. The rest is at most two thirds of the
+    /// server's limit, so that one lost PING is still in time.
+    pub(super) fn new(
+        now: Timestamp,
+        welcome: &Welcome,
+        rhythm: Rhythm,
+        foreground: bool,
+        random: &mut Random,
+    ) -> Self {
         let server_ms_max = u64::from(welcome.heartbeat_ms_max);
         let least_ms = u64::from(welcome.heartbeat_ms_min).max(PING_MS_MIN);
-        let ping_ms = random.between(server_ms_max / 3, server_ms_max / 3 * 2).max(least_ms);
-        Self { ping_ms, server_ms_max, sent_at: now, unanswered_since: None }
+        Self {
+            rhythm,
+            share: random.between(768, 1_024),
+            least_ms,
+            most_ms: (server_ms_max / 3 * 2).max(least_ms),
+            server_ms_max,
+            sent_at: now,
+            pinged_at: None,
+            unanswered_since: None,
+            rested_ms: None,
+            probing: false,
+            foreground,
+        }
     }
 
-    /// A frame goes out.
-    pub(super) fn handle_sent(&mut self, now: Timestamp) {
+    /// A frame goes out; `ping` when it is nothing but a sign of life.
+    pub(super) fn handle_sent(&mut self, now: Timestamp, ping: bool) {
+        if ping {
+            self.pinged_at = Some(now);
+        }
+        if self.unanswered_since.is_none() {
+            self.unanswered_since = Some(now);
+            self.rested_ms = ping.then(|| now.ms_since(self.sent_at));
+        }
         self.sent_at = now;
-        self.unanswered_since.get_or_insert(now);
     }
 
-    /// A frame came in.
-    pub(super) const fn handle_received(&mut self) {
+    /// A frame came in. Gives what is known about the network now.
+    pub(super) fn handle_received(&mut self) -> Rhythm {
         self.unanswered_since = None;
+        self.probing = false;
+        if let Some(rested_ms) = self.rested_ms.take() {
+            self.rhythm.handle_borne(rested_ms, self.most_ms);
+        }
+        self.rhythm
+    }
+
+    /// The connection is given up for its silence. Gives what is known about the network now.
+    pub(super) fn handle_died(&mut self) -> Rhythm {
+        if let Some(rested_ms) = self.rested_ms.take() {
+            self.rhythm.handle_died(rested_ms, self.least_ms);
+        }
+        self.rhythm
+    }
+
+    /// The user looks again, or the network changed: find out now.
+    pub(super) const fn probe(&mut self) {
+        self.probing = true;
+    }
+
+    /// Whether the user looks.
+    pub(super) const fn set_foreground(&mut self, foreground: bool) {
+        self.foreground = foreground;
     }
 
     /// Whether a PING is due.
     pub(super) fn is_ping_due(&self, now: Timestamp) -> bool {
-        now >= self.sent_at.plus_ms(self.ping_ms)
+        self.ping_at().is_some_and(|at| now >= at)
     }
 
     /// How long the server has been silent, if that is too long, ms.
@@ -54,16 +115,35 @@ impl Heartbeat {
 
     /// When PING or the end of patience comes next.
     pub(super) fn deadline(&self) -> Timestamp {
-        let ping_at = self.sent_at.plus_ms(self.ping_ms);
-        match self.unanswered_since {
-            Some(since) => ping_at.min(since.plus_ms(self.silence_ms_max())),
-            None => ping_at,
-        }
+        let silent_at = self.unanswered_since.map(|since| since.plus_ms(self.silence_ms_max()));
+        let next = self.ping_at().into_iter().chain(silent_at).min();
+        next.expect("without an answer to wait for, a PING is due some time")
+    }
+
+    /// After a rest; or, when an answer is late or somebody wants to know, once and as soon as the
+    /// server takes it.
+    fn ping_at(&self) -> Option<Timestamp> {
+        let rest_ms =
+            (self.rhythm.rest_ms() * self.share / 1_024).clamp(self.least_ms, self.most_ms);
+        let allowed_at = self.pinged_at.map_or(Timestamp::ZERO, |at| at.plus_ms(self.least_ms));
+        let wanted_at = match self.unanswered_since {
+            // A PING is on its way already.
+            Some(since) if self.pinged_at.is_some_and(|at| at >= since) => return None,
+            Some(since) if self.foreground => since.plus_ms(ANSWER_LATE_MS),
+            None if self.probing => Timestamp::ZERO,
+            Some(_) | None => self.sent_at.plus_ms(rest_ms),
+        };
+        Some(wanted_at.max(allowed_at))
     }
 
     /// A server that closes idle clients quickly is expected to answer as quickly.
     fn silence_ms_max(&self) -> u64 {
-        PONG_MS_MAX.min(self.server_ms_max.max(1_000))
+        let patience_ms = match (self.probing, self.foreground) {
+            (true, _) => PROBE_ANSWER_MS_MAX,
+            (false, true) => ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX,
+            (false, false) => PONG_MS_MAX,
+        };
+        patience_ms.min(self.server_ms_max.max(1_000))
     }
 }
 
@@ -73,32 +153,90 @@ mod tests {
     use crate::session::testing::welcome;
     use proptest::prelude::*;
 
+    fn heartbeat(welcome: &Welcome, foreground: bool, seed: u64) -> Heartbeat {
+        let mut random = Random::new(seed);
+        Heartbeat::new(Timestamp::ZERO, welcome, Rhythm::default(), foreground, &mut random)
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_ms(ms)
+    }
+
     proptest! {
         #[test]
         fn pings_stay_within_the_servers_bounds(
-            seed: u64, least in 0_u32..60_000, span in 0_u32..600_000,
+            seed: u64, least in 0_u32..60_000, span in 0_u32..600_000, answered: [bool; 20],
         ) {
             let (heartbeat_ms_min, heartbeat_ms_max) = (least, least.saturating_mul(2) + span);
             let welcome = Welcome { heartbeat_ms_min, heartbeat_ms_max, ..welcome(0) };
-            let now = Timestamp::from_ms(5);
-            let heartbeat = Heartbeat::new(now, &welcome, &mut Random::new(seed));
-            let gap = heartbeat.deadline().ms_since(now);
-            prop_assert!(gap >= u64::from(heartbeat_ms_min));
-            prop_assert!(gap <= u64::from(heartbeat_ms_max).max(PING_MS_MIN));
-            prop_assert!(!heartbeat.is_ping_due(now.plus_ms(gap - 1)));
-            prop_assert!(heartbeat.is_ping_due(now.plus_ms(gap)));
+            let mut heartbeat = heartbeat(&welcome, false, seed);
+            let mut now = Timestamp::ZERO;
+            for answered in answered {
+                let gap = heartbeat.deadline().ms_since(now);
+                prop_assert!(gap >= u64::from(heartbeat_ms_min));
+                prop_assert!(gap <= u64::from(heartbeat_ms_max).max(PING_MS_MIN));
+                prop_assert!(!heartbeat.is_ping_due(now.plus_ms(gap - 1)));
+                now = now.plus_ms(gap);
+                prop_assert!(heartbeat.is_ping_due(now));
+                heartbeat.handle_sent(now, true);
+                if answered { heartbeat.handle_received() } else { heartbeat.handle_died() };
+                heartbeat.handle_received();
+            }
         }
     }
 
     #[test]
     fn silence_counts_from_the_first_frame_without_an_answer() {
-        let mut heartbeat = Heartbeat::new(Timestamp::ZERO, &welcome(0), &mut Random::new(1));
-        heartbeat.handle_sent(Timestamp::from_ms(1_000));
-        heartbeat.handle_sent(Timestamp::from_ms(6_000));
-        assert_eq!(heartbeat.silence_ms(Timestamp::from_ms(1_000 + PONG_MS_MAX - 1)), None);
-        let late = Timestamp::from_ms(1_000 + PONG_MS_MAX);
-        assert_eq!(heartbeat.silence_ms(late), Some(PONG_MS_MAX));
+        let check = |foreground, probing, most: u64| {
+            let mut heartbeat = heartbeat(&welcome(0), foreground, 1);
+            heartbeat.handle_sent(at(1_000), false);
+            heartbeat.handle_sent(at(1_900), false);
+            if probing {
+                heartbeat.probe();
+            }
+            assert_eq!(heartbeat.silence_ms(at(1_000 + most - 1)), None);
+            assert_eq!(heartbeat.silence_ms(at(1_000 + most)), Some(most));
+            heartbeat.handle_received();
+            assert_eq!(heartbeat.silence_ms(at(1_000 + most)), None);
+        };
+        check(false, false, PONG_MS_MAX);
+        check(true, false, ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX);
+        check(true, true, PROBE_ANSWER_MS_MAX);
+        check(false, true, PROBE_ANSWER_MS_MAX);
+    }
+
+    #[test]
+    fn a_late_answer_and_a_probe_ping_once_and_no_sooner_than_the_server_takes() {
+        let mut heartbeat = heartbeat(&welcome(0), true, 1);
+        heartbeat.probe();
+        assert!(heartbeat.is_ping_due(at(5)), "at once");
+        heartbeat.handle_sent(at(5), true);
+        assert!(!heartbeat.is_ping_due(at(2_000)), "once");
+        assert_eq!(heartbeat.deadline(), at(5 + PROBE_ANSWER_MS_MAX));
         heartbeat.handle_received();
-        assert_eq!(heartbeat.silence_ms(late), None);
+        heartbeat.probe();
+        assert!(!heartbeat.is_ping_due(at(1_004)), "welcome() takes one a second");
+        assert!(heartbeat.is_ping_due(at(1_005)));
+        heartbeat.handle_received();
+
+        heartbeat.handle_sent(at(10_000), false);
+        assert_eq!(heartbeat.deadline(), at(10_000 + ANSWER_LATE_MS));
+        assert!(heartbeat.is_ping_due(at(10_000 + ANSWER_LATE_MS)));
+        heartbeat.handle_sent(at(10_000 + ANSWER_LATE_MS), true);
+        assert!(!heartbeat.is_ping_due(at(14_000)), "once");
+    }
+
+    #[test]
+    fn only_rests_that_end_with_a_ping_teach_anything() {
+        let rest = |ping| {
+            let mut heartbeat = heartbeat(&welcome(0), false, 1);
+            heartbeat.handle_sent(at(40_000), ping);
+            let borne = heartbeat.handle_received().rest_ms();
+            heartbeat.handle_sent(at(80_000), ping);
+            (borne, heartbeat.handle_died().rest_ms())
+        };
+        let first = Rhythm::default().rest_ms();
+        assert_eq!(rest(false), (first, first));
+        assert_eq!(rest(true), (first * 5 / 4, first * 5 / 8));
     }
 }

@@ -63,19 +63,24 @@ impl Session {
             (_, ServerMessage::Receipt(proof)) => self.handle_receipt(proof)?,
         }
         if let State::Open(heartbeat) = &mut self.state {
-            heartbeat.handle_received();
+            self.rhythm = heartbeat.handle_received();
         }
         Ok(())
     }
 
     fn handle_welcome(&mut self, now: Timestamp, welcome: Welcome) -> Result<(), ProtocolError> {
         self.check_campaign("WELCOME", welcome.campaign)?;
-        self.state = State::Open(Heartbeat::new(now, &welcome, &mut self.random));
+        let (rhythm, foreground) = (self.rhythm, self.foreground);
+        let heartbeat = Heartbeat::new(now, &welcome, rhythm, foreground, &mut self.random);
+        self.state = State::Open(heartbeat);
         self.shaker.handle_welcome(now, welcome.shake_interval_ms);
         self.claims.handle_welcome(now);
         self.auth_failed_count = 0;
         self.outputs.push_back(Output::Welcome(welcome.endpoints));
+        let (transport, endpoint) = self.route.clone();
         self.tell(Event::Connected {
+            transport,
+            endpoint,
             shake_interval_ms: welcome.shake_interval_ms,
             wins_per_user: welcome.wins_per_user,
         });

@@ -8,8 +8,8 @@ use crate::{
     error::{Error, LinkError},
     event::Event,
     limits::{
-        GREETING_MS_MAX, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, PONG_MS_MAX, RESEND_MS_MIN,
-        SHAKE_ANSWER_MS_MAX,
+        ANSWER_LATE_MS, GREETING_MS_MAX, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, PONG_MS_MAX,
+        PROBE_ANSWER_MS_MAX, RESEND_MS_MIN, SHAKE_ANSWER_MS_MAX,
     },
     time::Timestamp,
     wallet::{Record, Wallet},
@@ -97,11 +97,16 @@ impl Table {
 
     #[track_caller]
     fn check_sleep(&mut self, expected_ms: u64) {
-        let at = match self.session.poll() {
-            Output::SleepUntil { at } => at,
+        assert_eq!(self.sleep(), expected_ms);
+    }
+
+    /// When the session wants to be called again, ms.
+    #[track_caller]
+    fn sleep(&mut self) -> u64 {
+        match self.session.poll() {
+            Output::SleepUntil { at: Some(at) } => at.ms(),
             output => panic!("unexpected {output:?}"),
-        };
-        assert_eq!(at, Some(Timestamp::from_ms(expected_ms)));
+        }
     }
 
     fn give(&mut self, now: Timestamp, input: Input) {
@@ -221,6 +226,12 @@ fn broken() -> Error {
     Error::Link { endpoint: "node:1".to_owned(), reason: LinkError::Closed }
 }
 
+fn pong() -> Input {
+    let mut bytes = Vec::new();
+    put_pong(&mut bytes, 2, WallTime(1));
+    Input::Raw(bytes)
+}
+
 fn no_win(shake: usize, interval_ms: u32) -> Input {
     Input::NoWin { shake, interval_ms, reason: NoWinReason::NoneDue }
 }
@@ -294,6 +305,9 @@ fn a_lost_answer_is_asked_for_again_under_the_same_id() {
 fn an_answer_that_stays_out_is_asked_for_on_the_same_connection_too() {
     let mut table = Table::open(false, 0);
     table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
+    table.check_sleep(ANSWER_LATE_MS);
+    table.check(ANSWER_LATE_MS, Input::Timeout, &["send PING"]);
+    table.check(ANSWER_LATE_MS + 5, pong(), &[]);
     table.check_sleep(SHAKE_ANSWER_MS_MAX);
     table.check(SHAKE_ANSWER_MS_MAX, Input::Timeout, &["send SHAKE 0 x1 RESEND"]);
     let expected = ["persist nothing pending", "event NoWin 0"];
@@ -492,19 +506,39 @@ fn silence_ends_a_connection() {
     table.check(GREETING_MS_MAX - 1, Input::Timeout, &[]);
     table.check(GREETING_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
 
-    let mut table = Table::open(false, 0);
-    let ping_at = match table.session.poll() {
-        Output::SleepUntil { at: Some(at) } => at.ms(),
-        output => panic!("unexpected {output:?}"),
+    let check = |foreground: bool, patience_ms: u64| {
+        let mut table = Table::open(false, 0);
+        table.session.handle_background();
+        if foreground {
+            table.session.handle_foreground(Timestamp::ZERO);
+            table.check(0, Input::Timeout, &["send PING"]);
+            table.check(5, pong(), &[]);
+        }
+        let ping_at = table.sleep();
+        assert!((20_000..=40_000).contains(&ping_at), "{ping_at} is not between the bounds");
+        table.check(ping_at, Input::Timeout, &["send PING"]);
+        table.check(ping_at + 5, pong(), &[]);
+        let again_at = table.sleep();
+        assert!(again_at > 2 * ping_at, "a rest that was borne may be longer: {again_at}");
+        table.check(again_at, Input::Timeout, &["send PING"]);
+        let borne = table.session.rhythm();
+        table.check(again_at + patience_ms - 1, Input::Timeout, &[]);
+        table.check(again_at + patience_ms, Input::Timeout, &["disconnect BackOff"]);
+        assert!(table.session.rhythm().rest_ms() < borne.rest_ms(), "the next one is shorter");
     };
-    assert!((20_000..=40_000).contains(&ping_at), "{ping_at} is not between the bounds");
-    table.check(ping_at, Input::Timeout, &["send PING"]);
-    let mut pong = Vec::new();
-    put_pong(&mut pong, 2, WallTime(1));
-    table.check(ping_at + 5, Input::Raw(pong), &[]);
-    table.check_sleep(ping_at * 2);
-    table.check(ping_at * 2, Input::Timeout, &["send PING"]);
-    table.check(ping_at * 2 + PONG_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
+    check(false, PONG_MS_MAX);
+    check(true, ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX);
+}
+
+#[test]
+fn doubt_asks_at_once_and_waits_less() {
+    let mut table = Table::open(false, 0);
+    table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
+    table.session.handle_doubt(Timestamp::from_ms(500));
+    table.check(PROBE_ANSWER_MS_MAX - 1, Input::Timeout, &["send PING"]);
+    table.check(PROBE_ANSWER_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
+    table.session.handle_doubt(Timestamp::from_ms(5_000));
+    table.check(5_000, Input::Timeout, &[]);
 }
 
 #[test]

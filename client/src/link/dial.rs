@@ -1,0 +1,41 @@
+//! Races two transports to one node. Decides nothing: the order comes in.
+
+use super::{Link, Transport, trust::Trust};
+use crate::{error::LinkError, limits::RACE_STAGGER_MS, race::Order};
+use std::{net::IpAddr, time::Duration};
+use tokio::time::timeout;
+use yao_protocol::endpoint::Endpoint;
+
+/// Connects in this order; the first link to be established wins, and the other attempt is dropped,
+/// which ends it. With `local`, from that address.
+///
+/// # Errors
+/// What the last one to fail says.
+pub async fn dial(
+    order: Order,
+    endpoint: &Endpoint,
+    local: Option<IpAddr>,
+    trust: Option<&Trust>,
+) -> Result<Link, LinkError> {
+    // On the heap: a connection under way is large, and a waiting client holds this future.
+    let connect = |transport: Transport| Box::pin(Link::connect(transport, endpoint, local, trust));
+    let mut first = connect(order.first);
+    let Some(second) = order.second else { return first.await };
+    let head_start = Duration::from_millis(RACE_STAGGER_MS);
+    match timeout(head_start, &mut first).await {
+        Ok(Ok(link)) => return Ok(link),
+        Ok(Err(_)) => return connect(second).await,
+        Err(_) => {}
+    }
+    let mut second = connect(second);
+    tokio::select! {
+        established = &mut first => match established {
+            Ok(link) => Ok(link),
+            Err(_) => second.await,
+        },
+        established = &mut second => match established {
+            Ok(link) => Ok(link),
+            Err(_) => first.await,
+        },
+    }
+}

@@ -1,0 +1,5 @@
+//! The client from outside, over real sockets on this machine.
+
+mod links;
+mod session;
+mod support;
