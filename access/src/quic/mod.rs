@@ -7,6 +7,7 @@
 //! and the inbox outlive it, so that the next life tells old clients at once to come again.
 
 mod connections;
+mod crypto;
 mod identifiers;
 mod settings;
 mod socket;

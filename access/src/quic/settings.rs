@@ -1,10 +1,10 @@
 //! Every bound of a QUIC connection. quinn's defaults allow some 250 MB of buffers a connection; a
 //! session needs one stream, one frame in each direction, and patience.
 
+use super::crypto::{LeanConfig, VERSION};
 use quinn_proto::{
-    EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
-    congestion::NewRenoConfig,
-    crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
+    EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt, congestion::NewRenoConfig,
+    crypto::rustls::NoInitialCipherSuite,
 };
 use std::{sync::Arc, time::Duration};
 use yao_protocol::limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES};
@@ -31,7 +31,7 @@ const _: () = assert!(RECEIVE_BYTES as usize >= CLIENT_PAYLOAD_BYTES_MAX + FRAME
 pub(crate) fn server_config(
     tls: rustls::ServerConfig,
 ) -> Result<ServerConfig, NoInitialCipherSuite> {
-    let crypto: QuicServerConfig = tls.try_into()?;
+    let crypto = LeanConfig::new(tls)?;
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::from(VarInt::from_u32(IDLE_MS));
     transport
@@ -65,6 +65,7 @@ pub(super) fn endpoint_config(reset_key: &[u8; 64], place: (u8, u8)) -> Endpoint
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset_key);
     let mut config = EndpointConfig::new(Arc::new(key));
     config
+        .supported_versions(vec![VERSION])
         .cid_generator(move || Box::new(super::identifiers::Identifiers::new(place)))
         // After a restart every old client asks once. A reset is smaller than what it answers.
         .min_reset_interval(Duration::from_micros(20));

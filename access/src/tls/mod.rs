@@ -1,6 +1,7 @@
 //! TLS 1.3 for TCP and for QUIC: certificates, suites, and what a reload replaces. The handshake and
 //! every key are rustls' and aws-lc's; no cryptography of our own.
 
+mod compact;
 mod session;
 
 pub(crate) use session::{Fed, TlsSession};
@@ -8,13 +9,16 @@ pub(crate) use session::{Fed, TlsSession};
 use crate::config::{CertificateConfig, TlsConfig};
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ServerConfig,
+    ServerConfig, SupportedCipherSuite,
     crypto::{CryptoProvider, aws_lc_rs as provider},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 /// The protocol name that a client must offer (wire.md 1.4).
 pub const ALPN: &[u8] = b"yao/1";
@@ -66,8 +70,8 @@ impl TlsSettings {
     /// # Errors
     /// See [`CertificateError`].
     pub fn prepare(&self, config: &TlsConfig) -> Result<Arc<Prepared>, CertificateError> {
-        let stream = server_config(config, self.ticketer()?)?;
-        let mut quic = stream.clone();
+        let stream = server_config(config, crypto_provider(), self.ticketer()?)?;
+        let mut quic = server_config(config, quic_provider(), self.ticketer()?)?;
         // Tickets would spare the signature only, and cost memory in each connection.
         quic.send_tls13_tickets = 0;
         let quic = crate::quic::server_config(quic)
@@ -101,9 +105,10 @@ impl TlsSettings {
 
 fn server_config(
     config: &TlsConfig,
+    provider: CryptoProvider,
     ticketer: Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, CertificateError> {
-    let provider = Arc::new(crypto_provider());
+    let provider = Arc::new(provider);
     let keys: Result<Vec<_>, _> =
         config.certificates.iter().map(|pair| certified_key(pair, &provider)).collect();
     let mut settings = ServerConfig::builder_with_provider(provider)
@@ -131,6 +136,18 @@ fn crypto_provider() -> CryptoProvider {
         if cpu_has_aes() { vec![aes, chacha, last] } else { vec![chacha, aes, last] };
     let kx_groups = vec![provider::kx_group::X25519, provider::kx_group::SECP256R1];
     CryptoProvider { cipher_suites, kx_groups, ..provider::default_provider() }
+}
+
+/// The same with packet keys that take little memory.
+fn quic_provider() -> CryptoProvider {
+    static SUITES: OnceLock<Vec<SupportedCipherSuite>> = OnceLock::new();
+    let mut provider = crypto_provider();
+    let compacted = || {
+        let suites = provider.cipher_suites.iter().filter_map(SupportedCipherSuite::tls13);
+        suites.map(|suite| SupportedCipherSuite::Tls13(compact::compacted(suite))).collect()
+    };
+    provider.cipher_suites = SUITES.get_or_init(compacted).clone();
+    provider
 }
 
 #[cfg(target_arch = "x86_64")]
