@@ -9,6 +9,7 @@
 mod claims;
 mod heartbeat;
 mod messages;
+mod returning;
 mod shaker;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,6 +29,7 @@ use crate::{
 };
 use claims::Claims;
 use heartbeat::Heartbeat;
+use returning::Returning;
 use shaker::Shaker;
 use std::collections::VecDeque;
 use yao_protocol::{
@@ -126,6 +128,7 @@ pub struct Session {
     rhythm: Rhythm,
     foreground: bool,
     cue: Option<u16>,
+    returning: Returning,
     /// Greetings in a row that were not believed.
     auth_failed_count: u32,
     request_ids: RequestIds,
@@ -155,6 +158,7 @@ impl Session {
             rhythm: Rhythm::default(),
             foreground: true,
             cue: None,
+            returning: Returning::default(),
             auth_failed_count: 0,
             request_ids: RequestIds(0),
             outputs: VecDeque::new(),
@@ -167,7 +171,7 @@ impl Session {
         &self.wallet
     }
 
-    /// A connection is up: greet.
+    /// A connection is up: greet, with the reconnect ticket if one is held, else with `token`.
     ///
     /// # Errors
     /// [`Error::Token`] when the token cannot travel; the app is at fault.
@@ -182,6 +186,7 @@ impl Session {
                 "it has {length} bytes; 1 to {TOKEN_BYTES_MAX} can be sent"
             )));
         }
+        let credential = self.credential(now, token);
         let hello_id = self.request_ids.next();
         let hello = Hello {
             version_min: VERSION,
@@ -189,7 +194,7 @@ impl Session {
             software: self.config.software,
             campaign: self.config.campaign,
             tally: self.wallet.tally().filter(|_| self.auth_failed_count < AUTH_FAILED_COUNT_MAX),
-            token: token.as_bytes(),
+            token: &credential,
         };
         let mut bytes = Vec::new();
         hello.put(&mut bytes, hello_id);

@@ -4,6 +4,7 @@
 use yao_protocol::{
     PacketId, ShakeId, WallTime, WireError,
     receipt::{RECEIPT_BYTES, Receipt},
+    reconnect::RECONNECT_BYTES,
     tally::{TALLY_BYTES, Tally},
     ticket::Ticket,
 };
@@ -26,16 +27,28 @@ pub enum Record {
     },
     /// A shake waits for its answer, or (`None`) no longer does.
     Pending(Option<ShakeId>),
+    /// A ticket to come back with came, or (`None`) was used.
+    Reconnect(Option<ReconnectSecret>),
+}
+
+/// The bytes of a reconnect ticket: as good as the session token, so they are shown to nobody.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ReconnectSecret(pub [u8; RECONNECT_BYTES]);
+
+impl std::fmt::Debug for ReconnectSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReconnectSecret")
+    }
 }
 
 impl Record {
     /// Whether the record must be on disk before the client goes on. A pending shake need not be:
     /// the server sends an unanswered win again after the next WELCOME in any case (M6). Nor a
     /// tally: the server has counted already, and it is followed by its ticket, whose flush covers
-    /// both.
+    /// both. Nor a reconnect ticket: a lost one, or a used one that comes back, costs one attempt.
     #[must_use]
     pub const fn must_be_durable(&self) -> bool {
-        !matches!(self, Self::Pending(_) | Self::Tally(_))
+        !matches!(self, Self::Pending(_) | Self::Tally(_) | Self::Reconnect(_))
     }
 }
 
@@ -65,6 +78,7 @@ pub struct Wallet {
     tally: Option<([u8; TALLY_BYTES], WallTime)>,
     holdings: Vec<Holding>,
     pending: Option<ShakeId>,
+    reconnect: Option<ReconnectSecret>,
 }
 
 impl Wallet {
@@ -100,6 +114,11 @@ impl Wallet {
                 self.pending = *pending;
                 Ok(changed)
             }
+            Record::Reconnect(secret) => {
+                let changed = self.reconnect != *secret;
+                self.reconnect = *secret;
+                Ok(changed)
+            }
         }
     }
 
@@ -118,6 +137,7 @@ impl Wallet {
             }
         }
         records.extend(self.pending.map(|shake| Record::Pending(Some(shake))));
+        records.extend(self.reconnect.map(|secret| Record::Reconnect(Some(secret))));
         records
     }
 
@@ -146,6 +166,12 @@ impl Wallet {
     #[must_use]
     pub const fn pending(&self) -> Option<ShakeId> {
         self.pending
+    }
+
+    /// The ticket to come back with.
+    #[must_use]
+    pub const fn reconnect(&self) -> Option<ReconnectSecret> {
+        self.reconnect
     }
 
     /// A receipt is final; a refusal yields to a receipt, because a receipt proves acceptance.
@@ -177,6 +203,7 @@ mod tests {
             Record::Receipt(receipt(1)),
             Record::Refused { packet: PacketId(2), code: 8 },
             Record::Pending(Some(ShakeId(5))),
+            Record::Reconnect(Some(ReconnectSecret([1; RECONNECT_BYTES]))),
         ];
         for change in &changes {
             assert_eq!(wallet.apply(change), Ok(true), "{change:?}");

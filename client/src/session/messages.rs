@@ -35,7 +35,7 @@ impl Session {
         let message = ServerMessage::decode(frame)?;
         let request_id = frame.header.request_id;
         match (&mut self.state, message) {
-            (_, ServerMessage::Unknown | ServerMessage::Reconnect(_)) => {}
+            (_, ServerMessage::Unknown) => {}
             (_, ServerMessage::GoAway(goaway)) => self.handle_goaway(now, goaway),
             (State::Greeting { hello_id, .. }, ServerMessage::Error(refusal)) => {
                 let closes = refusal.closes || request_id == *hello_id;
@@ -61,6 +61,7 @@ impl Session {
             (_, ServerMessage::NoWin(no_win)) => self.handle_no_win(now, no_win),
             (_, ServerMessage::Win { ticket, tally }) => self.handle_win(now, ticket, tally)?,
             (_, ServerMessage::Receipt(proof)) => self.handle_receipt(proof)?,
+            (_, ServerMessage::Reconnect(ticket)) => self.handle_reconnect(now, ticket),
         }
         if let State::Open(heartbeat) = &mut self.state {
             self.rhythm = heartbeat.handle_received();
@@ -180,12 +181,15 @@ impl Session {
     /// An ERROR: for the session, for an open, or for the shake in flight.
     fn handle_refusal(&mut self, now: Timestamp, request_id: u32, refusal: Refusal) {
         let Refusal { code, class, delay_ms, jitter_ms, .. } = refusal;
-        if code == ErrorCode::AuthFailed && matches!(self.state, State::Greeting { .. }) {
-            self.auth_failed_count += 1;
-        }
+        let greeting = matches!(self.state, State::Greeting { .. });
+        let again = if code == ErrorCode::AuthFailed && greeting {
+            self.handle_not_believed()
+        } else {
+            None
+        };
         let departure = Departure {
             error: Error::Refused(code),
-            retry: Retry::from_class(class, delay_ms, jitter_ms),
+            retry: again.unwrap_or(Retry::from_class(class, delay_ms, jitter_ms)),
             endpoints: Vec::new(),
         };
         if let Some(packet) = self.claims.packet(request_id) {

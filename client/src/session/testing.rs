@@ -9,8 +9,10 @@ use yao_protocol::{
     keys::{MacKey, SignKey},
     limits::CLIENT_PAYLOAD_BYTES_MAX,
     receipt::{RECEIPT_BYTES, Receipt},
+    reconnect::{RECONNECT_BYTES, ReconnectKeys, ReconnectTicket},
     tally::{TALLY_BYTES, Tally},
     ticket::{Ticket, TicketBody},
+    token::Identity,
 };
 
 pub(crate) const CAMPAIGN: CampaignId = CampaignId(2015);
@@ -51,6 +53,18 @@ pub(crate) fn receipt(packet: u64) -> [u8; RECEIPT_BYTES] {
 pub(crate) fn receipt_for(packet: u64, user: UserId) -> [u8; RECEIPT_BYTES] {
     let accepted_at = WallTime(2_000);
     Receipt { campaign: CAMPAIGN, packet: PacketId(packet), user, accepted_at }.encode(&mac_key())
+}
+
+pub(crate) fn reconnect_keys() -> ReconnectKeys {
+    ReconnectKeys::new(vec![mac_key()]).expect("one key")
+}
+
+/// A reconnect ticket that was made at `issued_at` and lives 600 s.
+pub(crate) fn reconnect_ticket(issued_at: u64) -> [u8; RECONNECT_BYTES] {
+    let expires_at = WallTime(u64::MAX);
+    let identity = Identity { user: USER, device: 1, risk: 0, expires_at };
+    let ticket = ReconnectTicket::issue(&identity, WallTime(issued_at), 600);
+    reconnect_keys().sign(&ticket.expect("the token never ends"))
 }
 
 /// A WELCOME with this shake interval, pings every 20 to 40 s.

@@ -6,7 +6,7 @@
 //! ```text
 //! 1 tally    72 B            4 refused  u64 packet, u16 error code
 //! 2 ticket  136 B            5 pending  u64 shake id, or nothing: no shake is pending
-//! 3 receipt  72 B
+//! 3 receipt  72 B            6 reconnect  80 B of a ticket, or nothing: none is held
 //! ```
 //!
 //! A rewrite goes to a file beside it, is flushed, and then takes its place, so a crash leaves the
@@ -16,7 +16,7 @@
 use super::Store;
 use crate::{
     error::StoreError,
-    wallet::{Record, Wallet},
+    wallet::{ReconnectSecret, Record, Wallet},
 };
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -40,6 +40,7 @@ const KIND_TICKET: u8 = 2;
 const KIND_RECEIPT: u8 = 3;
 const KIND_REFUSED: u8 = 4;
 const KIND_PENDING: u8 = 5;
+const KIND_RECONNECT: u8 = 6;
 
 /// The store in a file of its own per user and campaign.
 #[derive(Debug)]
@@ -197,6 +198,12 @@ fn put_record(out: &mut Vec<u8>, sequence: u64, record: &Record) {
             }
             KIND_PENDING
         }
+        Record::Reconnect(secret) => {
+            if let Some(secret) = secret {
+                payload.put(&secret.0);
+            }
+            KIND_RECONNECT
+        }
     };
     log::Record { kind, sequence, committed: 0, payload: &payload }.put(out);
 }
@@ -210,6 +217,8 @@ fn read_record(kind: u8, payload: &[u8]) -> Result<Record, WireError> {
         KIND_REFUSED => Record::Refused { packet: PacketId(r.u64()?), code: r.u16()? },
         KIND_PENDING if payload.is_empty() => Record::Pending(None),
         KIND_PENDING => Record::Pending(Some(ShakeId(r.u64()?))),
+        KIND_RECONNECT if payload.is_empty() => Record::Reconnect(None),
+        KIND_RECONNECT => Record::Reconnect(Some(ReconnectSecret(r.array()?))),
         other => {
             return Err(WireError::Value { field: "wallet record kind", value: u64::from(other) });
         }
@@ -291,6 +300,9 @@ mod tests {
             Record::Tally(tally(2, 20)),
             Record::Ticket(ticket(2, 101)),
             Record::Refused { packet: PacketId(2), code: 8 },
+            Record::Reconnect(Some(ReconnectSecret([7; 80]))),
+            Record::Reconnect(None),
+            Record::Reconnect(Some(ReconnectSecret([8; 80]))),
         ]
     }
 

@@ -1,0 +1,53 @@
+//! The reconnect ticket: the newest is kept, shown once in place of the session token, and
+//! forgotten. A ticket that is refused costs one attempt: the next one shows the session token.
+
+use super::Session;
+use crate::{
+    reconnect::Retry,
+    time::Timestamp,
+    wallet::{ReconnectSecret, Record},
+};
+use yao_protocol::reconnect::{RECONNECT_BYTES, ReconnectTicket};
+
+/// What is known of the ticket in the wallet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Returning {
+    /// When the ticket ends, by our clock; `None` for one from an earlier life of the app, whose
+    /// age is not known. That one is tried: the server knows.
+    until: Option<Timestamp>,
+    /// Whether the last HELLO showed a ticket.
+    shown: bool,
+}
+
+impl Session {
+    /// What the next HELLO shows: the ticket, which is forgotten by that, or else `token`.
+    pub(super) fn credential(&mut self, now: Timestamp, token: &str) -> Vec<u8> {
+        let held = self.wallet.reconnect();
+        let over = self.returning.until.is_some_and(|until| now >= until);
+        // Before it is sent: a ticket is used once, also when its answer is lost.
+        self.persist(Record::Reconnect(None));
+        let shown = held.filter(|_| !over);
+        self.returning = Returning { until: None, shown: shown.is_some() };
+        shown.map_or_else(|| token.as_bytes().to_vec(), |ticket| ticket.0.to_vec())
+    }
+
+    /// A ticket came. One that this build cannot read is left: the session token does as well.
+    pub(super) fn handle_reconnect(&mut self, now: Timestamp, bytes: &[u8; RECONNECT_BYTES]) {
+        if let Ok(ticket) = ReconnectTicket::peek(bytes) {
+            let life_ms = ticket.expires_at.us_since(ticket.issued_at) / 1_000;
+            self.returning.until = Some(now.plus_ms(life_ms));
+            self.persist(Record::Reconnect(Some(ReconnectSecret(*bytes))));
+        }
+    }
+
+    /// The greeting was not believed. When it showed a ticket, nothing is said about the session
+    /// token, nor about the tally: come back with them. Else `None`.
+    pub(super) const fn handle_not_believed(&mut self) -> Option<Retry> {
+        if self.returning.shown {
+            self.returning.shown = false;
+            return Some(Retry::Now);
+        }
+        self.auth_failed_count += 1;
+        None
+    }
+}
