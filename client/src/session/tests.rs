@@ -1,5 +1,7 @@
 //! The session as tables: at a time an input, then exactly these outputs.
 
+mod returning;
+
 use super::{
     Departure, Output, Session, SessionConfig,
     testing::{
@@ -15,7 +17,7 @@ use crate::{
         PROBE_ANSWER_MS_MAX, RESEND_MS_MIN, SHAKE_ANSWER_MS_MAX,
     },
     time::Timestamp,
-    wallet::{ReconnectSecret, Record, Wallet},
+    wallet::{Record, Wallet},
 };
 use yao_protocol::{
     CampaignId, PacketId, ShakeId, UserId, WallTime,
@@ -359,62 +361,6 @@ fn a_tally_that_may_be_what_is_not_believed_is_left_out_in_the_end() {
     table.check(31, Input::Welcome(welcome(0)), &["welcome", "event Connected", "event Cue 1"]);
     table.check(32, Input::Break, &["disconnect BackOff"]);
     table.check(33, Input::Connect, &["send HELLO with tally"]);
-}
-
-#[test]
-fn the_newest_reconnect_ticket_is_shown_once_and_then_the_session_token() {
-    let opened = ["welcome", "event Connected", "event Cue 1"];
-    let refused = || refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
-    let (none, some) = ("persist no reconnect ticket", "persist reconnect ticket");
-    let mut table = Table::open(false, 1_000);
-    table.check(1, Input::Reconnect(7), &[some]);
-    table.check(1, Input::Reconnect(8), &[some]);
-    table.check(1, Input::Break, &["disconnect BackOff"]);
-    table.check(2, Input::Connect, &[none, "send HELLO with ticket 8"]);
-    table.check(3, Input::Refuse(refused()), &["disconnect Now"]);
-    // Now it is about the session token, and the server's word about that is obeyed.
-    table.check(4, Input::Connect, &["send HELLO"]);
-    table.check(5, Input::Refuse(refused()), &["disconnect Reauthenticate"]);
-    table.check(6, Input::Connect, &["send HELLO"]);
-    table.check(7, Input::Welcome(welcome(1_000)), &opened[..2]);
-    // The answer to a ticket may be lost: it counts as used all the same.
-    table.check(8, Input::Reconnect(9), &[some]);
-    table.check(9, Input::Break, &["disconnect BackOff"]);
-    table.check(10, Input::Connect, &[none, "send HELLO with ticket 9"]);
-    table.check(11, Input::Break, &["disconnect BackOff"]);
-    table.check(12, Input::Connect, &["send HELLO"]);
-    table.check(13, Input::Welcome(welcome(1_000)), &opened[..2]);
-    // One that has ended is not even tried.
-    table.check(14, Input::Reconnect(10), &[some]);
-    table.check(15, Input::Break, &["disconnect BackOff"]);
-    table.check(600_014, Input::Connect, &[none, "send HELLO"]);
-}
-
-#[test]
-fn a_reconnect_ticket_of_an_earlier_life_of_the_app_is_tried() {
-    let mut wallet = Wallet::default();
-    let secret = ReconnectSecret(reconnect_ticket(7));
-    wallet.apply(&Record::Reconnect(Some(secret))).expect("valid");
-    wallet.apply(&Record::Tally(tally(1, 1))).expect("valid");
-    let mut table = Table::with(false, wallet);
-    let expected = ["persist no reconnect ticket", "send HELLO with ticket 7"];
-    table.check(0, Input::Connect, &expected);
-    let refused = refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
-    table.check(1, Input::Refuse(refused), &["disconnect Now"]);
-    table.check(2, Input::Connect, &["send HELLO with tally"]);
-}
-
-#[test]
-fn a_reconnect_ticket_of_a_later_version_is_left_and_none_comes_before_welcome() {
-    let mut later = reconnect_ticket(7);
-    later[0] = 2;
-    let mut frame = Vec::new();
-    put_reconnect(&mut frame, &later);
-    let mut table = Table::open(false, 1_000);
-    table.check(1, Input::Raw(frame), &[]);
-    let mut table = Table::new(false);
-    table.check(0, Input::Connect, &["send HELLO"]);
-    table.check(1, Input::Reconnect(7), &["disconnect BackOff"]);
 }
 
 #[test]
