@@ -22,7 +22,9 @@ use yao_client::{
 use yao_protocol::{
     CampaignId, Epoch, Fen, KeyId, PacketId, ShakeId, SponsorId, SponsorSet, UserId, WallTime,
     WaveIndex,
-    client::{ClientMessage, NoWin, NoWinReason, Shake, VERSION, Welcome, put_receipt, put_win},
+    client::{
+        ClientMessage, NoWin, NoWinReason, Shake, VERSION, Welcome, put_pong, put_receipt, put_win,
+    },
     endpoint::{ALPN, Endpoint},
     frame::split_frame,
     keys::{MacKey, SignKey},
@@ -255,6 +257,12 @@ impl Peer {
         }
     }
 
+    /// Answers the last frame.
+    pub(crate) async fn pong(&mut self) {
+        let id = self.request_id;
+        self.send(|out| put_pong(out, id, WallTime(1))).await;
+    }
+
     pub(crate) async fn no_win(&mut self, shake: ShakeId, reason: NoWinReason) {
         let id = self.request_id;
         let (server_time, interval_ms, cue, tier) = (WallTime(1), 20, 1, 0);
@@ -321,6 +329,15 @@ pub(crate) async fn until<Found>(
         }
     };
     timeout(PATIENCE, search).await.expect("the event comes")
+}
+
+/// What the next session runs over, and by which endpoint it was reached.
+pub(crate) async fn connected_by(events: &mut Events) -> (Transport, String) {
+    let search = until(events, |event| match event {
+        Event::Connected { transport, endpoint, .. } => Some((transport, endpoint)),
+        _ => None,
+    });
+    search.await
 }
 
 pub(crate) fn is_connected(event: Event) -> Option<()> {

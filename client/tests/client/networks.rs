@@ -1,0 +1,248 @@
+//! The client on networks that carry UDP, block it, swallow it after a while, or change.
+
+use crate::support::{
+    CAMPAIGN, Door, Identity, PATIENCE, Peer, Seen, connected_by, listen_by, until,
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    time::timeout,
+};
+use yao_client::{Client, Config, Event, Events, TokenSource, Transport, reconnect::BackOff};
+use yao_protocol::client::NoWinReason;
+
+/// What a user is promised when a network turns out not to carry UDP.
+const SWITCHED_MAX: Duration = Duration::from_secs(5);
+
+/// A network between one client and the QUIC door of a node: forwards datagrams, until it does not.
+struct Network {
+    swallows: Arc<AtomicBool>,
+}
+
+impl Network {
+    /// At the port number where `tls` listens.
+    async fn before(quic: &Door, tls: SocketAddr) -> Option<Self> {
+        let front = UdpSocket::bind(tls).await.ok()?;
+        let back = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        back.connect(quic.address()).await.expect("an address");
+        let swallows = Arc::new(AtomicBool::new(false));
+        drop(tokio::spawn(forward(front, back, Arc::clone(&swallows))));
+        Some(Self { swallows })
+    }
+
+    fn swallow(&self, swallows: bool) {
+        self.swallows.store(swallows, Ordering::Relaxed);
+    }
+}
+
+async fn forward(front: UdpSocket, back: UdpSocket, swallows: Arc<AtomicBool>) {
+    let (mut up, mut down) = ([0; 2_048], [0; 2_048]);
+    let mut client = None;
+    loop {
+        let sent = tokio::select! {
+            Ok((count, from)) = front.recv_from(&mut up) => {
+                client = Some(from);
+                if swallows.load(Ordering::Relaxed) { continue }
+                back.send(&up[..count]).await
+            }
+            Ok(count) = back.recv(&mut down) => {
+                let Some(client) = client else { continue };
+                if swallows.load(Ordering::Relaxed) { continue }
+                front.send_to(&down[..count], client).await
+            }
+        };
+        sent.expect("both ends are on this machine");
+    }
+}
+
+/// A node with both doors behind one port number, and a client's way to it.
+struct Node {
+    tls: Door,
+    quic: Door,
+    network: Network,
+    config: Config,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let identity = Identity::new();
+        let quic = Door::open(Transport::Quic, "127.0.0.1:0", &identity).await;
+        loop {
+            let tls = Door::open(Transport::Tls, "127.0.0.1:0", &identity).await;
+            // The same number may be taken over UDP.
+            let Some(network) = Network::before(&quic, tls.address()).await else { continue };
+            let config = config(&tls, &identity);
+            return Self { tls, quic, network, config };
+        }
+    }
+
+    fn start(&mut self) -> (Client, Events) {
+        let config = std::mem::replace(
+            &mut self.config,
+            Config::new(Vec::new(), CAMPAIGN, TokenSource::Fixed(String::new())),
+        );
+        Client::connect(config).expect("a good configuration")
+    }
+}
+
+fn config(tls: &Door, identity: &Identity) -> Config {
+    let endpoint = format!("tls+quic://{}", tls.address());
+    let token = TokenSource::Fixed("token".to_owned());
+    let mut config = Config::new(vec![endpoint], CAMPAIGN, token);
+    config.trust = Some(identity.trust());
+    config.back_off = BackOff { first_ms_max: 5, last_ms_max: 20 };
+    config
+}
+
+async fn disconnected(events: &mut Events) {
+    until(events, |event| matches!(event, Event::Disconnected { .. }).then_some(())).await;
+}
+
+#[tokio::test]
+async fn quic_wins_where_both_work() {
+    let mut node = Node::new().await;
+    let (_client, mut events) = node.start();
+    for _ in 0..3 {
+        let (_peer, _) = Peer::welcome(&node.quic, "token", 0).await;
+        let (transport, endpoint) = connected_by(&mut events).await;
+        assert_eq!(transport, Transport::Quic);
+        assert_eq!(endpoint, format!("tls+quic://{}", node.tls.address()));
+    }
+}
+
+#[tokio::test]
+async fn where_udp_is_blocked_tls_takes_over_and_is_remembered() {
+    let mut node = Node::new().await;
+    node.network.swallow(true);
+    let started = Instant::now();
+    let (client, mut events) = node.start();
+    let (peer, _) = Peer::welcome(&node.tls, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Tls);
+    assert!(started.elapsed() < SWITCHED_MAX, "{:?}", started.elapsed());
+
+    // UDP works again, but TLS goes first and is faster than the head start.
+    node.network.swallow(false);
+    drop(peer);
+    disconnected(&mut events).await;
+    let (peer, _) = Peer::welcome(&node.tls, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Tls, "remembered");
+
+    // On another network nothing is remembered.
+    client.network_changed("another").await;
+    drop(peer);
+    disconnected(&mut events).await;
+    let (_peer, _) = Peer::welcome(&node.quic, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Quic);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_on_udp_tls_need_not_wait() {
+    let identity = Identity::new();
+    let tls = Door::open(Transport::Tls, "127.0.0.1:0", &identity).await;
+    let (_client, mut events) = Client::connect(config(&tls, &identity)).expect("good");
+    let (_peer, _) = Peer::welcome(&tls, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Tls);
+}
+
+#[tokio::test]
+async fn what_swallows_udp_after_a_while_is_noticed_left_and_remembered() {
+    let mut node = Node::new().await;
+    let (client, mut events) = node.start();
+    let (_peer, _) = Peer::welcome(&node.quic, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Quic);
+
+    node.network.swallow(true);
+    let swallowed = Instant::now();
+    client.shake();
+    let (mut tls_peer, _) = Peer::welcome(&node.tls, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Tls);
+    assert!(swallowed.elapsed() < SWITCHED_MAX, "{:?}", swallowed.elapsed());
+    let Seen::Shake(shake) = tls_peer.next().await else { panic!("the shake is not lost") };
+    assert!(shake.resend, "it may have arrived the first time");
+
+    // Alone from now on: QUIC works again, but was not to be trusted.
+    node.network.swallow(false);
+    drop(tls_peer);
+    disconnected(&mut events).await;
+    let (_tls_peer, _) = Peer::welcome(&node.tls, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Tls, "remembered");
+}
+
+#[tokio::test]
+async fn an_idle_user_who_looks_again_is_back_as_soon() {
+    let mut node = Node::new().await;
+    let (client, mut events) = node.start();
+    let (_peer, _) = Peer::welcome(&node.quic, "token", 0).await;
+    connected_by(&mut events).await;
+    client.background().await;
+    node.network.swallow(true);
+    let looked = Instant::now();
+    client.foreground().await;
+    let (_peer, _) = Peer::welcome(&node.tls, "token", 0).await;
+    assert_eq!(connected_by(&mut events).await.0, Transport::Tls);
+    assert!(looked.elapsed() < SWITCHED_MAX, "{:?}", looked.elapsed());
+}
+
+#[tokio::test]
+async fn on_a_changed_network_quic_goes_on_and_tls_is_asked() {
+    let (door, config) = listen_by(Transport::Quic).await;
+    let (client, mut events) = Client::connect(config).expect("good");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    connected_by(&mut events).await;
+    let mut addresses = vec![peer.quic_address()];
+    for key in 0..20_u64 {
+        client.network_changed(key).await;
+        client.shake();
+        let shake = loop {
+            match peer.next().await {
+                Seen::Ping => peer.pong().await,
+                Seen::Shake(shake) => break shake,
+                seen => panic!("{seen:?}"),
+            }
+        };
+        assert!(!shake.resend);
+        peer.no_win(shake.shake, NoWinReason::NoneDue).await;
+        let told = until(&mut events, |event| match event {
+            Event::NoWin { shake, .. } => Some(shake),
+            Event::Disconnected { error, .. } => panic!("{error}"),
+            _ => None,
+        });
+        assert_eq!(told.await, shake.shake);
+        addresses.push(peer.quic_address());
+    }
+    addresses.dedup();
+    assert_eq!(addresses.len(), 21, "the same session from other ports: {addresses:?}");
+
+    let (door, config) = listen_by(Transport::Tls).await;
+    let (client, mut events) = Client::connect(config).expect("good");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    connected_by(&mut events).await;
+    client.network_changed(1).await;
+    assert_eq!(peer.next().await, Seen::Ping);
+}
+
+#[tokio::test]
+async fn a_changed_network_ends_a_vain_attempt() {
+    // A listener that never accepts a handshake: the attempt would last ten seconds.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("tls://{}", listener.local_addr().expect("bound"));
+    let identity = Identity::new();
+    let token = TokenSource::Fixed("token".to_owned());
+    let mut config = Config::new(vec![endpoint], CAMPAIGN, token);
+    config.trust = Some(identity.trust());
+    config.back_off = BackOff { first_ms_max: 5, last_ms_max: 20 };
+    let (client, _events) = Client::connect(config).expect("good");
+    let accept = async || timeout(PATIENCE, listener.accept()).await.expect("comes").expect("good");
+    let started = Instant::now();
+    let _first = accept().await;
+    client.network_changed(1).await;
+    let _second = accept().await;
+    assert!(started.elapsed() < SWITCHED_MAX, "{:?}", started.elapsed());
+}
