@@ -1,20 +1,20 @@
 //! A whole client on one page: connect, shake, open what is won.
 //!
-//! `cargo run -p yao-client --example shake -- 127.0.0.1:9000 2015 "$TOKEN" wallet.file`
+//! `cargo run -p yao-client --example shake -- tls+quic://127.0.0.1:9001 2015 "$TOKEN" wallet.file ca.pem`
 //!
-//! The token is a JWT that your own backend mints (`netbench keys` makes keys to try it with). Kill
+//! Plain TCP is `127.0.0.1:9000`, and needs no roots to trust. The token is a JWT that your own backend mints (`netbench keys` makes keys to try it with). Kill
 //! the program at any moment and start it again: the wallet keeps every ticket and receipt.
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
 use std::time::Duration;
-use yao_client::{Client, Config, Event, FileStore, TokenSource};
+use yao_client::{Client, Config, Event, FileStore, TokenSource, Trust};
 use yao_protocol::CampaignId;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [endpoint, campaign, token, wallet] = arguments.as_slice() else {
-        return Err("usage: shake HOST:PORT CAMPAIGN TOKEN WALLET-FILE".into());
+    let [endpoint, campaign, token, wallet, roots @ ..] = arguments.as_slice() else {
+        return Err("usage: shake ENDPOINT CAMPAIGN TOKEN WALLET-FILE [ROOTS.PEM]".into());
     };
     let campaign = CampaignId(campaign.parse()?);
 
@@ -22,6 +22,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Config::new(vec![endpoint.clone()], campaign, TokenSource::Fixed(token.clone()));
     // Tickets and receipts survive this process.
     config.store = Box::new(FileStore::open(wallet, campaign)?);
+    if let Some(roots) = roots.first() {
+        config.trust = Some(Trust::from_pem(&std::fs::read(roots)?)?);
+    }
     let (client, mut events) = Client::connect(config)?;
 
     // A real app shakes when the phone does; here, twice a second. The client merges the shakes to
@@ -40,8 +43,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             event = events.next() => event,
         };
         match event {
-            Some(Event::Connected { wins_per_user, .. }) => {
-                println!("connected; you may win {wins_per_user} packets");
+            Some(Event::Connected { transport, wins_per_user, .. }) => {
+                println!("connected by {transport}; you may win {wins_per_user} packets");
             }
             Some(Event::Won(ticket)) => {
                 println!("won a packet of {} fen, opening it", ticket.body.amount);

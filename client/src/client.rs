@@ -15,7 +15,10 @@ use crate::{
     wallet::Wallet,
 };
 use std::{fmt, net::IpAddr, pin::Pin, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 use yao_protocol::{
     CampaignId, UserId,
     endpoint::{Endpoint, Transports},
@@ -147,7 +150,12 @@ impl Client {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn connect(mut config: Config) -> Result<(Self, Events), Error> {
+    pub fn connect(config: Config) -> Result<(Self, Events), Error> {
+        Self::start(config).map(|(client, events, _)| (client, events))
+    }
+
+    /// As [`Client::connect`], and gives the task, too.
+    pub(crate) fn start(mut config: Config) -> Result<(Self, Events, JoinHandle<()>), Error> {
         let endpoints = config.checked_endpoints()?;
         let user = match config.user {
             Some(user) => user.0,
@@ -176,8 +184,8 @@ impl Client {
             shakes: Arc::clone(&shakes),
             mailbox,
         });
-        drop(tokio::spawn(driver.run()));
-        Ok((Self { commands: sender, shakes }, events))
+        let task = tokio::spawn(driver.run());
+        Ok((Self { commands: sender, shakes }, events, task))
     }
 
     /// The user shook. Any number of calls in an interval become one request.

@@ -1,5 +1,6 @@
 //! The client from outside, over real sockets on this machine.
 
+mod blocking;
 mod links;
 mod networks;
 mod session;

@@ -1,0 +1,46 @@
+//! A client without async: shakes, and opens what is won. `shake.rs` is the same with tokio.
+//!
+//! `cargo run -p yao-client --example blocking -- tls+quic://127.0.0.1:9001 2015 "$TOKEN" wallet.file ca.pem`
+#![expect(clippy::print_stdout, reason = "this program talks to a person")]
+
+use std::time::Duration;
+use yao_client::{Config, Event, FileStore, TokenSource, Trust, blocking::Client};
+use yao_protocol::CampaignId;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [endpoint, campaign, token, wallet, roots @ ..] = arguments.as_slice() else {
+        return Err("usage: blocking ENDPOINT CAMPAIGN TOKEN WALLET-FILE [ROOTS.PEM]".into());
+    };
+    let campaign = CampaignId(campaign.parse()?);
+
+    let token = TokenSource::Fixed(token.clone());
+    let mut config = Config::new(vec![endpoint.clone()], campaign, token);
+    config.store = Box::new(FileStore::open(wallet, campaign)?);
+    if let Some(roots) = roots.first() {
+        config.trust = Some(Trust::from_pem(&std::fs::read(roots)?)?);
+    }
+    let (client, mut events) = Client::connect(config)?;
+
+    // One minute of shaking twice a second.
+    for _ in 0..120 {
+        client.shake();
+        match events.wait_next_for(Duration::from_millis(500)) {
+            Some(Event::Connected { transport, endpoint, .. }) => {
+                println!("connected to {endpoint} by {transport}");
+            }
+            Some(Event::Won(ticket)) => {
+                println!("won a packet of {} fen, opening it", ticket.body.amount);
+                client.open(*ticket)?;
+            }
+            Some(Event::Opened(opened)) => println!("packet {} is yours", opened.receipt.packet),
+            Some(Event::Stopped(error)) => return Err(error.into()),
+            Some(_) | None => {}
+        }
+    }
+    client.close();
+    for event in events {
+        println!("{event:?}");
+    }
+    Ok(())
+}
