@@ -1,9 +1,10 @@
 //! Users for load: a session key pair as the app's own backend would hold it, and the session
-//! tokens (JWT, EdDSA) it mints. For tests and load only: the key lies unprotected in a file.
+//! tokens (JWT, EdDSA or ES256) it mints. For tests and load only: the key lies unprotected in a file.
 
 use anyhow::{Context, Result, anyhow, bail};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use serde_json::json;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{self, Write},
@@ -19,6 +20,17 @@ pub(crate) const KEY_ID: &str = "dev-1";
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
+/// The kinds of key that a node takes (wire.md 5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeyKind {
+    /// Ed25519
+    #[value(name = "EdDSA")]
+    EdDsa,
+    /// P-256
+    #[value(name = "ES256")]
+    Es256,
+}
+
 /// Mints session tokens with one key.
 pub(crate) struct Minter {
     key: EncodingKey,
@@ -29,14 +41,18 @@ impl Minter {
     /// The minter whose private key is the PEM file at `path`; tokens name it `key_id`.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no Ed25519 private key in PKCS #8.
+    /// The file cannot be read, or holds no Ed25519 or P-256 private key in PKCS #8.
     pub(crate) fn from_pem_file(path: &Path, key_id: &str) -> Result<Self> {
         let pem = fs::read(path).with_context(|| {
             format!("cannot read the session key {}; `netbench keys` makes one", path.display())
         })?;
-        let key = EncodingKey::from_ed_pem(&pem)
-            .with_context(|| format!("{} is no Ed25519 key in PKCS #8 PEM", path.display()))?;
-        let header = Header { kid: Some(key_id.to_owned()), ..Header::new(Algorithm::EdDSA) };
+        let ed25519 = EncodingKey::from_ed_pem(&pem).map(|key| (key, Algorithm::EdDSA));
+        let (key, algorithm) = ed25519
+            .or_else(|_| EncodingKey::from_ec_pem(&pem).map(|key| (key, Algorithm::ES256)))
+            .with_context(|| {
+                format!("{} is no Ed25519 or P-256 key in PKCS #8 PEM", path.display())
+            })?;
+        let header = Header { kid: Some(key_id.to_owned()), ..Header::new(algorithm) };
         let minter = Self { key, header };
         let longest = minter.token(UserId(u64::MAX), "", u64::MAX, u64::MAX)?;
         // Later mintings then cannot fail: they differ in a few digits.
@@ -69,16 +85,32 @@ impl Minter {
             device: user.0,
             risk: 0,
         };
-        encode(&self.header, &claims, &self.key).context("cannot sign a session token")
+        self.sign(&claims)
+    }
+
+    /// The token that says `claims`.
+    ///
+    /// # Errors
+    /// The key does not sign: it is no key of its kind after all.
+    pub(crate) fn sign(&self, claims: &TokenClaims) -> Result<String> {
+        encode(&self.header, claims, &self.key).context("cannot sign a session token")
     }
 }
 
-/// Makes a new key pair in the folder `out`: `session.key.pem` (0600) for the minter and
+/// Makes a new Ed25519 key pair in the folder `out`: `session.key.pem` (0600) for the minter and
 /// `session.jwks.json` for the nodes. A key that is there already is kept.
 ///
 /// # Errors
 /// The folder cannot be written, or the key is there without its public half.
 pub(crate) fn create_keys(out: &Path) -> Result<()> {
+    create_keys_of(out, KeyKind::EdDsa, KEY_ID)
+}
+
+/// As [`create_keys`], of this kind and under this key id.
+///
+/// # Errors
+/// As [`create_keys`].
+pub(crate) fn create_keys_of(out: &Path, kind: KeyKind, key_id: &str) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let (private, public) = (out.join("session.key.pem"), out.join("session.jwks.json"));
     if private.exists() {
@@ -87,24 +119,48 @@ pub(crate) fn create_keys(out: &Path) -> Result<()> {
         }
         bail!("{} is there, {} is not; remove the first", private.display(), public.display());
     }
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)
-        .map_err(|error| anyhow!("the operating system gives no randomness: {error}"))?;
-    let x = base64_url(&SignKey::from_seed(&seed).public().to_bytes());
-    let jwks = json!({"keys": [{
-        "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": KEY_ID, "x": x,
-    }]});
+    let (pem, mut jwk) = match kind {
+        KeyKind::EdDsa => ed25519_pair()?,
+        KeyKind::Es256 => p256_pair()?,
+    };
+    jwk["use"] = json!("sig");
+    jwk["kid"] = json!(key_id);
+    let jwks = json!({"keys": [jwk]});
     fs::write(&public, format!("{jwks:#}\n"))
         .with_context(|| format!("cannot write {}", public.display()))?;
-    let der = pkcs8(&seed);
-    let body = base64(STANDARD_ALPHABET, &der);
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
     // Last, so that a key in its place always has its public half.
     write_private(&private, pem.as_bytes())
         .with_context(|| format!("cannot write {}", private.display()))
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A new private key in PEM, and the public one as a JWK without its names.
+fn ed25519_pair() -> Result<(String, Value)> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| anyhow!("the operating system gives no randomness: {error}"))?;
+    let x = base64_url(&SignKey::from_seed(&seed).public().to_bytes());
+    let body = base64(STANDARD_ALPHABET, &pkcs8(&seed));
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    Ok((pem, json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x})))
+}
+
+/// As [`ed25519_pair`].
+fn p256_pair() -> Result<(String, Value)> {
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    // An uncompressed point: 4, x, y.
+    let point = pair.public_key_raw();
+    let (x, y) =
+        point.get(1..33).zip(point.get(33..65)).context("a point of P-256 has 65 bytes")?;
+    let (x, y) = (base64_url(x), base64_url(y));
+    let jwk = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "x": x, "y": y});
+    Ok((pair.serialize_pem(), jwk))
+}
+
+/// Writes a new file that nobody else may read.
+///
+/// # Errors
+/// The file is there already, or cannot be written.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)

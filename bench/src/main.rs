@@ -12,6 +12,7 @@ mod load;
 mod malformed;
 mod opens;
 mod shake;
+mod token;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -38,6 +39,8 @@ enum Command {
     Crowd(crowd::CrowdArgs),
     Certificates(certificates::CertificatesArgs),
     Conform(conform::ConformArgs),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Make a session key pair for load: `session.key.pem` and `session.jwks.json`
     Keys {
         /// Folder that gets both files
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Crowd(args) => crowd::run(args),
         Command::Certificates(args) => certificates::run(&args),
         Command::Conform(args) => conform::run(&args),
+        Command::Token(command) => token::run(&command),
         Command::Keys { out } => identity::create_keys(&out),
     };
     match result {
