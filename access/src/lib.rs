@@ -18,6 +18,7 @@ pub mod issuer_thread;
 pub mod messages;
 pub mod money_disk;
 pub mod node;
+pub mod order;
 pub mod quic;
 pub mod recovery;
 pub mod registry;

@@ -10,7 +10,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 use yao_access::{
     config::{Config, load},
-    doctor, server,
+    doctor, order, server,
 };
 
 /// The Yao access node.
@@ -38,6 +38,18 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Ask the running node to drain and end, as SIGTERM does.
+    Drain {
+        /// Configuration file, TOML: says where the node's admin port is.
+        #[arg(long)]
+        config: PathBuf,
+        /// Clients asked to leave each second, instead of drain.per_second.
+        #[arg(long, value_name = "N")]
+        rate: Option<u32>,
+        /// Seconds after which the rest is cut, instead of drain.deadline_seconds.
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u32>,
+    },
     /// Look at limits, sysctls, ports, clock and disk: what binds first, and how many connections
     /// that allows.
     Doctor {
@@ -53,18 +65,22 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_standard_error();
-    let (path, act): (PathBuf, Act) = match (arguments.command, arguments.config) {
+    let (path, act): (PathBuf, Box<Act>) = match (arguments.command, arguments.config) {
         (Some(Command::Init { config }), _) => {
-            (config, |config, _| server::init(&config).map(Outcome::Said))
+            (config, Box::new(|config, _| server::init(&config).map(Outcome::Said)))
         }
         (Some(Command::CheckConfig { config }), _) => {
-            (config, |config, _| server::check(&config).map(Outcome::Said))
+            (config, Box::new(|config, _| server::check(&config).map(Outcome::Said)))
+        }
+        (Some(Command::Drain { config, rate, deadline }), _) => {
+            let act = move |config, _: &Path| order::drain(&config, rate, deadline);
+            (config, Box::new(move |config, path| act(config, path).map(Outcome::Said)))
         }
         (Some(Command::Doctor { config }), _) => {
-            (config, |config, _| Ok(Outcome::Said(doctor::examine(&config))))
+            (config, Box::new(|config, _| Ok(Outcome::Said(doctor::examine(&config)))))
         }
         (None, Some(config)) => {
-            (config, |config, path| server::run(config, path).map(Outcome::Ran))
+            (config, Box::new(|config, path| server::run(config, path).map(Outcome::Ran)))
         }
         (None, None) => {
             eprintln!("error: name the configuration with --config FILE (see --help)");
@@ -96,7 +112,7 @@ fn main() -> ExitCode {
 }
 
 /// A command, given the configuration and where it stood.
-type Act = fn(Config, &Path) -> anyhow::Result<Outcome>;
+type Act = dyn FnOnce(Config, &Path) -> anyhow::Result<Outcome>;
 
 /// What a command came to.
 enum Outcome {

@@ -61,6 +61,8 @@ pub enum ToShard {
         /// Connections this thread releases a second.
         per_second: u32,
     },
+    /// Panic here and now: a fail point, for rehearsals.
+    Panic,
     /// Close everything and end the thread.
     Stop,
 }

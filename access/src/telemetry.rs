@@ -69,7 +69,7 @@ macro_rules! counter {
 }
 
 /// Every number of a shard thread, once. docs/metrics.md lists the same names.
-pub const SHARD_COUNTERS: [ShardCounter; 36] = [
+pub const SHARD_COUNTERS: [ShardCounter; 37] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
     counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
@@ -101,6 +101,9 @@ pub const SHARD_COUNTERS: [ShardCounter; 36] = [
     }),
     counter!("sessions_ended_total", "reason" = "drained", "Sessions ended by the node", |s| {
         s.engine.drained
+    }),
+    counter!("sessions_turned_away_total", "HELLOs answered with GOAWAY while draining", |s| {
+        s.engine.turned_away
     }),
     counter!("sessions_ended_total", "reason" = "slow", "Sessions ended by the node", |s| {
         s.sockets.slow_readers

@@ -113,7 +113,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
     ("spool", &["commit_us_max", "commit_bytes_max", "bytes_max", "batches_in_flight_max"]),
     ("agent", &["program", "config", "socket", "vet_ms_max", "prove_ms_max", "leave_ms_max"]),
-    ("admin", &["listen"]),
+    ("admin", &["listen", "fail_points"]),
     ("drain", &["per_second", "deadline_seconds", "return_ms_min", "return_ms_jitter"]),
 ];
 

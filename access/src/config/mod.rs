@@ -197,6 +197,8 @@ pub struct AgentConfig {
 pub struct AdminConfig {
     /// Loopback address; port 0 takes a free one. There is no login: other addresses are refused.
     pub listen: SocketAddr,
+    /// Whether `POST /fail-point/...` may break things, for rehearsals.
+    pub fail_points: bool,
 }
 
 /// How the node is drained.
@@ -267,7 +269,7 @@ impl Default for SpoolConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_638)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_638)), fail_points: false }
     }
 }
 

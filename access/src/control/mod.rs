@@ -8,7 +8,7 @@ mod status;
 use crate::{
     agent_link::AgentHandle,
     clock::Clock,
-    config::{self, Config},
+    config::{self, Config, DrainConfig},
     files,
     issuer_thread::IssuerStatus,
     messages::{ToIssuer, ToShard},
@@ -42,6 +42,8 @@ use yao_protocol::schedule::Schedule;
 
 /// The wall clock may differ from the node's anchor by this much before the node says so, us.
 const CLOCK_STEP_US_MAX: i64 = 500_000;
+/// A drain is over when no session has been open for so long, ns.
+const DRAIN_QUIET_NS: u64 = 1_100_000_000;
 /// While draining, this often it is looked whether everybody has left.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -88,6 +90,8 @@ pub struct Control {
     pub started: Timestamp,
     /// Notified when the node shall drain and end.
     pub stop: Notify,
+    /// How it shall drain: as configured, unless whoever asks says otherwise.
+    pub drain_order: ArcSwap<DrainConfig>,
     /// Prometheus' view.
     pub exporter: Exporter,
     /// Reloads that were refused.
@@ -179,6 +183,7 @@ impl Control {
         self.node.keys.store(Arc::new(keys));
         self.shake_interval_ms.store(config.session.shake_interval_ms, Ordering::Relaxed);
         let restart = needs_restart(&self.config.load(), &config);
+        self.drain_order.store(Arc::new(config.drain.clone()));
         self.config.store(Arc::new(config));
         tracing::info!(event = "reloaded", schedule_version = version, needs_restart = ?restart);
         let mut report = format!("reloaded; schedule version {version}");
@@ -204,10 +209,11 @@ impl Control {
         self.shard_counters.iter().map(|counters| counters.sum("connections")).sum()
     }
 
-    /// Asks everybody to leave and waits; `true` when all left before the deadline.
+    /// Asks everybody to leave and waits; `true` when all left before the deadline. Whoever comes
+    /// meanwhile is told to go elsewhere when he says HELLO.
     async fn drain(&self) -> bool {
         self.refusing.store(true, Ordering::Relaxed);
-        let drain = self.config.load().drain.clone();
+        let drain = self.drain_order.load().as_ref().clone();
         let threads = u32::try_from(self.shards.count()).expect("at most 256 threads");
         let per_second = drain.per_second.div_ceil(threads.max(1));
         tracing::info!(event = "draining", connections = self.connections(), per_second);
@@ -216,21 +222,22 @@ impl Control {
             self.shards.send(thread, ToShard::Drain { per_second });
         }
         let deadline = self.node.clock.now().plus_ms(u64::from(drain.deadline_seconds) * 1_000);
-        // The threads publish their numbers once a second; the registry knows at once, but only
-        // of open sessions. Both must be empty.
+        // Sessions are what must leave; connections without one come and are turned away all the
+        // time. A HELLO that was being checked as the drain began opens its session within this
+        // time, and is asked then.
         let mut empty_since: Option<Timestamp> = None;
         loop {
             let now = self.node.clock.now();
-            if self.registry.is_empty() && self.connections() == 0 {
+            if self.registry.is_empty() {
                 let since = *empty_since.get_or_insert(now);
-                if now.ns_since(since) > 1_100_000_000 {
+                if now.ns_since(since) > DRAIN_QUIET_NS {
                     return true;
                 }
             } else {
                 empty_since = None;
             }
             if now >= deadline {
-                tracing::warn!(event = "drain_deadline", cut = self.connections());
+                tracing::warn!(event = "drain_deadline", cut = self.registry.len());
                 return false;
             }
             tokio::time::sleep(DRAIN_LOOK).await;

@@ -200,8 +200,7 @@ fn on_datagram(
     datagram: &[u8],
 ) {
     let Some(incoming) = sessions.carrier.on_datagram(meta, datagram) else { return };
-    let slot =
-        if sessions.is_refusing() { None } else { sessions.engine.handle_accepted(now, false) };
+    let slot = sessions.engine.handle_accepted(now, false);
     match slot {
         None => sessions.carrier.refuse(incoming),
         Some(connection) => {

@@ -1,9 +1,17 @@
 //! QUIC threads under real clients: quinn over loopback.
 
-use crate::server::testing::{CAMPAIGN, Rig};
+use crate::{
+    messages::ToShard,
+    server::testing::{CAMPAIGN, Rig},
+};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rustls::RootCertStore;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::timeout;
 use yao_protocol::{
     ShakeId,
@@ -40,6 +48,19 @@ fn config(rig: &Rig, alpn: &[u8]) -> ClientConfig {
     ClientConfig::new(Arc::new(crypto))
 }
 
+fn put_hello(out: &mut Vec<u8>, user: u64) {
+    let token = user.to_string();
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        software: 0,
+        campaign: CAMPAIGN,
+        tally: None,
+        token: token.as_bytes(),
+    };
+    hello.put(out, 1);
+}
+
 impl Phone {
     async fn connect(rig: &Rig, user: u64) -> Self {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -49,17 +70,8 @@ impl Phone {
         let connection = connecting.expect("a good name").await.expect("connected");
         let (send, receive) = connection.open_bi().await.expect("one stream");
         let mut phone = Self { endpoint, connection, send, receive, incoming: Vec::new() };
-        let token = user.to_string();
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            software: 0,
-            campaign: CAMPAIGN,
-            tally: None,
-            token: token.as_bytes(),
-        };
         let mut bytes = Vec::new();
-        hello.put(&mut bytes, 1);
+        put_hello(&mut bytes, user);
         phone.say(&bytes).await;
         phone.hear(|message| assert!(matches!(message, ServerMessage::Welcome(_)))).await;
         phone
@@ -128,6 +140,46 @@ async fn sessions_live_on_any_thread_and_follow_their_client() {
         }
     };
     timeout(PATIENCE, gone).await.expect("every session ends with its connection");
+}
+
+#[tokio::test]
+async fn keys_are_updated_after_the_handshake_is_forgotten() {
+    let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
+    let mut phone = Phone::connect(&rig, 7).await;
+    for round in 0..5 {
+        phone.connection.force_key_update();
+        phone.shake(round).await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_this_threads_connections_and_no_others() {
+    let rig =
+        Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1\ntcp = ['127.0.0.1:0']\nthreads = 1");
+    let mut tcp = std::net::TcpStream::connect(rig.addresses.tcp[0]).expect("connected");
+    let mut phone = Phone::connect(&rig, 7).await;
+    // The stream thread is number 0, the QUIC thread number 1.
+    rig.shards.send(1, ToShard::Panic);
+    let mut bytes = Vec::new();
+    put_empty(&mut bytes, kind::PING, 9);
+    // The next life knows the old connection ids well enough to end them.
+    let reason = loop {
+        let asked_again = Duration::from_millis(10);
+        match timeout(asked_again, phone.connection.closed()).await {
+            Ok(reason) => break reason,
+            // Fails once the connection is over, and then the next look sees it.
+            Err(_) => phone.send.write_all(&bytes).await.ok(),
+        };
+    };
+    assert_eq!(reason, quinn::ConnectionError::Reset);
+    Phone::connect(&rig, 7).await.shake(1).await;
+    let mut hello = Vec::new();
+    put_hello(&mut hello, 8);
+    tcp.write_all(&hello).expect("TCP lives on");
+    tcp.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut header = [0; 8];
+    tcp.read_exact(&mut header).expect("answered");
+    assert_eq!(header[2], kind::WELCOME);
 }
 
 #[tokio::test]

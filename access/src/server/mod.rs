@@ -314,7 +314,6 @@ impl Parts {
                 shake_interval_ms: Arc::clone(&self.shake_interval_ms),
                 reconnect: Arc::clone(&self.reconnect),
                 counters,
-                refusing: Arc::clone(&self.refusing),
             };
             let settings = shard_settings(&self.config, &self.node, number, siblings);
             let name = format!("yao-{}-{number}", if way.is_quic() { "quic" } else { "shard" });
@@ -347,6 +346,7 @@ impl Parts {
             schedule: ArcSwap::new(schedule),
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
+            drain_order: ArcSwap::from_pointee(self.config.drain.clone()),
             exporter: control::Exporter::default(),
             reloads_refused: Default::default(),
             config_path: config_path.to_owned(),

@@ -86,7 +86,6 @@ impl Rig {
             shake_interval_ms: Arc::default(),
             reconnect: Arc::new(ArcSwap::from_pointee(None)),
             counters: Arc::default(),
-            refusing: Arc::default(),
         };
         let start = |(number, way): (usize, threads::Way)| {
             let context = SessionContext { counters: Arc::default(), ..context.clone() };

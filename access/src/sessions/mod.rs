@@ -14,7 +14,7 @@ use crate::{
 use arc_swap::{ArcSwap, Cache};
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicU32, Ordering},
     mpsc::SyncSender,
 };
 use yao_engine::{
@@ -49,8 +49,6 @@ pub struct SessionContext {
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     /// Where this thread's numbers are read by others.
     pub counters: Arc<ShardCounters>,
-    /// Set when the node no longer takes new connections.
-    pub refusing: Arc<AtomicBool>,
 }
 
 /// What is counted about sockets and QUIC connections.
@@ -208,6 +206,7 @@ impl<'a, C: Carrier> Sessions<'a, C> {
                 self.engine.handle_drain(now, per_second);
                 None
             }
+            ToShard::Panic => panic!("fail point: an operator asked for this panic"),
             ToShard::Stop => return false,
         };
         if let Some(connection) = connection {
@@ -216,10 +215,5 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         self.out = out;
         self.do_effects(&surroundings);
         true
-    }
-
-    /// Whether new connections are still taken.
-    pub(crate) fn is_refusing(&self) -> bool {
-        self.context.refusing.load(Ordering::Relaxed)
     }
 }

@@ -62,8 +62,6 @@ impl Shard<'_> {
         for _ in 0..ACCEPT_BATCH {
             let Some(listener) = self.ports.listeners.get(index) else { return Ok(()) };
             match listener.socket.accept() {
-                // Dropped at once while draining: the client tries another node.
-                Ok((stream, _)) if self.sessions.is_refusing() => drop(stream),
                 Ok((stream, _)) => {
                     let tls = listener.tls;
                     let sessions = &mut self.sessions;

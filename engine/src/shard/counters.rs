@@ -32,6 +32,8 @@ pub struct Counters {
     pub replaced: u64,
     /// Connections asked to leave by a drain.
     pub drained: u64,
+    /// HELLOs answered with GOAWAY because the node drains.
+    pub turned_away: u64,
     /// SHAKE frames, whatever their answer.
     pub shakes: u64,
     /// Shakes that clients merged into them.

@@ -46,15 +46,11 @@ impl ShardEngine {
             if self.table.slot(slot).state() == State::Open {
                 self.ask_to_leave(now, slot);
                 credit -= 1_000_000;
-            } else if matches!(
-                self.table.slot(slot).state(),
-                State::Securing | State::Greeting | State::Checking
-            ) {
-                self.begin_close(slot);
             }
             slot += 1;
         }
-        // Whoever connected behind the sweep is found by the next one.
+        // Whoever was being checked behind the sweep is found by the next one; whoever has not said
+        // HELLO yet is told then.
         let wrapped = if slot >= self.table.slots() { 0 } else { slot };
         if let Some(drain) = self.drain.as_mut() {
             drain.next_slot = wrapped;
@@ -62,8 +58,13 @@ impl ShardEngine {
         }
     }
 
-    fn ask_to_leave(&mut self, now: Timestamp, slot: u32) {
-        self.counters.drained += 1;
+    /// Whether clients are being asked to leave.
+    pub(super) const fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// The GOAWAY of a drain. Each client draws its own delay within what it says.
+    pub(super) fn farewell(&self) -> Vec<u8> {
         let (delay_ms, jitter_ms) = self.settings.return_ms;
         let go_away = GoAway {
             reason: GoAwayReason::Drain,
@@ -74,6 +75,12 @@ impl ShardEngine {
         };
         let mut bytes = Vec::new();
         go_away.put(&mut bytes);
+        bytes
+    }
+
+    fn ask_to_leave(&mut self, now: Timestamp, slot: u32) {
+        self.counters.drained += 1;
+        let bytes = self.farewell();
         let connection: ConnectionId = self.id(slot);
         self.effects.push_back(Effect::Send { connection, bytes });
         self.table.slot_mut(slot).become_state(State::Leaving);

@@ -96,6 +96,15 @@ impl ShardEngine {
         if hello.campaign != self.settings.campaign {
             return Err(closing(ErrorCode::WrongCampaign, RetryClass::Never));
         }
+        if self.is_draining() {
+            // Those who come now are told what the others are told: when to return, and where to.
+            let connection = self.id(slot);
+            let bytes = self.farewell();
+            self.counters.turned_away += 1;
+            self.effects.push_back(Effect::Send { connection, bytes });
+            self.begin_close(slot);
+            return Ok(());
+        }
         let tally = match hello.tally {
             None => None,
             Some(bytes) => Some(self.believe_tally(bytes)?),

@@ -428,6 +428,20 @@ fn a_drain_asks_everybody_at_its_rate() {
 }
 
 #[test]
+fn who_comes_during_a_drain_is_told_where_to_go() {
+    let mut world = World::open();
+    world.effects();
+    world.engine.handle_drain(world.now, 1);
+    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.greet(None);
+    let effects = world.effects();
+    assert!(matches!(&effects[..], [Effect::Send { bytes, .. }, Effect::Close { connection }]
+        if *connection == world.connection
+            && matches!(&messages(bytes)[..], [(_, ServerMessage::GoAway(go_away))]
+                if go_away.reason == GoAwayReason::Drain)));
+}
+
+#[test]
 fn every_client_message_of_an_open_session_is_accepted() {
     let mut world = World::open();
     world.effects();
