@@ -105,6 +105,11 @@ impl Target {
         self
     }
 
+    /// The name that the certificate must bear.
+    pub(super) fn server_name(&self) -> String {
+        self.tls.as_ref().map_or_else(String::new, |(_, name)| name.to_str().into_owned())
+    }
+
     /// Whether connections greet and frames are Yao's.
     pub(crate) const fn has_sessions(&self) -> bool {
         self.session.is_some()
