@@ -1,6 +1,6 @@
 //! A client without async: shakes, and opens what is won. `shake.rs` is the same with tokio.
 //!
-//! `cargo run -p yao-client --example blocking -- tls+quic://127.0.0.1:9001 2015 "$TOKEN" wallet.file ca.pem`
+//! `cargo run -p yao-client --example blocking -- ENDPOINT CAMPAIGN TOKEN WALLET-FILE [ROOTS.PEM]`
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
 use std::time::Duration;

@@ -1,9 +1,11 @@
 //! A whole client on one page: connect, shake, open what is won.
 //!
-//! `cargo run -p yao-client --example shake -- tls+quic://127.0.0.1:9001 2015 "$TOKEN" wallet.file ca.pem`
+//! `cargo run -p yao-client --example shake -- ENDPOINT CAMPAIGN TOKEN WALLET-FILE [ROOTS.PEM]`
 //!
-//! Plain TCP is `127.0.0.1:9000`, and needs no roots to trust. The token is a JWT that your own backend mints (`netbench keys` makes keys to try it with). Kill
-//! the program at any moment and start it again: the wallet keeps every ticket and receipt.
+//! with an endpoint such as tls+quic://127.0.0.1:9001, or 127.0.0.1:9000 for plain TCP, which needs
+//! no roots to trust. The token is a JWT that your own backend mints (`netbench keys` makes keys to
+//! try it with). Kill the program at any moment and start it again: the wallet keeps every ticket
+//! and receipt.
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
 use std::time::Duration;

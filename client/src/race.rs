@@ -3,8 +3,8 @@
 //!
 //! QUIC starts, TLS follows a moment later, and whichever is established first is kept. The winner
 //! goes first next time on the same network. Where an established QUIC connection was swallowed in
-//! silence, TLS goes alone. Both hold for a while that doubles up to an hour; then QUIC gets another
-//! chance.
+//! silence, TLS goes alone. Both hold for a while that doubles up to an hour; then QUIC gets its
+//! head start again.
 
 use crate::{
     limits::{NETWORKS_MAX, QUIC_PENALTY_MS_FIRST, QUIC_PENALTY_MS_MAX, QUIC_TRUSTED_MS},

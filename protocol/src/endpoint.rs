@@ -1,8 +1,8 @@
 //! The text that names a node and the ways into it: configuration, WELCOME, GOAWAY, command lines.
 //! Looks no name up.
 //!
-//! `host:port` is plain TCP. `scheme://host:port` has the scheme `tcp`, `tls`, `quic` or `tls+quic`:
-//! the last is one port over both, and a client races them.
+//! `host:port` is plain TCP. `scheme://host:port` has the scheme `tcp`, `tls`, `quic` or
+//! `tls+quic`: the last is one port over both, and a client races them.
 
 use crate::limits::ENDPOINT_BYTES_MAX;
 use std::{fmt, net::Ipv6Addr, str::FromStr};

@@ -1,6 +1,7 @@
 //! The session as tables: at a time an input, then exactly these outputs.
 
 mod returning;
+mod silence;
 
 use super::{
     Departure, Output, Session, SessionConfig,
@@ -13,8 +14,8 @@ use crate::{
     error::{Error, LinkError},
     event::Event,
     limits::{
-        ANSWER_LATE_MS, GREETING_MS_MAX, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, PONG_MS_MAX,
-        PROBE_ANSWER_MS_MAX, RESEND_MS_MIN, SHAKE_ANSWER_MS_MAX,
+        ANSWER_LATE_MS, GREETING_MS_MAX, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, RESEND_MS_MIN,
+        SHAKE_ANSWER_MS_MAX,
     },
     time::Timestamp,
     wallet::{Record, Wallet},
@@ -346,24 +347,6 @@ fn a_shake_of_an_earlier_life_of_the_app_is_sent_again() {
 }
 
 #[test]
-fn a_tally_that_may_be_what_is_not_believed_is_left_out_in_the_end() {
-    let mut wallet = Wallet::default();
-    wallet.apply(&Record::Tally(tally(1, 1))).expect("valid");
-    let mut table = Table::with(false, wallet);
-    let refused = || refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
-    for (now, hello) in
-        [(0, "send HELLO with tally"), (10, "send HELLO with tally"), (20, "send HELLO")]
-    {
-        table.check(now, Input::Connect, &[hello]);
-        table.check(now + 1, Input::Refuse(refused()), &["disconnect Reauthenticate"]);
-    }
-    table.check(30, Input::Connect, &["send HELLO"]);
-    table.check(31, Input::Welcome(welcome(0)), &["welcome", "event Connected", "event Cue 1"]);
-    table.check(32, Input::Break, &["disconnect BackOff"]);
-    table.check(33, Input::Connect, &["send HELLO with tally"]);
-}
-
-#[test]
 fn a_win_is_told_once_and_opened_until_the_receipt_is_stored() {
     let mut table = Table::open(true, 0);
     table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
@@ -514,48 +497,6 @@ fn goaway_lets_answers_in_flight_arrive() {
     table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
     table.check(1, goaway, &["event GoAway"]);
     table.check(2, Input::Break, &left[1..]);
-}
-
-#[test]
-fn silence_ends_a_connection() {
-    let mut table = Table::new(false);
-    table.check(0, Input::Connect, &["send HELLO"]);
-    table.check(GREETING_MS_MAX - 1, Input::Timeout, &[]);
-    table.check(GREETING_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
-
-    let check = |foreground: bool, patience_ms: u64| {
-        let mut table = Table::open(false, 0);
-        table.session.handle_background();
-        if foreground {
-            table.session.handle_foreground(Timestamp::ZERO);
-            table.check(0, Input::Timeout, &["send PING"]);
-            table.check(5, pong(), &[]);
-        }
-        let ping_at = table.sleep();
-        assert!((20_000..=40_000).contains(&ping_at), "{ping_at} is not between the bounds");
-        table.check(ping_at, Input::Timeout, &["send PING"]);
-        table.check(ping_at + 5, pong(), &[]);
-        let again_at = table.sleep();
-        assert!(again_at > 2 * ping_at, "a rest that was borne may be longer: {again_at}");
-        table.check(again_at, Input::Timeout, &["send PING"]);
-        let borne = table.session.rhythm();
-        table.check(again_at + patience_ms - 1, Input::Timeout, &[]);
-        table.check(again_at + patience_ms, Input::Timeout, &["disconnect BackOff"]);
-        assert!(table.session.rhythm().rest_ms() < borne.rest_ms(), "the next one is shorter");
-    };
-    check(false, PONG_MS_MAX);
-    check(true, ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX);
-}
-
-#[test]
-fn doubt_asks_at_once_and_waits_less() {
-    let mut table = Table::open(false, 0);
-    table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
-    table.session.handle_doubt(Timestamp::from_ms(500));
-    table.check(PROBE_ANSWER_MS_MAX - 1, Input::Timeout, &["send PING"]);
-    table.check(PROBE_ANSWER_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
-    table.session.handle_doubt(Timestamp::from_ms(5_000));
-    table.check(5_000, Input::Timeout, &[]);
 }
 
 #[test]

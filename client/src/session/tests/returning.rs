@@ -1,4 +1,5 @@
-//! Reconnect tickets: shown once, the newest, and never in the way of the session token.
+//! Who is not believed: reconnect tickets are shown once, the newest, and are never in the way of
+//! the session token; nor is a tally for ever.
 
 use super::{Input, Table, reconnect_ticket, refusal, tally, welcome};
 use crate::wallet::{ReconnectSecret, Record, Wallet};
@@ -58,4 +59,22 @@ fn a_reconnect_ticket_of_a_later_version_is_left_and_none_comes_before_welcome()
     let mut table = Table::new(false);
     table.check(0, Input::Connect, &["send HELLO"]);
     table.check(1, Input::Reconnect(7), &["disconnect BackOff"]);
+}
+
+#[test]
+fn a_tally_that_may_be_what_is_not_believed_is_left_out_in_the_end() {
+    let mut wallet = Wallet::default();
+    wallet.apply(&Record::Tally(tally(1, 1))).expect("valid");
+    let mut table = Table::with(false, wallet);
+    let refused = || refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
+    for (now, hello) in
+        [(0, "send HELLO with tally"), (10, "send HELLO with tally"), (20, "send HELLO")]
+    {
+        table.check(now, Input::Connect, &[hello]);
+        table.check(now + 1, Input::Refuse(refused()), &["disconnect Reauthenticate"]);
+    }
+    table.check(30, Input::Connect, &["send HELLO"]);
+    table.check(31, Input::Welcome(welcome(0)), &["welcome", "event Connected", "event Cue 1"]);
+    table.check(32, Input::Break, &["disconnect BackOff"]);
+    table.check(33, Input::Connect, &["send HELLO with tally"]);
 }
