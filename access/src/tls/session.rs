@@ -27,6 +27,9 @@ pub(crate) enum TlsError {
     /// rustls was asked for something out of order.
     #[error("TLS state: {0}")]
     State(&'static str),
+    /// The peer speaks another protocol, or does not say which.
+    #[error("the peer did not offer the protocol yao/1 (ALPN)")]
+    Alpn,
     /// So many records were sent under one key that nothing may follow.
     #[error("the TLS key is used up")]
     Exhausted,
@@ -88,6 +91,9 @@ impl TlsSession {
             let used = self.open_records(&mut kept, plain, out, &mut ended)?;
             &kept[used..]
         };
+        if self.secured && !was_secured && self.connection.alpn_protocol() != Some(super::ALPN) {
+            return Err(TlsError::Alpn);
+        }
         let limit = if session_open { RECORD_BYTES_MAX } else { GREETING_BYTES_MAX };
         if rest.len() > limit {
             return Err(TlsError::TooLarge(rest.len()));
