@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
     fs,
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,6 +20,31 @@ use yao_protocol::{
     CampaignId, WallTime, WaveIndex,
     schedule::{Schedule, WaveSchedule},
 };
+
+/// A way into the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// Plain TCP.
+    Tcp,
+    /// TLS 1.3 over TCP.
+    Tls,
+    /// QUIC.
+    Quic,
+}
+
+impl Way {
+    /// Every way, in the order of `Event`'s addresses.
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Tls, Self::Quic];
+
+    /// The scheme of its endpoints, which is also the ready line's key.
+    pub(crate) const fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Quic => "quic",
+        }
+    }
+}
 
 /// How an event differs from another.
 #[derive(Clone, Debug)]
@@ -50,7 +77,8 @@ pub(crate) struct Event {
     ledger: Option<Process>,
     access: Option<Process>,
     ledger_address: String,
-    tcp_address: String,
+    /// Where the node listens, one address for each of [`Way::ALL`].
+    addresses: [String; 3],
     admin_address: String,
 }
 
@@ -71,7 +99,7 @@ impl Event {
             ledger: None,
             access: None,
             ledger_address: free.clone(),
-            tcp_address: free.clone(),
+            addresses: Way::ALL.map(|_| free.clone()),
             admin_address: free,
         };
         event.make_seeds_and_keys()?;
@@ -99,6 +127,8 @@ impl Event {
     fn make_seeds_and_keys(&self) -> Result<()> {
         let campaign = shell::root().join(self.plan.campaign_file);
         shell::output(self.program("netbench").args(["keys", "--out", "session"]))?;
+        shell::output(self.program("netbench").args(["certificates", "--out", "certificates"]))?;
+        self.make_reconnect_key()?;
         let shard = self.plan.shard.to_string();
         let mut generate = self.program("yao-seedgen");
         generate.arg("generate").arg("--campaign").arg(&campaign);
@@ -120,23 +150,41 @@ impl Event {
         Ok(())
     }
 
+    /// The key of reconnect tickets, which every node of a fleet holds.
+    fn make_reconnect_key(&self) -> Result<()> {
+        let mut key = [0; 32];
+        fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+        let mut options = fs::OpenOptions::new();
+        let mut file =
+            options.write(true).create_new(true).mode(0o600).open(self.path("reconnect.json"))?;
+        Ok(writeln!(file, "[{{\"id\":1,\"key\":\"{}\"}}]", yao_protocol::hex::encode(&key))?)
+    }
+
     fn write_config(&self) -> Result<()> {
         let plan = &self.plan;
         let agent = self.binaries.join("yao-agent");
         let config = format!(
             "[node]\nname = \"node-{shard:05}\"\nstate = \"state\"\nkeys = \"keys\"\n\
-             [listen]\ntcp = [\"{tcp}\"]\nthreads = {threads}\n\
+             [listen]\ntcp = [\"{tcp}\"]\ntls = [\"{tls}\"]\nquic = [\"{quic}\"]\n\
+             threads = {threads}\nquic_threads = {threads}\n\
+             [[tls.certificates]]\nchain = \"certificates/server-ed25519.pem\"\n\
+             key = \"certificates/server-ed25519.key.pem\"\n\
+             [[tls.certificates]]\nchain = \"certificates/server-p256.pem\"\n\
+             key = \"certificates/server-p256.key.pem\"\n\
              [shard]\nseed = \"seeds/shard-{shard:05}.yaoseed\"\n\
              key = \"seeds/shard-{shard:05}.yaokey\"\n\
              manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
              [identity]\njwks = \"session/session.jwks.json\"\n\
+             [identity.reconnect]\nkeys = \"reconnect.json\"\n\
              [session]\nshake_interval_ms = {interval}\n\
              heartbeat_ms_min = {heartbeat_min}\nheartbeat_ms_max = {heartbeat_max}\n\
              [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
              [admin]\nlisten = \"{admin}\"\n\
              [drain]\nper_second = 20000\ndeadline_seconds = 20\n",
             shard = plan.shard,
-            tcp = self.tcp_address,
+            tcp = self.addresses[0],
+            tls = self.addresses[1],
+            quic = self.addresses[2],
             threads = plan.threads,
             interval = plan.shake_interval_ms,
             heartbeat_min = plan.heartbeat_ms_max / 20,
@@ -185,7 +233,9 @@ impl Event {
         let mut command = self.program("yao-access");
         command.args(["--config", "yao.toml"]);
         let (process, ready) = Process::serve("access", &mut command, &self.path("access.log"))?;
-        self.tcp_address = text(&ready["tcp"][0])?;
+        for (address, way) in self.addresses.iter_mut().zip(Way::ALL) {
+            *address = text(&ready[way.scheme()][0])?;
+        }
         self.admin_address = text(&ready["admin"])?;
         self.access = Some(process);
         Ok(())
@@ -244,9 +294,15 @@ impl Event {
         http::post(&self.admin_address, path)
     }
 
-    /// Where clients connect.
+    /// Where clients connect over plain TCP.
     pub(crate) fn tcp_address(&self) -> &str {
-        &self.tcp_address
+        &self.addresses[0]
+    }
+
+    /// Where clients connect over `way`, as an endpoint.
+    pub(crate) fn endpoint(&self, way: Way) -> String {
+        let address = &self.addresses[way as usize];
+        format!("{}://{address}", way.scheme())
     }
 
     /// The node's process id.
@@ -254,11 +310,14 @@ impl Event {
         Ok(self.access.as_ref().context("the node runs")?.id())
     }
 
+    /// The certificate whose owner signed the node's.
+    pub(crate) const CA: &str = "certificates/ca.pem";
+
     /// Options that every netbench load of this event shares.
     pub(crate) fn load_options(&self) -> Vec<String> {
         let campaign = self.plan.campaign.to_string();
         let options = [
-            ("--addr", self.tcp_address.as_str()),
+            ("--addr", self.addresses[0].as_str()),
             ("--session-key", "session/session.key.pem"),
             ("--kid", "dev-1"),
             ("--audience", "yao"),
@@ -266,6 +325,14 @@ impl Event {
             ("--first-user", "1"),
         ];
         options.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]).collect()
+    }
+
+    /// The same over `way`.
+    pub(crate) fn load_options_over(&self, way: Way) -> Vec<String> {
+        let mut options = self.load_options();
+        options[1] = self.endpoint(way);
+        options.extend(["--ca", Self::CA].map(str::to_owned));
+        options
     }
 
     /// Waits until an agent serves.
