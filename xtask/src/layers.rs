@@ -18,6 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yao-seedgen", &["yao-protocol"]),
     ("yao-ledger", &["yao-protocol"]),
     ("yao-bench", &["yao-protocol", "yao-client"]),
+    // Evidence, never shipped: the one package that may import the access node.
+    ("yao-fuzz-harness", &["yao-protocol", "yao-engine", "yao-access"]),
     ("xtask", &["yao-protocol"]),
 ];
 

@@ -26,6 +26,8 @@ const CRATES: &[&str] = &[
     "ledger",
     "bench/src",
     "bench/tests",
+    "fuzz/harness",
+    "fuzz/fuzz_targets",
     "xtask",
 ];
 /// Documents whose paths must exist, besides every page in docs/.

@@ -1,0 +1,6 @@
+//! `cargo fuzz run agent_bytes`: the harness has what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    (yao_fuzz_harness::target("agent_bytes").run)(bytes);
+});
