@@ -247,7 +247,15 @@ impl Driver {
                     let now = self.now();
                     self.session.handle_shake(now, self.shakes.take());
                 }
-                () = sleep_or_forever(wake_at) => self.session.handle_timeout(self.now()),
+                () = sleep_or_forever(wake_at) => {
+                    // What has arrived in a device that was busy counts before any deadline.
+                    tokio::select! {
+                        biased;
+                        progress = link.progress() => self.handle_progress(progress),
+                        () = std::future::ready(()) => {}
+                    }
+                    self.session.handle_timeout(self.now());
+                }
                 command = self.commands.recv() => {
                     self.handle_command(command)?;
                 }

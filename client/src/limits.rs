@@ -55,7 +55,7 @@ pub const IDLE_BYTES_MAX: usize = 512;
 pub const COMMANDS_MAX: usize = 8;
 /// Events of money (won, opened) that wait for an app which does not read its events.
 pub const EVENTS_KEPT_MAX: usize = 4 * TICKETS_MAX;
-/// To establish a TCP connection, ms.
+/// To establish a connection, ms.
 pub const CONNECT_MS_MAX: u64 = 10_000;
 /// Servers whose sessions can be resumed: the endpoints that one client may know.
 pub const RESUMED_SERVERS_MAX: usize = 32;
@@ -66,8 +66,6 @@ pub const QUIC_IDLE_MS_MAX: u32 = 1_800_000;
 /// The first guess at a round trip, ms (RFC 9002 recommends 333): first packets are repeated after
 /// three times that, and a phone's network rarely needs so long.
 pub const QUIC_RTT_MS_FIRST: u64 = 150;
-/// To shake hands with one address over QUIC, ms.
-pub const QUIC_CONNECT_MS_MAX: u64 = 3_000;
 /// From something sent over QUIC that must be acknowledged to any packet, ms; then the network
 /// swallows UDP. With the wait before the next attempt (1 s) and a handshake it stays within 5 s.
 pub const QUIC_SILENCE_MS_MAX: u64 = 3_000;

@@ -4,9 +4,7 @@
 use super::{incoming::Incoming, trust::Trust};
 use crate::{
     error::LinkError,
-    limits::{
-        IDLE_BYTES_MAX, OUTGOING_BYTES_MAX, QUIC_CONNECT_MS_MAX, QUIC_SILENCE_MS_MAX, READ_BYTES,
-    },
+    limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, OUTGOING_BYTES_MAX, QUIC_SILENCE_MS_MAX, READ_BYTES},
 };
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
@@ -59,20 +57,22 @@ impl QuicLink {
     /// from that address, to nodes of its family.
     ///
     /// # Errors
-    /// No address, or the last error of those tried, or a server that is not trusted; each
-    /// address takes at most 3 s.
+    /// No address, or the last error of those tried, or a server that is not trusted; the whole
+    /// takes at most 10 s.
     pub async fn connect(
         endpoint: &Endpoint,
         local: Option<IpAddr>,
         trust: &Trust,
     ) -> Result<Self, LinkError> {
         let name = trust.server_name(endpoint).ok_or(LinkError::Address)?.to_str().into_owned();
-        let limit = Duration::from_millis(QUIC_CONNECT_MS_MAX);
+        let usable =
+            |remote: &SocketAddr| local.is_none_or(|local| local.is_ipv4() == remote.is_ipv4());
+        let remotes: Vec<_> = lookup_host(endpoint.address()).await?.filter(usable).collect();
+        // An address that does not answer says nothing, so each has its share of the time.
+        let limit_ms = CONNECT_MS_MAX / remotes.len().max(1) as u64;
+        let limit = Duration::from_millis(limit_ms);
         let mut last = LinkError::Address;
-        for remote in lookup_host(endpoint.address()).await? {
-            if local.is_some_and(|local| local.is_ipv4() != remote.is_ipv4()) {
-                continue;
-            }
+        for remote in remotes {
             let connecting = async {
                 let mut link = Self::start(remote, local, trust, &name)?;
                 while link.stream.is_none() {
@@ -83,7 +83,7 @@ impl QuicLink {
             match timeout(limit, connecting).await {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(error)) => last = error,
-                Err(_) => last = LinkError::Timeout(QUIC_CONNECT_MS_MAX),
+                Err(_) => last = LinkError::Timeout(limit_ms),
             }
         }
         Err(last)
@@ -158,22 +158,19 @@ impl QuicLink {
         } else {
             Interest::READABLE
         };
-        let silent_at = self.unheard_since.map(|since| since + silence_max());
+        let silent_at = self.silent_at();
         let wake_at = self.connection.poll_timeout().into_iter().chain(silent_at).min();
-        let ready = tokio::select! {
-            ready = self.socket.ready(interest) => Some(ready?),
-            () = sleep_or_forever(wake_at) => None,
-        };
-        let now = now();
-        if ready.is_some_and(|ready| ready.is_readable()) {
-            self.receive(now)?;
+        tokio::select! {
+            ready = self.socket.ready(interest) => drop(ready?),
+            () = sleep_or_forever(wake_at) => {}
         }
+        let now = now();
+        // Also when a timer came first: what has arrived in a device that was busy counts.
+        self.receive(now)?;
         self.connection.handle_timeout(now);
         self.drive(now)?;
-        match self.unheard_since {
-            Some(since) if now >= since + silence_max() => {
-                Err(LinkError::Silent(QUIC_SILENCE_MS_MAX))
-            }
+        match self.silent_at() {
+            Some(at) if now >= at => Err(LinkError::Silent(QUIC_SILENCE_MS_MAX)),
             _ => Ok(()),
         }
     }
@@ -218,6 +215,13 @@ impl QuicLink {
         self.blocked = None;
         self.connection.local_address_changed();
         self.drive(now())
+    }
+
+    /// When the silence of the network becomes its failure. Not before the handshake is complete,
+    /// which has a limit of its own and competes with TLS anyway.
+    fn silent_at(&self) -> Option<Instant> {
+        let since = self.unheard_since.filter(|_| self.stream.is_some());
+        since.map(|since| since + Duration::from_millis(QUIC_SILENCE_MS_MAX))
     }
 
     /// Works until the connection wants nothing more than time or datagrams.
@@ -394,10 +398,6 @@ fn bind(remote: SocketAddr, local: Option<IpAddr>) -> Result<UdpSocket, LinkErro
 /// QUIC's own timers run on the same clock as tokio's.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-const fn silence_max() -> Duration {
-    Duration::from_millis(QUIC_SILENCE_MS_MAX)
 }
 
 async fn sleep_or_forever(at: Option<Instant>) {

@@ -14,8 +14,7 @@ use crate::{
     error::{Error, LinkError},
     event::Event,
     limits::{
-        ANSWER_LATE_MS, GREETING_MS_MAX, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, RESEND_MS_MIN,
-        SHAKE_ANSWER_MS_MAX,
+        ANSWER_LATE_MS, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, RESEND_MS_MIN, SHAKE_ANSWER_MS_MAX,
     },
     time::Timestamp,
     wallet::{Record, Wallet},
