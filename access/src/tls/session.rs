@@ -1,5 +1,5 @@
-//! One TLS connection over rustls' unbuffered interface. It owns no buffer while it is idle: records
-//! are opened in the thread's receive buffer, and only one that is cut is kept.
+//! One TLS connection over rustls' unbuffered interface. It owns no buffer while it is idle:
+//! records are opened in the thread's receive buffer, and only one that is cut is kept.
 
 use rustls::{
     ServerConfig,
@@ -49,7 +49,8 @@ pub(crate) struct Fed {
 /// See the module.
 pub(crate) struct TlsSession {
     connection: UnbufferedServerConnection,
-    /// The start of a record whose end has not come. Empty, and without memory, otherwise.
+    /// The start of a record, or of a handshake message, whose end has not come. Empty, and
+    /// without memory, otherwise.
     cut: Vec<u8>,
     secured: bool,
 }
@@ -83,7 +84,7 @@ impl TlsSession {
         let was_secured = self.secured;
         let mut ended = false;
         let mut kept = std::mem::take(&mut self.cut);
-        let rest = if kept.is_empty() {
+        let mut rest = if kept.is_empty() {
             let used = self.open_records(bytes, plain, out, &mut ended)?;
             &bytes[used..]
         } else {
@@ -91,6 +92,10 @@ impl TlsSession {
             let used = self.open_records(&mut kept, plain, out, &mut ended)?;
             &kept[used..]
         };
+        if ended {
+            // Whatever follows the end means nothing.
+            rest = &[];
+        }
         if self.secured && !was_secured && self.connection.alpn_protocol() != Some(super::ALPN) {
             return Err(TlsError::Alpn);
         }
@@ -150,17 +155,14 @@ impl TlsSession {
         }
     }
 
-    /// After an error rustls may still have an alert for the peer.
+    /// After an error rustls may still have an alert for the peer. Asked only while something waits
+    /// to be sent: rustls must not look at records again.
     fn put_alert(&mut self, out: &mut Vec<u8>) {
-        for _ in 0..2 {
-            match self.connection.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if encode(out, |room| data.encode(room)).is_err() {
-                        return;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => return,
+        while self.connection.wants_write() {
+            let state = self.connection.process_tls_records(&mut []).state;
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            if encode(out, |room| data.encode(room)).is_err() {
+                return;
             }
         }
     }
@@ -181,9 +183,11 @@ impl TlsSession {
         plain_bytes: usize,
         mut put: impl FnMut(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsError> {
-        // A KeyUpdate that the peer asked for may have to go first.
+        // A KeyUpdate that the peer asked for may have to go first. rustls is shown what is kept:
+        // where a handshake message spans records, it counts on finding its start (without, it
+        // panics).
         for _ in 0..4 {
-            match self.connection.process_tls_records(&mut []).state? {
+            match self.connection.process_tls_records(&mut self.cut).state? {
                 ConnectionState::EncodeTlsData(mut data) => encode(out, |room| data.encode(room))?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
