@@ -1,5 +1,6 @@
 //! Users for load: a session key pair as the app's own backend would hold it, and the session
-//! tokens (JWT, EdDSA or ES256) it mints. For tests and load only: the key lies unprotected in a file.
+//! tokens (JWT, EdDSA or ES256) it mints. For tests and load only: the key lies unprotected in a
+//! file.
 
 use anyhow::{Context, Result, anyhow, bail};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
