@@ -178,6 +178,10 @@ impl Driver {
             (Some(token), _) => token.clone(),
             (None, TokenSource::Fixed(_)) if renew => return Err(Error::TokenRefused),
             (None, TokenSource::Fixed(token)) => token.clone(),
+            // The app's backend is asked only when its word is needed.
+            (None, TokenSource::Provider(_)) if !renew && !self.session.needs_token() => {
+                return Ok(self.dial().await?.map(|()| String::new()));
+            }
             (None, TokenSource::Provider(ask)) => {
                 let answer = timeout(Duration::from_millis(TOKEN_MS_MAX), ask());
                 match self.meanwhile(answer).await? {

@@ -171,7 +171,8 @@ impl Session {
         &self.wallet
     }
 
-    /// A connection is up: greet, with the reconnect ticket if one is held, else with `token`.
+    /// A connection is up: greet, with the reconnect ticket if one is held, else with `token`. That
+    /// may be empty unless [`Session::needs_token`].
     ///
     /// # Errors
     /// [`Error::Token`] when the token cannot travel; the app is at fault.
@@ -180,13 +181,13 @@ impl Session {
     /// When there is a connection already.
     pub fn handle_connected(&mut self, now: Timestamp, token: &str) -> Result<(), Error> {
         assert!(matches!(self.state, State::Offline), "one connection at a time");
-        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
-            let length = token.len();
+        let credential = self.credential(now, token);
+        if credential.is_empty() || credential.len() > TOKEN_BYTES_MAX {
+            let length = credential.len();
             return Err(Error::Token(format!(
                 "it has {length} bytes; 1 to {TOKEN_BYTES_MAX} can be sent"
             )));
         }
-        let credential = self.credential(now, token);
         let hello_id = self.request_ids.next();
         let hello = Hello {
             version_min: VERSION,
@@ -409,6 +410,9 @@ impl Session {
     fn depart(&mut self, departure: Departure) {
         if !matches!(self.state, State::Offline) {
             self.state = State::Offline;
+            if departure.retry == Retry::Reauthenticate {
+                self.persist(Record::Reconnect(None));
+            }
             self.shaker.handle_disconnected();
             self.claims.handle_disconnected();
             self.outputs.push_back(Output::Disconnect(departure));

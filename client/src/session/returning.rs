@@ -20,10 +20,17 @@ pub(super) struct Returning {
 }
 
 impl Session {
+    /// Whether the next greeting is about the session token, for no reconnect ticket is held.
+    #[must_use]
+    pub const fn needs_token(&self) -> bool {
+        self.wallet.reconnect().is_none()
+    }
+
     /// What the next HELLO shows: the ticket, which is forgotten by that, or else `token`.
     pub(super) fn credential(&mut self, now: Timestamp, token: &str) -> Vec<u8> {
         let held = self.wallet.reconnect();
-        let over = self.returning.until.is_some_and(|until| now >= until);
+        // Without a token even an old ticket is worth the attempt.
+        let over = !token.is_empty() && self.returning.until.is_some_and(|until| now >= until);
         // Before it is sent: a ticket is used once, also when its answer is lost.
         self.persist(Record::Reconnect(None));
         let shown = held.filter(|_| !over);

@@ -2,8 +2,8 @@
 //! the server must see is checked frame by frame.
 
 use crate::support::{
-    CAMPAIGN, PATIENCE, Peer, Seen, is_connected, listen_by, put_receipt_of, put_win_of, stopped,
-    ticket, until,
+    CAMPAIGN, PATIENCE, Peer, Seen, is_connected, listen_by, mac_key, put_receipt_of, put_win_of,
+    stopped, ticket, until,
 };
 use std::sync::{
     Arc,
@@ -11,13 +11,17 @@ use std::sync::{
 };
 use tokio::{net::TcpListener, time::timeout};
 use yao_client::{
-    Blame, Client, Config, Error, Event, FileStore, Store, TokenSource, Transport, wallet::Outcome,
+    Blame, Client, Config, Error, Event, FileStore, MemoryStore, Store, TokenSource, Transport,
+    wallet::{Outcome, ReconnectSecret, Record},
 };
 use yao_protocol::{
-    CampaignId, PacketId, ShakeId,
-    client::{ErrorCode, NoWinReason, Refusal, RetryClass, Shake},
+    CampaignId, PacketId, ShakeId, UserId, WallTime,
+    client::{ErrorCode, NoWinReason, Refusal, RetryClass, Shake, put_reconnect},
+    hex,
     keys::SignKey,
+    reconnect::{ReconnectKeys, ReconnectTicket},
     ticket::TicketBody,
+    token::Identity,
 };
 
 #[tokio::test]
@@ -145,6 +149,47 @@ async fn a_refused_token_is_renewed_or_ends_the_client() {
     peer.send(|out| refusal.put(out, id)).await;
     let error = until(&mut events, stopped).await;
     assert_eq!((error.clone(), error.blame()), (Error::TokenRefused, Blame::App));
+}
+
+#[tokio::test]
+async fn a_ticket_of_an_earlier_life_spares_the_backend_until_it_is_refused() {
+    let (door, mut config) = listen_by(Transport::Tcp).await;
+    let keys = ReconnectKeys::new(vec![mac_key()]).expect("one key");
+    let expires_at = WallTime(u64::MAX);
+    let identity = Identity { user: UserId(77), device: 0, risk: 0, expires_at };
+    let made = |issued_at| {
+        let ticket = ReconnectTicket::issue(&identity, WallTime(issued_at), 600);
+        keys.sign(&ticket.expect("the token never ends"))
+    };
+    let mut store = MemoryStore::default();
+    let record = Record::Reconnect(Some(ReconnectSecret(made(1))));
+    store.append(&record).expect("in memory");
+    config.store = Box::new(store);
+    let minted = Arc::new(AtomicU32::new(0));
+    let asked = Arc::clone(&minted);
+    config.token = TokenSource::provider(move || {
+        minted.fetch_add(1, Ordering::Relaxed);
+        async move { Ok("token".to_owned()) }
+    });
+    let (_client, _events) = Client::connect(config).expect("a good configuration");
+    let (mut peer, _) = Peer::welcome(&door, &hex::encode(&made(1)), 0).await;
+    peer.send(|out| put_reconnect(out, &made(2))).await;
+    drop(peer);
+    let mut peer = Peer::accept(&door).await;
+    let token = hex::encode(&made(2));
+    assert_eq!(peer.next().await, Seen::Hello { token, tally: false });
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "the backend was not asked");
+    let refusal = Refusal {
+        code: ErrorCode::AuthFailed,
+        class: RetryClass::Reauthenticate,
+        closes: true,
+        delay_ms: 0,
+        jitter_ms: 0,
+    };
+    let id = peer.request_id;
+    peer.send(|out| refusal.put(out, id)).await;
+    Peer::welcome(&door, "token", 0).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -27,9 +27,11 @@ use yao_protocol::{
     },
     endpoint::{ALPN, Endpoint},
     frame::split_frame,
+    hex,
     keys::{MacKey, SignKey},
     limits::CLIENT_PAYLOAD_BYTES_MAX,
     receipt::Receipt,
+    reconnect::is_reconnect,
     tally::Tally,
     ticket::{Ticket, TicketBody},
 };
@@ -153,7 +155,11 @@ impl Door {
 /// What the server saw, owned.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Seen {
-    Hello { token: String, tally: bool },
+    /// A reconnect ticket is told in hexadecimal digits.
+    Hello {
+        token: String,
+        tally: bool,
+    },
     Shake(Shake),
     Open(Ticket),
     Ping,
@@ -219,7 +225,11 @@ impl Peer {
                 self.request_id = frame.header.request_id;
                 let seen = match ClientMessage::decode(frame).expect("a message") {
                     ClientMessage::Hello(hello) => Seen::Hello {
-                        token: String::from_utf8(hello.token.to_vec()).expect("text"),
+                        token: if is_reconnect(hello.token) {
+                            hex::encode(hello.token)
+                        } else {
+                            String::from_utf8(hello.token.to_vec()).expect("text")
+                        },
                         tally: hello.tally.is_some(),
                     },
                     ClientMessage::Shake(shake) => Seen::Shake(shake),

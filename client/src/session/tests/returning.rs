@@ -2,7 +2,12 @@
 //! the session token; nor is a tally for ever.
 
 use super::{Input, Table, reconnect_ticket, refusal, tally, welcome};
-use crate::wallet::{ReconnectSecret, Record, Wallet};
+use crate::{
+    error::Error,
+    session::Session,
+    time::Timestamp,
+    wallet::{ReconnectSecret, Record, Wallet},
+};
 use yao_protocol::client::{ErrorCode, RetryClass, put_reconnect};
 
 #[test]
@@ -46,6 +51,28 @@ fn a_reconnect_ticket_of_an_earlier_life_of_the_app_is_tried() {
     let refused = refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
     table.check(1, Input::Refuse(refused), &["disconnect Now"]);
     table.check(2, Input::Connect, &["send HELLO with tally"]);
+}
+
+#[test]
+fn with_a_ticket_no_token_is_needed_until_the_server_asks_for_one() {
+    let mut table = Table::open(false, 1_000);
+    let fresh = || Session::new(table.session.config.clone(), Wallet::default());
+    let told = fresh().handle_connected(Timestamp::ZERO, "").expect_err("nothing to show");
+    assert!(matches!(told, Error::Token(_)) && table.session.needs_token());
+    table.check(1, Input::Reconnect(7), &["persist reconnect ticket"]);
+    table.check(2, Input::Break, &["disconnect BackOff"]);
+    assert!(!table.session.needs_token());
+    let mut tokenless = Session::new(table.session.config.clone(), table.session.wallet().clone());
+    tokenless.handle_connected(Timestamp::ZERO, "").expect("the ticket is shown");
+    assert!(tokenless.needs_token(), "once");
+    // A server that wants the session token anew is not shown a ticket instead.
+    table.check(3, Input::Connect, &["persist no reconnect ticket", "send HELLO with ticket 7"]);
+    let opened = ["welcome", "event Connected"];
+    table.check(4, Input::Welcome(welcome(1_000)), &opened);
+    table.check(5, Input::Reconnect(8), &["persist reconnect ticket"]);
+    let renew = refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
+    let expected = ["persist no reconnect ticket", "disconnect Reauthenticate"];
+    table.check(6, Input::Refuse(renew), &expected);
 }
 
 #[test]
