@@ -1,12 +1,13 @@
 //! `netbench compare`: what a shake costs the access node against what an echo of the same 32 bytes
-//! costs a bare epoll loop, on this machine, in this minute.
+//! costs, on this machine, in this minute: over TCP against a bare epoll loop, over TLS and QUIC
+//! against the echo servers that tokio-rustls and quinn make.
 //!
 //! Machines drift, so only pairs of short runs next to each other count. All servers are up and
 //! pinned to core 0, each has a generator process pinned to core 1, and the runs take turns. The
 //! echo also runs against its own copy: that spread is what no ratio here can be better than.
 //! Every reply of the node must be the result of a draw in a running wave; one refusal fails.
 
-mod servers;
+pub(crate) mod servers;
 mod worker;
 
 pub(crate) use worker::{WorkerArgs, run as run_worker};
@@ -14,7 +15,7 @@ pub(crate) use worker::{WorkerArgs, run as run_worker};
 use crate::load::pin_to_core;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use servers::{Echo, Node};
+use servers::{Echo, Node, Way};
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
@@ -22,13 +23,14 @@ use std::{
 use worker::{Window, Worker};
 
 /// The core of the servers, and that of the generators.
-const CORES: (usize, usize) = (0, 1);
-/// Sparse load: shakes a second over all connections.
-const SPARSE_PER_SECOND: f64 = 30_000.0;
+pub(crate) const CORES: (usize, usize) = (0, 1);
+/// Sparse load: shakes a second of each connection. QUIC clients share one generator's thread with
+/// their cryptography and their timers, which carries no more.
+const SPARSE_PER_CONNECTION: [f64; 2] = [2.0, 1.0];
 /// Fewer pairs say nothing.
-const PAIRS_MIN: usize = 7;
+pub(crate) const PAIRS_MIN: usize = 7;
 
-/// CPU per shake against a bare epoll echo, in interleaved pairs
+/// CPU per shake against an echo server, in interleaved pairs
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CompareArgs {
     /// Optimised yao-access; default: beside this program
@@ -37,18 +39,22 @@ pub(crate) struct CompareArgs {
     /// yao-seedgen; default: beside this program
     #[arg(long)]
     seedgen: Option<PathBuf>,
-    /// raw_epoll of bench/baselines, optimised
+    /// The way's echo of bench/baselines, optimised: raw_epoll, tokio_echo or quinn_echo
     #[arg(long)]
     echo: PathBuf,
+    /// What carries the frames
+    #[arg(long, value_enum, default_value_t = Way::Tcp)]
+    over: Way,
     /// Interleaved pairs for each of the two loads
     #[arg(long, default_value_t = 15)]
     pairs: usize,
     /// Connections of the busy load, one shake in flight on each
     #[arg(long, default_value_t = 1_000)]
     busy: usize,
-    /// Connections of the sparse load, 30,000 shakes a second over all
-    #[arg(long, default_value_t = 15_000)]
-    sparse: usize,
+    /// Connections of the sparse load, two shakes a second on each (QUIC: one); default: 15,000
+    /// (QUIC: 10,000)
+    #[arg(long)]
+    sparse: Option<usize>,
     /// Milliseconds of each run that are measured
     #[arg(long, default_value_t = 1_500)]
     window_ms: u64,
@@ -62,11 +68,11 @@ pub(crate) struct CompareArgs {
 
 /// Median and spread of one ratio.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Spread {
-    median: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
     least: f64,
-    lower_quartile: f64,
-    upper_quartile: f64,
+    pub(crate) lower_quartile: f64,
+    pub(crate) upper_quartile: f64,
     most: f64,
 }
 
@@ -99,25 +105,34 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     if args.pairs < PAIRS_MIN {
         bail!("--pairs {}: at least {PAIRS_MIN}, fewer say nothing", args.pairs);
     }
-    let beside = |name: &str| -> Result<PathBuf> {
-        let own = std::env::current_exe().context("this program's own path")?;
-        Ok(own.parent().context("a program lies in a folder")?.join(name))
-    };
-    let access = args.access.clone().map_or_else(|| beside("yao-access"), Ok)?;
-    let seedgen = args.seedgen.clone().map_or_else(|| beside("yao-seedgen"), Ok)?;
+    let access = beside(args.access.as_deref(), "yao-access")?;
+    let seedgen = beside(args.seedgen.as_deref(), "yao-seedgen")?;
     let work = args.work.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("yao-compare-{}", std::process::id()))
     });
     pin_to_core(CORES.0)?;
-    let echoes = [Echo::start(&args.echo)?, Echo::start(&args.echo)?];
+    let echo = || Echo::start(&args.echo, args.over);
+    let echoes = [echo()?, echo()?];
     let node = Node::start(&access, &seedgen, &work)?;
     pin_to_core(CORES.1)?;
     let busy = pairs(args, &echoes, &node, args.busy, None)?;
-    let sparse = pairs(args, &echoes, &node, args.sparse, Some(SPARSE_PER_SECOND))?;
+    let quic = args.over == Way::Quic;
+    let sparse = args.sparse.unwrap_or(if quic { 10_000 } else { 15_000 });
+    let rate = sparse as f64 * SPARSE_PER_CONNECTION[usize::from(quic)];
+    let sparse = pairs(args, &echoes, &node, sparse, Some(rate))?;
     drop(node);
     let report =
         Report { ratio_busy: busy.ratio.median, ratio_sparse: sparse.ratio.median, busy, sparse };
     print(&report, args.json)
+}
+
+/// The program at `path`, or the one of this `name` beside our own.
+pub(crate) fn beside(path: Option<&Path>, name: &str) -> Result<PathBuf> {
+    if let Some(path) = path {
+        return Ok(path.to_owned());
+    }
+    let own = std::env::current_exe().context("this program's own path")?;
+    Ok(own.parent().context("a program lies in a folder")?.join(name))
 }
 
 /// One load: `connections` to each server, then short runs in turn.
@@ -129,9 +144,9 @@ fn pairs(
     rate: Option<f64>,
 ) -> Result<Pairs> {
     let mut workers = [
-        Worker::echo(echoes[0].address(), echoes[0].id(), connections)?,
-        Worker::node(node, connections)?,
-        Worker::echo(echoes[1].address(), echoes[1].id(), connections)?,
+        Worker::echo(&echoes[0], connections)?,
+        Worker::node(node, args.over, connections)?,
+        Worker::echo(&echoes[1], connections)?,
     ];
     let window = Window { rate, warm_ms: args.window_ms / 5, measured_ms: args.window_ms };
     let mut costs: Vec<[f64; 3]> = Vec::new();
@@ -172,7 +187,7 @@ fn pairs(
 }
 
 /// Order statistics of at least one number.
-fn spread(mut values: Vec<f64>) -> Spread {
+pub(crate) fn spread(mut values: Vec<f64>) -> Spread {
     values.sort_by(f64::total_cmp);
     let at = |part: usize| values[(values.len() - 1) * part / 4];
     let last = values.len() - 1;

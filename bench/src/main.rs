@@ -6,6 +6,7 @@ mod certificates;
 mod compare;
 mod conform;
 mod crowd;
+mod handshake;
 mod identity;
 mod idle;
 mod load;
@@ -34,6 +35,7 @@ enum Command {
     Audit(audit::AuditArgs),
     Malformed(malformed::MalformedArgs),
     Compare(compare::CompareArgs),
+    Handshake(handshake::HandshakeArgs),
     #[command(hide = true)]
     Worker(compare::WorkerArgs),
     Crowd(crowd::CrowdArgs),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::run(&args),
         Command::Malformed(args) => malformed::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Handshake(args) => handshake::run(&args),
         Command::Worker(args) => compare::run_worker(&args),
         Command::Crowd(args) => crowd::run(args),
         Command::Certificates(args) => certificates::run(&args),

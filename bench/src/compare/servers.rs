@@ -1,24 +1,27 @@
-//! The servers under comparison: started, and certainly ended.
+//! The servers under comparison: started, and certainly ended. They are compared over one way in:
+//! plain TCP, TLS or QUIC.
 
 use super::{Scratch, free_port};
-use crate::identity::create_keys;
+use crate::{certificates, identity::create_keys};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use yao_protocol::{
     CampaignId, WallTime, WaveIndex,
+    reconnect::ReconnectKeyEntry,
     schedule::{Schedule, WaveSchedule},
 };
 
 const CAMPAIGN: &str = include_str!("../../../campaigns/compare.toml");
-const CAMPAIGN_ID: u64 = 90;
+pub(crate) const CAMPAIGN_ID: u64 = 90;
 /// A server must answer within this time.
 const READY_MAX: Duration = Duration::from_secs(20);
 /// Ports that an echo is offered.
@@ -36,18 +39,50 @@ impl Drop for Server {
     }
 }
 
-/// A bare epoll echo.
-pub(super) struct Echo {
+/// What carries the frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// Plain TCP; the echo is `raw_epoll`.
+    Tcp,
+    /// TLS 1.3 over TCP; the echo is `tokio_echo`.
+    Tls,
+    /// QUIC; the echo is `quinn_echo`.
+    Quic,
+}
+
+impl Way {
+    /// The scheme of its endpoints, which is also the ready line's key.
+    pub(crate) const fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Quic => "quic",
+        }
+    }
+
+    /// The arguments of its echo after the port.
+    const fn echo_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Tcp => &["et"],
+            Self::Tls => &["tls-aws"],
+            Self::Quic => &["stream", "aws"],
+        }
+    }
+}
+
+/// An echo server of the baselines.
+pub(crate) struct Echo {
     server: Server,
+    way: Way,
     address: String,
 }
 
 impl Echo {
-    pub(super) fn start(program: &Path) -> Result<Self> {
+    pub(crate) fn start(program: &Path, way: Way) -> Result<Self> {
         // The port may be taken between our look and its bind: then another one is tried.
         let mut last = None;
         for _ in 0..PORTS_TRIED {
-            match Self::start_on(program, free_port()?) {
+            match Self::start_on(program, way, free_port()?) {
                 Ok(echo) => return Ok(echo),
                 Err(error) => last = Some(error),
             }
@@ -55,17 +90,18 @@ impl Echo {
         Err(last.expect("at least one port was tried"))
     }
 
-    fn start_on(program: &Path, port: u16) -> Result<Self> {
+    fn start_on(program: &Path, way: Way, port: u16) -> Result<Self> {
         let child = Command::new("sh")
             .args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""])
             .arg(program)
-            .args([&port.to_string(), "et"])
+            .arg(port.to_string())
+            .args(way.echo_arguments())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut echo = Self { server: Server(child), address: format!("127.0.0.1:{port}") };
+        let mut echo = Self { server: Server(child), way, address: format!("127.0.0.1:{port}") };
         let start = Instant::now();
-        // It has no ready line, and may not be changed: connecting is the only question to ask.
-        while TcpStream::connect(&echo.address).is_err() {
+        // It has no ready line, and may not be changed: this is the only question to ask.
+        while !echo.listens() {
             let ended = echo.server.0.try_wait()?.is_some();
             if ended || start.elapsed() > READY_MAX {
                 bail!("{} does not listen on {}", program.display(), echo.address);
@@ -75,28 +111,41 @@ impl Echo {
         Ok(echo)
     }
 
-    pub(super) fn address(&self) -> &str {
-        &self.address
+    /// A TCP port listens when one can connect, a UDP port when nobody else can have it.
+    fn listens(&self) -> bool {
+        if self.way == Way::Quic {
+            UdpSocket::bind(&self.address).is_err()
+        } else {
+            TcpStream::connect(&self.address).is_ok()
+        }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn endpoint(&self) -> String {
+        format!("{}://{}", self.way.scheme(), self.address)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
         self.server.0.id()
     }
 }
 
 /// An access node whose wave runs.
-pub(super) struct Node {
+pub(crate) struct Node {
     server: Server,
-    pub(super) address: String,
-    pub(super) session_key: PathBuf,
+    ready: Value,
+    pub(crate) session_key: PathBuf,
+    /// Whose signature its certificate bears.
+    pub(crate) ca: PathBuf,
     _scratch: Scratch,
 }
 
 impl Node {
-    pub(super) fn start(access: &Path, seedgen: &Path, work: &Path) -> Result<Self> {
+    pub(crate) fn start(access: &Path, seedgen: &Path, work: &Path) -> Result<Self> {
         let scratch = Scratch::new(work)?;
         let session = work.join("session");
         create_keys(&session)?;
+        certificates::create(&session, &[])?;
+        write_reconnect_key(&session.join("reconnect.json"))?;
         fs::write(work.join("campaign.toml"), CAMPAIGN)?;
         let generate = "generate --campaign campaign.toml --secret campaign.secret --out seeds";
         run(work, seedgen, generate)?;
@@ -130,19 +179,35 @@ impl Node {
             let log = fs::read_to_string(work.join("access.log")).unwrap_or_default();
             bail!("{} did not become ready:\n{log}", access.display());
         };
-        let ready: Value = serde_json::from_str(json)?;
-        let address = ready["tcp"][0].as_str().context("the ready line names an address")?;
         Ok(Self {
             server,
-            address: address.to_owned(),
+            ready: serde_json::from_str(json)?,
+            ca: session.join("ca.pem"),
             session_key: session.join("session.key.pem"),
             _scratch: scratch,
         })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    /// Where it listens.
+    pub(crate) fn endpoint(&self, way: Way) -> Result<String> {
+        let address = self.ready[way.scheme()][0].as_str();
+        let address = address.with_context(|| format!("no address in {}", self.ready))?;
+        Ok(format!("{}://{address}", way.scheme()))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
         self.server.0.id()
     }
+}
+
+/// The key of reconnect tickets.
+fn write_reconnect_key(path: &Path) -> Result<()> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    let entry = ReconnectKeyEntry { id: 1, key };
+    Ok(serde_json::to_writer(&mut file, &[entry])?)
 }
 
 /// One shard thread, as the echo has one; no interval, no agent.
@@ -153,7 +218,16 @@ state = "state"
 keys = "seeds/keyset"
 [listen]
 tcp = ["127.0.0.1:0"]
+tls = ["127.0.0.1:0"]
+quic = ["127.0.0.1:0"]
 threads = 1
+quic_threads = 1
+[[tls.certificates]]
+chain = "session/server-ed25519.pem"
+key = "session/server-ed25519.key.pem"
+[[tls.certificates]]
+chain = "session/server-p256.pem"
+key = "session/server-p256.key.pem"
 [shard]
 seed = "seeds/shard-00000.yaoseed"
 key = "seeds/shard-00000.yaokey"
@@ -161,6 +235,8 @@ manifest = "seeds/manifest.yaomanifest"
 schedule = "schedule.toml"
 [identity]
 jwks = "session/session.jwks.json"
+[identity.reconnect]
+keys = "session/reconnect.json"
 [session]
 shake_interval_ms = 0
 [admin]

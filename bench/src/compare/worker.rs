@@ -1,7 +1,7 @@
 //! One generator process per server: 15,000 connections to each of three servers would not fit one
 //! process's descriptors. It connects once, then runs a window each time its parent sends a line.
 
-use super::servers::Node;
+use super::servers::{CAMPAIGN_ID, Echo, Node, Way};
 use crate::{
     identity::KEY_ID,
     load::{Counts, Fleet, Latency, Meter, Opens, Pace, Plan, Target, TargetArgs},
@@ -116,16 +116,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn echo(address: &str, server: u32, connections: usize) -> Result<Self> {
-        Self::start(&["--echo", "--addr", address], server, connections)
+    pub(super) fn echo(echo: &Echo, connections: usize) -> Result<Self> {
+        Self::start(&["--echo", "--addr", &echo.endpoint()], echo.id(), connections)
     }
 
-    pub(super) fn node(node: &Node, connections: usize) -> Result<Self> {
+    pub(super) fn node(node: &Node, way: Way, connections: usize) -> Result<Self> {
         let key = node.session_key.to_str().context("the work folder's path is text")?;
-        let address = &node.address;
-        let options =
-            ["--addr", address, "--session-key", key, "--kid", KEY_ID, "--campaign", "90"];
-        Self::start(&options, node.id(), connections)
+        let ca = node.ca.to_str().context("the work folder's path is text")?;
+        let (address, campaign) = (node.endpoint(way)?, CAMPAIGN_ID.to_string());
+        let options = ["--addr", &address, "--ca", ca, "--session-key", key, "--kid", KEY_ID];
+        Self::start(&[&options[..], &["--campaign", &campaign]].concat(), node.id(), connections)
     }
 
     fn start(options: &[&str], server: u32, connections: usize) -> Result<Self> {

@@ -105,6 +105,11 @@ impl Target {
         self
     }
 
+    /// As it was named.
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The name that the certificate must bear.
     pub(super) fn server_name(&self) -> String {
         self.tls.as_ref().map_or_else(String::new, |(_, name)| name.to_str().into_owned())

@@ -68,7 +68,7 @@ fn serve_tls(folder: &Path, alpn: &[u8]) -> SocketAddr {
 /// An echo over QUIC that serves until the tests end.
 fn serve_quic(folder: &Path, alpn: &[u8]) -> SocketAddr {
     let config = ServerConfig::clone(&server_config(folder, alpn));
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().build().expect("a runtime").block_on(async move {
