@@ -32,8 +32,10 @@ pub(crate) enum Soak {
     Idle,
     /// 100,000 malformed frames over each way in.
     Malformed,
-    /// CPU per shake against a bare epoll echo.
+    /// CPU per shake against an echo server, over each way in.
     Compare,
+    /// CPU per client that comes and goes against an echo server, over TLS and QUIC.
+    Handshake,
 }
 
 /// What can be chosen.
@@ -48,7 +50,7 @@ pub(crate) struct SoakArguments {
     /// How often each process is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
-    /// Only over this way into the node (idle, malformed)
+    /// Only over this way into the node (idle, malformed, compare, handshake)
     #[arg(long, value_enum)]
     over: Option<Way>,
 }
@@ -61,7 +63,8 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
         Soak::Kills => kills(arguments.seed, arguments.kills),
         Soak::Idle => idle(arguments.over),
         Soak::Malformed => malformed(arguments.over),
-        Soak::Compare => compare(),
+        Soak::Compare => compare(arguments.over),
+        Soak::Handshake => handshake(arguments.over),
     }
 }
 
@@ -197,16 +200,62 @@ fn malformed_over(way: Way) -> Result<()> {
     event.remove()
 }
 
-fn compare() -> Result<()> {
+/// CPU per shake may be so many times the way's echo.
+fn compare(only: Option<Way>) -> Result<()> {
+    let mut problems = Vec::new();
+    for way in Way::ALL.into_iter().filter(|way| only.is_none_or(|only| only == *way)) {
+        let ratio_max = match way {
+            Way::Tcp => 1.15,
+            Way::Tls => 1.0,
+            Way::Quic => 0.7,
+        };
+        let keys = [("ratio_busy", ratio_max), ("ratio_sparse", ratio_max)];
+        problems.extend(against_echo("compare", way, &keys)?);
+    }
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
+}
+
+/// CPU per client that comes and goes, full and resumed, against the echo's full handshake.
+fn handshake(only: Option<Way>) -> Result<()> {
+    let mut problems = Vec::new();
+    for way in [Way::Tls, Way::Quic].into_iter().filter(|way| only.is_none_or(|only| only == *way))
+    {
+        let both = [("ratio_full", 0.6), ("ratio_resumed", 0.6)];
+        // Whether a QUIC handshake was resumed the library does not say: nothing is claimed of it.
+        let keys = if way == Way::Quic { &both[..1] } else { &both[..] };
+        problems.extend(against_echo("handshake", way, keys)?);
+    }
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
+}
+
+/// Runs `netbench command` over `way`, and says which `keys` are above their bounds.
+fn against_echo(command: &str, way: Way, keys: &[(&str, f64)]) -> Result<Vec<String>> {
     let binaries = event::build(true)?;
+    let echo = match way {
+        Way::Tcp => "raw_epoll",
+        Way::Tls => "tokio_echo",
+        Way::Quic => "quinn_echo",
+    };
     let target = shell::target().join("baselines");
     let mut cargo = shell::cargo();
     cargo.env("CARGO_TARGET_DIR", &target);
     cargo.args(["build", "--release", "--manifest-path", "bench/baselines/Cargo.toml"]);
-    shell::run(cargo.args(["--bin", "raw_epoll"]))?;
-    let mut command = std::process::Command::new(binaries.join("netbench"));
-    command.args(["compare", "--echo"]).arg(target.join("release").join("raw_epoll"));
-    shell::run(&mut command)
+    shell::run(cargo.args(["--bin", echo]))?;
+    let mut netbench = std::process::Command::new(binaries.join("netbench"));
+    netbench.args([command, "--json", "--over", way.scheme(), "--echo"]);
+    let text = shell::output(netbench.arg(target.join("release").join(echo)))?;
+    let line = text.lines().last().context("netbench printed nothing")?;
+    println!("{}: {line}", way.scheme());
+    let result: Value = serde_json::from_str(line)?;
+    let mut problems = Vec::new();
+    for (key, ratio_max) in keys {
+        let ratio = result[*key].as_f64().with_context(|| format!("{key} is no number"))?;
+        if ratio > *ratio_max {
+            let scheme = way.scheme();
+            problems.push(format!("{scheme}: {key} is {ratio:.3}; at most {ratio_max}"));
+        }
+    }
+    Ok(problems)
 }
 
 /// A node with ledger and agent, unarmed.
