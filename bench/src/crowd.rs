@@ -17,8 +17,8 @@ use serde::Serialize;
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -32,12 +32,12 @@ use tokio::{
 };
 use totals::Totals;
 use yao_client::{
-    Client, Config, TokenSource,
+    Client, Config, TokenSource, Transport, Trust,
     random::Random,
     reconnect::BackOff,
     wallet::{Holding, Outcome},
 };
-use yao_protocol::{CampaignId, UserId};
+use yao_protocol::{CampaignId, UserId, endpoint::Endpoint};
 
 /// After the last shake, receipts may take this long.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -51,9 +51,15 @@ const CLIENTS_PER_ADDRESS: u64 = 4_096;
 /// Real SDK clients that behave like people.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct CrowdArgs {
-    /// Node to connect to, "host:port"; may be given more than once
+    /// Node to connect to, "host:port" or "tls+quic://host:port"; may be given more than once
     #[arg(long = "addr", required = true)]
     addresses: Vec<String>,
+    /// Give each client one of the addresses only, in turn, instead of all of them
+    #[arg(long)]
+    in_turn: bool,
+    /// Certificates (PEM) of the CAs that may sign a node's certificate; needed for TLS and QUIC
+    #[arg(long)]
+    ca: Option<PathBuf>,
     /// How many clients, each a user of its own
     #[arg(long, default_value_t = 1_000)]
     clients: u64,
@@ -103,11 +109,22 @@ struct Report {
     /// Clients that stopped, opens refused, broken protocol.
     errors: u64,
     reconnects: u64,
+    /// Sessions opened, by what carried them.
+    sessions: Sessions,
+}
+
+/// Sessions opened, by what carried them.
+#[derive(Debug, Serialize)]
+struct Sessions {
+    tcp: u64,
+    tls: u64,
+    quic: u64,
 }
 
 /// What every client knows.
 struct Plan {
     args: CrowdArgs,
+    trust: Option<Trust>,
     minter: Minter,
     totals: Arc<Totals>,
     shake_until: Instant,
@@ -129,6 +146,7 @@ pub(crate) fn run(args: CrowdArgs) -> Result<()> {
     let totals = Arc::<Totals>::default();
     let plan = Arc::new(Plan {
         minter,
+        trust: args.ca.as_deref().map(trust).transpose()?,
         totals: Arc::clone(&totals),
         shake_until: Instant::now() + Duration::from_secs(args.seconds),
         spread_addresses: args.addresses.iter().all(|address| is_loopback(address)),
@@ -183,8 +201,14 @@ fn open_files_max(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+fn trust(ca: &Path) -> Result<Trust> {
+    let pem = fs::read(ca).with_context(|| format!("cannot read --ca {}", ca.display()))?;
+    Trust::from_pem(&pem).with_context(|| format!("--ca {}", ca.display()))
+}
+
 fn is_loopback(address: &str) -> bool {
-    address.parse().is_ok_and(|address: SocketAddr| address.is_ipv4() && address.ip().is_loopback())
+    let host = address.parse().map(|endpoint: Endpoint| endpoint.host);
+    host.is_ok_and(|host| host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()))
 }
 
 /// One thread: every `threads`-th client, in a runtime of its own.
@@ -247,7 +271,15 @@ fn config(plan: &Arc<Plan>, index: u64) -> Config {
         std::future::ready(Ok(token))
     });
     let campaign = CampaignId(plan.args.campaign);
-    let mut config = Config::new(plan.args.addresses.clone(), campaign, token);
+    let addresses = &plan.args.addresses;
+    let endpoints = if plan.args.in_turn {
+        let turn = usize::try_from(index % addresses.len() as u64).expect("an index");
+        vec![addresses[turn].clone()]
+    } else {
+        addresses.clone()
+    };
+    let mut config = Config::new(endpoints, campaign, token);
+    config.trust = plan.trust.clone();
     config.open_automatically = true;
     // A crowd lives for seconds, so it must find a restarted node within seconds.
     config.back_off = BackOff { first_ms_max: 1_000, last_ms_max: 4_000 };
@@ -279,15 +311,22 @@ fn report(plan: &Plan) -> Result<()> {
         receipts: totals.receipts.count(),
         errors: totals.errors.count(),
         reconnects: totals.reconnects.count(),
+        sessions: Sessions {
+            tcp: totals.sessions(Transport::Tcp).count(),
+            tls: totals.sessions(Transport::Tls).count(),
+            quic: totals.sessions(Transport::Quic).count(),
+        },
     };
     if plan.args.json {
         writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
-        let Report { clients, shakes, wins, receipts, errors, reconnects } = report;
+        let Report { clients, shakes, wins, receipts, errors, reconnects, sessions } = report;
+        let Sessions { tcp, tls, quic } = sessions;
         writeln!(
             io::stdout(),
             "{clients} clients: {shakes} shakes answered, {wins} wins, {receipts} receipts, \
-             {errors} errors, {reconnects} reconnections; tickets in {}",
+             {errors} errors, {reconnects} reconnections; sessions over TCP {tcp}, TLS {tls}, \
+             QUIC {quic}; tickets in {}",
             plan.args.tickets.display()
         )?;
     }

@@ -1,14 +1,17 @@
 //! `cargo xtask demo`: a whole small event with the real programs, and the audit that it balanced.
 
 use crate::{
-    event::{self, Event, Plan},
+    event::{self, Event, Plan, Way},
     process::Process,
     table,
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, File},
+    time::{Duration, Instant},
+};
 
 /// From now to T0, seconds: the crowd connects meanwhile.
 const LEAD_SECONDS: u64 = 6;
@@ -63,9 +66,12 @@ fn play(event: &mut Event, clients: u32) -> Result<Value> {
     event.start_access()?;
     event.await_agent()?;
     println!(
-        "ledger, node (2 shard threads) and agent serve; {clients} SDK clients connect to {}",
-        event.tcp_address()
+        "ledger, node (2 shard and 2 QUIC threads) and agent serve; {clients} SDK clients connect, \
+         a third each, to"
     );
+    for way in Way::ALL {
+        println!("      {}", event.endpoint(way));
+    }
     event.write_schedule(2, Some(event::wall_time_in(LEAD_SECONDS)?))?;
     let (code, answer) = event.post("/reload")?;
     if code != 200 {
@@ -96,6 +102,7 @@ fn play(event: &mut Event, clients: u32) -> Result<Value> {
         }
     }
     crowd.finish()?;
+    check_crowd(event, clients)?;
     event.await_settled()?;
     event.stop_access()?;
     println!("the node drained and ended; audit:");
@@ -104,10 +111,24 @@ fn play(event: &mut Event, clients: u32) -> Result<Value> {
 
 fn start_crowd(event: &Event, clients: u32, seconds: u64) -> Result<Process> {
     let mut command = event.program("netbench");
-    command.arg("crowd").args(event.load_options());
+    command.arg("crowd").args(event.crowd_options()).arg("--json");
     command.args(["--clients", &clients.to_string(), "--seconds", &seconds.to_string()]);
-    command.args(["--tickets", "tickets.log"]).stdout(std::process::Stdio::null());
+    command.args(["--tickets", "tickets.log"]);
+    command.stdout(File::create(event.path("crowd.json"))?);
     Process::start("crowd", &mut command, &event.path("crowd.log"))
+}
+
+/// Each third came in by its own way.
+fn check_crowd(event: &Event, clients: u32) -> Result<()> {
+    let text = fs::read_to_string(event.path("crowd.json"))?;
+    let report: Value = serde_json::from_str(&text).context("the crowd's report")?;
+    let sessions = |way: Way| report["sessions"][way.scheme()].as_u64().unwrap_or(0);
+    let [tcp, tls, quic] = Way::ALL.map(sessions);
+    println!("sessions over TCP {tcp}, TLS {tls}, QUIC {quic}; {} errors", report["errors"]);
+    if [tcp, tls, quic].iter().any(|sessions| *sessions < u64::from(clients / 3)) {
+        bail!("a third of the clients did not come in by its own way; see crowd.log");
+    }
+    Ok(())
 }
 
 fn progress(event: &Event, second: u64) -> Result<()> {

@@ -294,11 +294,6 @@ impl Event {
         http::post(&self.admin_address, path)
     }
 
-    /// Where clients connect over plain TCP.
-    pub(crate) fn tcp_address(&self) -> &str {
-        &self.addresses[0]
-    }
-
     /// Where clients connect over `way`, as an endpoint.
     pub(crate) fn endpoint(&self, way: Way) -> String {
         let address = &self.addresses[way as usize];
@@ -325,6 +320,16 @@ impl Event {
             ("--first-user", "1"),
         ];
         options.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]).collect()
+    }
+
+    /// Options of a crowd whose clients come over TCP, TLS and QUIC in turn.
+    pub(crate) fn crowd_options(&self) -> Vec<String> {
+        let mut options = self.load_options();
+        options.drain(..2);
+        let addresses = Way::ALL.map(|way| ["--addr".to_owned(), self.endpoint(way)]);
+        options.extend(addresses.into_iter().flatten());
+        options.extend(["--ca", Self::CA, "--in-turn"].map(str::to_owned));
+        options
     }
 
     /// The same over `way`.

@@ -48,7 +48,8 @@ impl Player {
     fn book(&mut self, event: Event) -> Option<Line> {
         let totals = Arc::clone(&self.totals);
         match event {
-            Event::Connected { .. } => {
+            Event::Connected { transport, .. } => {
+                totals.sessions(transport).add();
                 totals.connected.add();
                 totals.connections.add();
                 if std::mem::replace(&mut self.was_connected, true) {

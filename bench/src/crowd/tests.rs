@@ -169,6 +169,8 @@ fn claimed_user(token: &[u8]) -> UserId {
 fn arguments(address: String, folder: &Path, clients: u64) -> CrowdArgs {
     CrowdArgs {
         addresses: vec![address],
+        in_turn: false,
+        ca: None,
         clients,
         seconds: 4,
         session_key: folder.join("session.key.pem"),

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+use yao_client::Transport;
 
 /// Different troubles that are remembered.
 const TROUBLES_MAX: usize = 20;
@@ -41,10 +42,21 @@ pub(super) struct Totals {
     pub(super) wins: Counter,
     pub(super) receipts: Counter,
     pub(super) errors: Counter,
+    /// WELCOMEs over TCP, TLS and QUIC.
+    sessions: [Counter; 3],
     troubles: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Totals {
+    /// How often a session was opened over `transport`.
+    pub(super) const fn sessions(&self, transport: Transport) -> &Counter {
+        match transport {
+            Transport::Tcp => &self.sessions[0],
+            Transport::Tls => &self.sessions[1],
+            Transport::Quic => &self.sessions[2],
+        }
+    }
+
     pub(super) fn count_error(&self, text: String) {
         self.errors.add();
         self.count_trouble(text);
