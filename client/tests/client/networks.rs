@@ -9,17 +9,22 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
     time::timeout,
 };
-use yao_client::{Client, Config, Event, Events, TokenSource, Transport, reconnect::BackOff};
-use yao_protocol::client::NoWinReason;
+use yao_client::{
+    Client, Config, Event, Events, StartPlan, TokenSource, Transport, reconnect::BackOff,
+};
+use yao_protocol::{WallTime, client::NoWinReason};
 
 /// What a user is promised when a network turns out not to carry UDP.
 const SWITCHED_MAX: Duration = Duration::from_secs(5);
+
+/// How long a start plan holds a client back here.
+const HELD_BACK: Duration = Duration::from_millis(700);
 
 /// A network between one client and the QUIC door of a node: forwards datagrams, until it does not.
 struct Network {
@@ -245,4 +250,20 @@ async fn a_changed_network_ends_a_vain_attempt() {
     client.network_changed(1).await;
     let _second = accept().await;
     assert!(started.elapsed() < SWITCHED_MAX, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_start_plan_holds_the_first_connection_back_and_no_later_one() {
+    let (door, mut config) = listen_by(Transport::Tcp).await;
+    let unix = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    let start_at = WallTime(u64::try_from((unix + HELD_BACK).as_micros()).expect("this age"));
+    config.start = Some(StartPlan { start_at, interval_ms: 0, region: 3 });
+    let started = Instant::now();
+    let (_client, mut events) = Client::connect(config).expect("good");
+    drop(Peer::accept(&door).await);
+    assert!(started.elapsed() >= HELD_BACK - Duration::from_millis(20), "{:?}", started.elapsed());
+    disconnected(&mut events).await;
+    let again = Instant::now();
+    let (_peer, _) = Peer::welcome(&door, "token", 0).await;
+    assert!(again.elapsed() < HELD_BACK, "{:?}", again.elapsed());
 }
