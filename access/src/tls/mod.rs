@@ -3,6 +3,8 @@
 
 mod compact;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use session::{Fed, TlsSession};
 

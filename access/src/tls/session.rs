@@ -48,11 +48,13 @@ pub(crate) struct Fed {
 
 /// See the module.
 pub(crate) struct TlsSession {
-    connection: UnbufferedServerConnection,
+    pub(super) connection: UnbufferedServerConnection,
     /// The start of a record, or of a handshake message, whose end has not come. Empty, and
     /// without memory, otherwise.
     cut: Vec<u8>,
     secured: bool,
+    /// It failed: rustls is not asked any more, which after an error may panic.
+    broken: bool,
 }
 
 impl std::fmt::Debug for TlsSession {
@@ -64,7 +66,7 @@ impl std::fmt::Debug for TlsSession {
 impl TlsSession {
     pub(crate) fn new(settings: Arc<ServerConfig>) -> Result<Self, TlsError> {
         let connection = UnbufferedServerConnection::new(settings)?;
-        Ok(Self { connection, cut: Vec::new(), secured: false })
+        Ok(Self { connection, cut: Vec::new(), secured: false, broken: false })
     }
 
     /// Whether the handshake is done.
@@ -75,6 +77,25 @@ impl TlsSession {
     /// Takes `bytes` from the network, whatever the cut. Appends what the peer says to `plain` and
     /// what must be sent to `out`, also when it fails: then that is the alert.
     pub(crate) fn feed(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        session_open: bool,
+    ) -> Result<Fed, TlsError> {
+        if self.broken {
+            return Err(TlsError::State("it failed before"));
+        }
+        let fed = self.take(bytes, plain, out, session_open);
+        if matches!(fed, Err(TlsError::Alpn | TlsError::TooLarge(_))) && self.secured {
+            // Our own rule, of which rustls knows nothing: the peer is told that it is over.
+            self.close(out)?;
+        }
+        self.broken = fed.is_err();
+        fed
+    }
+
+    fn take(
         &mut self,
         bytes: &mut [u8],
         plain: &mut Vec<u8>,
@@ -183,6 +204,9 @@ impl TlsSession {
         plain_bytes: usize,
         mut put: impl FnMut(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsError> {
+        if self.broken {
+            return Err(TlsError::State("it failed before"));
+        }
         // A KeyUpdate that the peer asked for may have to go first. rustls is shown what is kept:
         // where a handshake message spans records, it counts on finding its start (without, it
         // panics).

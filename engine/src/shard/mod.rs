@@ -258,6 +258,10 @@ impl ShardEngine {
     /// Whether the transport of `slot` holds the start of a record whose end has not come. It has
     /// the deadline of a frame that is cut: nobody keeps our memory by stopping in mid-record.
     pub fn handle_cut(&mut self, now: Timestamp, slot: u32, cut: bool) {
+        // What the same bytes asked for may have closed the connection already.
+        if slot >= self.table.slots() || self.table.slot(slot).state() == State::Free {
+            return;
+        }
         let partial = self.table.slot(slot).partial;
         if cut && partial == NONE {
             self.keep_partial(now, slot, Vec::new());
