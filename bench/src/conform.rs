@@ -2,13 +2,14 @@
 //! any server.
 //!
 //! Cases are data (`case`), made by one file for each part of wire.md (`frames`, `hello`,
-//! `session`, `vectors`, `wins`) and played by one (`talk`) over any transport (`wire`). Each has
+//! `returning`, `session`, `vectors`, `wins`) and played by one (`talk`) over any transport (`wire`). Each has
 //! its own connections and users, so that they run side by side and slow ones do not add up.
 
 mod case;
 mod facts;
 mod frames;
 mod hello;
+mod returning;
 mod session;
 mod talk;
 mod vectors;
@@ -47,10 +48,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Every rule of docs/wire.md as a numbered case, against any server
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ConformArgs {
-    /// The server: "host:port", or tcp:// or tls:// before it
+    /// The server: "host:port", or tcp://, tls:// or quic:// before it
     #[arg(long)]
     addr: String,
-    /// Certificate that vouches for the server's (PEM), for tls://
+    /// Certificate that vouches for the server's (PEM), for tls:// and quic://
     #[arg(long)]
     ca: Option<PathBuf>,
     /// Private key that mints the session tokens (PEM, see `netbench keys`)
@@ -128,6 +129,7 @@ pub(crate) fn run(args: &ConformArgs) -> Result<()> {
     cases.extend(hello::cases(&facts));
     cases.extend(session::cases(&facts));
     cases.extend(vectors::cases(&facts)?);
+    cases.extend(returning::cases(&server, &facts).context("while fetching reconnect tickets")?);
     let won = wins::cases(&facts, key.as_ref());
     cases.extend(won.together);
     let outcomes = run_all(&server, facts.campaign, &cases, &won.alone)?;
@@ -144,6 +146,7 @@ fn learn(args: &ConformArgs, server: &Server) -> Result<Facts> {
     let welcome = welcome(server, &facts::hello(campaign, &token, None))?;
     let times = (args.greeting_ms, args.frame_ms, args.slack_ms);
     let mut facts = Facts::new(campaign, tokens, first_user + 1, times, welcome);
+    facts.is_quic = server.is_quic();
     if args.win_seconds > 0 {
         let until = Instant::now() + Duration::from_secs(args.win_seconds);
         let (user, wins) = wins::collect(server, &facts, until).context("while shaking")?;
@@ -154,7 +157,7 @@ fn learn(args: &ConformArgs, server: &Server) -> Result<Facts> {
 
 fn welcome(server: &Server, hello: &[u8]) -> Result<Welcome> {
     let mut peer = Peer::connect(server)?;
-    peer.send(hello);
+    peer.send(hello)?;
     match peer.next(Instant::now() + ANSWER_MAX)? {
         Next::Frame(reply) => match reply.message()? {
             ServerMessage::Welcome(welcome) => Ok(welcome),

@@ -1,7 +1,7 @@
 //! `cargo xtask conform`: `netbench conform` against our own node, over each way in that it has.
 
 use crate::{
-    event::{self, Event, Plan},
+    event::{self, Event, Plan, Way},
     shell,
 };
 use anyhow::{Context, Result, bail};
@@ -43,7 +43,11 @@ fn play(event: &mut Event) -> Result<()> {
     if code != 200 {
         bail!("the schedule was refused: {answer}");
     }
-    conform(event, event.tcp_address())?;
+    for way in Way::ALL {
+        let endpoint = event.endpoint(way);
+        println!("== {endpoint}");
+        conform(event, &endpoint)?;
+    }
     event.stop_access()?;
     event.stop_ledger()
 }
@@ -51,7 +55,8 @@ fn play(event: &mut Event) -> Result<()> {
 fn conform(event: &Event, address: &str) -> Result<()> {
     let mut command = event.program("netbench");
     command.args(["conform", "--addr", address, "--key", "session/session.key.pem"]);
-    command.args(["--campaign", "1", "--win-seconds", WIN_SECONDS]);
+    command.args(["--campaign", "1", "--ca", Event::CA]);
+    command.args(["--win-seconds", WIN_SECONDS]);
     command.args(["--ticket-key", "state/ticket-001.key.json", "--all", "--json"]);
     shell::run(&mut command)
 }

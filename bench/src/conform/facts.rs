@@ -80,6 +80,8 @@ pub(super) struct Facts {
     pub(super) frame_ms: u64,
     /// How much later than wire.md 9.5 allows an answer may come, for the network's sake.
     pub(super) slack_ms: u64,
+    /// Whether the way to the server is QUIC.
+    pub(super) is_quic: bool,
     /// What the server told the first session.
     pub(super) welcome: Welcome,
     /// What one user won, oldest first, up to the limit.
@@ -97,7 +99,18 @@ impl Facts {
         welcome: Welcome,
     ) -> Self {
         let next_user = Cell::new(first_user);
-        Self { campaign, tokens, greeting_ms, frame_ms, slack_ms, welcome, wins: None, next_user }
+        let (is_quic, wins) = (false, None);
+        Self {
+            campaign,
+            tokens,
+            greeting_ms,
+            frame_ms,
+            slack_ms,
+            is_quic,
+            welcome,
+            wins,
+            next_user,
+        }
     }
 
     /// A user that nobody was before.

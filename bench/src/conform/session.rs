@@ -187,13 +187,23 @@ fn slowly(bytes: Vec<u8>) -> Vec<Step> {
     vec![Step::Trickle { bytes, piece: 1, pause_ms: 400 }]
 }
 
+/// Over QUIC a stream on which nothing came is none to the server: it has nowhere to answer.
+fn nothing(facts: &Facts) -> Case {
+    let ended = if facts.is_quic {
+        vec![Step::Silence(facts.greeting_ms * 9 / 10), Step::Closed]
+    } else {
+        timeout(facts, facts.greeting_ms)
+    };
+    case("9.5", "nothing at all instead of HELLO", [ended])
+}
+
 fn deadlines(facts: &Facts) -> Vec<Case> {
     let (greeting, cut) = (facts.greeting_ms, facts.frame_ms);
     let hello = || facts.hello(facts.user());
     let part = |ms: u64| usize::try_from(ms / 400).unwrap_or(usize::MAX).min(40);
     let mark = || vec![Step::Mark];
     let mut cases = vec![
-        case("9.5", "nothing at all instead of HELLO", [timeout(facts, greeting)]),
+        nothing(facts),
         case("9.5", "a byte instead of HELLO", [send([0x42]), timeout(facts, greeting)]),
         case(
             "9.5",

@@ -6,6 +6,7 @@ use super::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{
+    io::ErrorKind,
     ops::RangeInclusive,
     thread,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use yao_protocol::{
     frame::{Frame, FrameHeader, KIND_FROM_SERVER, KIND_OPTIONAL, split_frame},
     limits::CLIENT_PAYLOAD_BYTES_MAX,
     receipt::Receipt,
+    reconnect::RECONNECT_BYTES,
     ticket::{TICKET_BYTES, Ticket},
 };
 
@@ -51,18 +53,28 @@ pub(super) struct Peer {
     unread: Vec<u8>,
     closed: bool,
     since: Instant,
+    /// The latest reconnect ticket that came.
+    pub(super) reconnect: Option<[u8; RECONNECT_BYTES]>,
 }
 
 impl Peer {
     pub(super) fn connect(server: &Server) -> Result<Self> {
         // Before connecting: a deadline of the server cannot begin earlier.
         let since = Instant::now();
-        Ok(Self { wire: server.connect()?, unread: Vec::new(), closed: false, since })
+        let wire = server.connect()?;
+        Ok(Self { wire, unread: Vec::new(), closed: false, since, reconnect: None })
     }
 
     /// Sends, unless the server has closed: what it said before that is still to be read.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
-        self.closed |= self.wire.send(bytes).is_err();
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.wire.send(bytes) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                bail!("the server neither takes bytes nor closes")
+            }
+            Err(_) => self.closed = true,
+        }
+        Ok(())
     }
 
     /// The next frame but for optional ones, by `until`.
@@ -71,6 +83,10 @@ impl Peer {
             if let Some((frame, rest)) = split_frame(&self.unread, CLIENT_PAYLOAD_BYTES_MAX)? {
                 let reply = Reply { header: frame.header, payload: frame.payload.to_vec() };
                 self.unread = rest.to_vec();
+                if let ServerMessage::Reconnect(ticket) = reply.message()? {
+                    ensure!(reply.header.request_id == 0, "RECONNECT answers nothing");
+                    self.reconnect = Some(*ticket);
+                }
                 let optional = KIND_FROM_SERVER | KIND_OPTIONAL;
                 if reply.header.kind & optional == optional {
                     continue;
@@ -138,10 +154,10 @@ impl Talk<'_> {
     fn act(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::On(index) => return self.open(*index),
-            Step::Send(bytes) => self.peer().send(bytes),
+            Step::Send(bytes) => self.peer().send(bytes)?,
             Step::Trickle { bytes, piece, pause_ms } => {
                 for part in bytes.chunks(*piece) {
-                    self.peer().send(part);
+                    self.peer().send(part)?;
                     if self.peer().closed {
                         break;
                     }
@@ -152,7 +168,7 @@ impl Talk<'_> {
             Step::Flood(bytes, times) => {
                 let peer = self.peer();
                 for _ in 0..*times {
-                    peer.send(bytes);
+                    peer.send(bytes)?;
                     if peer.closed {
                         return Ok(());
                     }

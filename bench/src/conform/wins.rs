@@ -33,7 +33,7 @@ pub(super) fn collect(
 ) -> Result<(UserId, Vec<Win>)> {
     let user = facts.user();
     let mut peer = Peer::connect(server)?;
-    peer.send(&facts.hello(user));
+    peer.send(&facts.hello(user))?;
     if !matches!(answer(&mut peer)?.message()?, ServerMessage::Welcome(_)) {
         bail!("a good HELLO was not welcomed");
     }
@@ -44,7 +44,7 @@ pub(super) fn collect(
     while wins.len() < limit && Instant::now() < until {
         number += 1;
         let shake = ShakeId(user.0 << 16 | u64::from(number));
-        peer.send(&facts.shake(number, shake, false));
+        peer.send(&facts.shake(number, shake, false))?;
         let reply = answer(&mut peer)?;
         if let ServerMessage::Win { ticket, tally } = reply.message()? {
             wins.push(Win { ticket: *ticket, tally: *tally, shake });

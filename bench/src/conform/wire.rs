@@ -1,6 +1,8 @@
 //! The way to the server: bytes out, bytes in, and when it closed. What they mean is not known
 //! here.
 
+mod quic;
+
 use anyhow::{Context, Result, bail};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -32,7 +34,8 @@ pub(super) enum Received {
 
 /// One connection, over whatever transport.
 pub(super) trait Wire: Send {
-    /// Sends all of `bytes`, in as few packets as the transport makes of them.
+    /// Sends all of `bytes`, in as few packets as the transport makes of them. A server that takes
+    /// none for long is `TimedOut`; every other error means that it closed.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Waits for bytes until `until`.
@@ -42,7 +45,13 @@ pub(super) trait Wire: Send {
 /// Where the server is, and how it is reached.
 pub(super) struct Server {
     address: SocketAddr,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    way: Way,
+}
+
+enum Way {
+    Tcp,
+    Tls(Arc<ClientConfig>, ServerName<'static>),
+    Quic(quic::Connector),
 }
 
 impl Server {
@@ -56,15 +65,22 @@ impl Server {
         let mut addresses =
             address.to_socket_addrs().with_context(|| format!("--addr: {address} is unknown"))?;
         let address = addresses.next().context("--addr has no address")?;
-        let tls = match endpoint.transports {
-            Transports::Tcp => None,
-            Transports::Tls => Some((tls_config(ca)?, ServerName::try_from(endpoint.host)?)),
-            other => bail!(
-                "{} is not one way into a server that is tested; name tcp:// or tls://",
-                other.scheme()
-            ),
+        let way = match endpoint.transports {
+            Transports::Tcp => Way::Tcp,
+            Transports::Tls => {
+                Way::Tls(Arc::new(tls_config(ca)?), ServerName::try_from(endpoint.host)?)
+            }
+            Transports::Quic => {
+                Way::Quic(quic::Connector::new(tls_config(ca)?, address, endpoint.host)?)
+            }
+            Transports::TlsQuic => bail!("--addr names two ways; test tls:// and quic:// in turn"),
         };
-        Ok(Self { address, tls })
+        Ok(Self { address, way })
+    }
+
+    /// Whether it is reached over QUIC.
+    pub(super) const fn is_quic(&self) -> bool {
+        matches!(self.way, Way::Quic(_))
     }
 
     /// A new connection; over TLS its handshake is done with the first bytes.
@@ -72,11 +88,14 @@ impl Server {
     /// # Errors
     /// The server does not accept.
     pub(super) fn connect(&self) -> Result<Box<dyn Wire>> {
+        if let Way::Quic(connector) = &self.way {
+            return Ok(Box::new(connector.connect(PATIENCE)?));
+        }
         let socket = TcpStream::connect_timeout(&self.address, PATIENCE)
             .with_context(|| format!("cannot connect to {}", self.address))?;
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        let Some((config, name)) = &self.tls else { return Ok(Box::new(Plain(socket))) };
+        let Way::Tls(config, name) = &self.way else { return Ok(Box::new(Plain(socket))) };
         let mut session = ClientConnection::new(Arc::clone(config), name.clone())?;
         let mut socket = socket;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -90,7 +109,7 @@ impl Server {
     }
 }
 
-fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>> {
+fn tls_config(ca: Option<&Path>) -> Result<ClientConfig> {
     let ca = ca.context("--ca is missing: the certificate that vouches for the server's")?;
     let mut roots = RootCertStore::empty();
     for certificate in
@@ -104,14 +123,14 @@ fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 struct Plain(TcpStream);
 
 impl Wire for Plain {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.0.write_all(bytes).map_err(timed_out)
     }
 
     fn receive(&mut self, bytes: &mut [u8], until: Instant) -> Received {
@@ -126,8 +145,7 @@ struct Tls(StreamOwned<ClientConnection, TcpStream>);
 
 impl Wire for Tls {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)?;
-        self.0.flush()
+        self.0.write_all(bytes).and_then(|()| self.0.flush()).map_err(timed_out)
     }
 
     fn receive(&mut self, bytes: &mut [u8], until: Instant) -> Received {
@@ -136,6 +154,11 @@ impl Wire for Tls {
             self.0.read(bytes)
         })
     }
+}
+
+/// A socket whose time is over says that it would block.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }
 }
 
 /// Reads until something comes, the server closes, or `until` has passed.
