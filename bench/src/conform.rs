@@ -2,8 +2,9 @@
 //! any server.
 //!
 //! Cases are data (`case`), made by one file for each part of wire.md (`frames`, `hello`,
-//! `returning`, `session`, `vectors`, `wins`) and played by one (`talk`) over any transport (`wire`). Each has
-//! its own connections and users, so that they run side by side and slow ones do not add up.
+//! `returning`, `session`, `transport`, `vectors`, `wins`) and played by one (`talk`) over any
+//! transport (`wire`). Each has its own connections and users, so that they run side by side and
+//! slow ones do not add up.
 
 mod case;
 mod facts;
@@ -12,6 +13,7 @@ mod hello;
 mod returning;
 mod session;
 mod talk;
+mod transport;
 mod vectors;
 mod wins;
 mod wire;
@@ -70,6 +72,9 @@ pub(crate) struct ConformArgs {
     /// run meets the users of the last one
     #[arg(long)]
     first_user: Option<u64>,
+    /// Time that the server gives for a handshake, ms
+    #[arg(long, default_value_t = 5_000)]
+    handshake_ms: u64,
     /// Time that the server gives for HELLO, ms
     #[arg(long, default_value_t = 3_000)]
     greeting_ms: u64,
@@ -129,6 +134,7 @@ pub(crate) fn run(args: &ConformArgs) -> Result<()> {
     cases.extend(hello::cases(&facts));
     cases.extend(session::cases(&facts));
     cases.extend(vectors::cases(&facts)?);
+    cases.extend(transport::cases(&server, args.handshake_ms, args.slack_ms));
     cases.extend(returning::cases(&server, &facts).context("while fetching reconnect tickets")?);
     let won = wins::cases(&facts, key.as_ref());
     cases.extend(won.together);

@@ -1,6 +1,7 @@
 //! What a case is: a place in wire.md, and a script of bytes to send and answers to expect. Cases
 //! are data; `talk` alone acts on them.
 
+use super::transport::Rule;
 use std::ops::RangeInclusive;
 use yao_protocol::{ShakeId, tally::TALLY_BYTES, ticket::TICKET_BYTES};
 
@@ -44,6 +45,8 @@ pub(super) enum Step {
     Silence(u64),
     /// The server closes without another frame.
     Closed,
+    /// The transport itself keeps this rule, on a connection of its own.
+    Transport(Rule),
 }
 
 /// What an answer must be.

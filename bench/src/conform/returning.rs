@@ -1,5 +1,5 @@
-//! Cases of wire.md 4.8 and 5.6: coming back with a reconnect ticket. The tickets are fetched before
-//! the first case; a server that makes none cannot be asked.
+//! Cases of wire.md 4.8 and 5.6: coming back with a reconnect ticket. The tickets are fetched
+//! before the first case; a server that makes none cannot be asked.
 
 use super::{
     case::{Answer, Case, Refused, Step, case, expect, refused, send, unasked},

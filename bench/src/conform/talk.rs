@@ -186,6 +186,7 @@ impl Talk<'_> {
                     Next::Frame(reply) => bail!("{reply:?}, where nothing was to happen"),
                 }
             }
+            Step::Transport(rule) => self.server.check(rule)?,
             Step::Closed => match self.peer().next(Instant::now() + CLOSE_MAX)? {
                 Next::Closed => {}
                 Next::Nothing => bail!("still open after {CLOSE_MAX:?}"),

@@ -2,7 +2,9 @@
 //! here.
 
 mod quic;
+mod tls;
 
+use super::transport::Rule;
 use anyhow::{Context, Result, bail};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -51,7 +53,7 @@ pub(super) struct Server {
 enum Way {
     Tcp,
     Tls(Arc<ClientConfig>, ServerName<'static>),
-    Quic(quic::Connector),
+    Quic(Box<quic::Connector>),
 }
 
 impl Server {
@@ -71,7 +73,7 @@ impl Server {
                 Way::Tls(Arc::new(tls_config(ca)?), ServerName::try_from(endpoint.host)?)
             }
             Transports::Quic => {
-                Way::Quic(quic::Connector::new(tls_config(ca)?, address, endpoint.host)?)
+                Way::Quic(Box::new(quic::Connector::new(tls_config(ca)?, address, endpoint.host)?))
             }
             Transports::TlsQuic => bail!("--addr names two ways; test tls:// and quic:// in turn"),
         };
@@ -81,6 +83,23 @@ impl Server {
     /// Whether it is reached over QUIC.
     pub(super) const fn is_quic(&self) -> bool {
         matches!(self.way, Way::Quic(_))
+    }
+
+    /// Whether frames travel without any encryption.
+    pub(super) const fn is_plain(&self) -> bool {
+        matches!(self.way, Way::Tcp)
+    }
+
+    /// Holds the transport against `rule`.
+    ///
+    /// # Errors
+    /// It is not kept, or this transport has no such rule.
+    pub(super) fn check(&self, rule: &Rule) -> Result<()> {
+        match &self.way {
+            Way::Tcp => bail!("plain TCP has no rules of its own"),
+            Way::Tls(config, name) => tls::check(self.address, config, name, rule),
+            Way::Quic(connector) => connector.check(rule),
+        }
     }
 
     /// A new connection; over TLS its handshake is done with the first bytes.

@@ -47,3 +47,15 @@ pub(crate) fn run(bytes: &[u8]) {
         assert_eq!(again, policy);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_to_begin_with_is_a_good_one() {
+        let parsed = config::load::parse(CONFIG, Path::new("x"), Path::new("/x"), [].into_iter());
+        parsed.expect("every section is understood");
+        Schedule::decode(SCHEDULE).expect("a schedule");
+    }
+}

@@ -2,9 +2,11 @@
 //! implementation (quinn). Its reactor has a thread of its own.
 
 use super::{Received, Wire};
-use anyhow::{Context, Result};
+use crate::conform::transport::Rule;
+use anyhow::{Context, Result, bail, ensure};
 use quinn::{
-    ClientConfig, Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig,
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
+    crypto::rustls::QuicClientConfig,
 };
 use std::{
     future::pending,
@@ -23,6 +25,7 @@ use tokio::{
 pub(super) struct Connector {
     reactor: Handle,
     config: ClientConfig,
+    tls: rustls::ClientConfig,
     local: SocketAddr,
     address: SocketAddr,
     name: String,
@@ -32,7 +35,7 @@ pub(super) struct Connector {
 pub(super) struct Stream {
     reactor: Handle,
     /// Closed when this is dropped.
-    _connection: Connection,
+    connection: Connection,
     outgoing: SendStream,
     incoming: RecvStream,
     patience: Duration,
@@ -51,13 +54,12 @@ impl Connector {
         } else {
             (Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
-        let config = ClientConfig::new(Arc::new(tls));
+        let config = for_quic(tls.clone())?;
         // Ends with the process: connections may be open until then.
         thread::Builder::new()
             .name("quic-reactor".to_owned())
             .spawn(move || runtime.block_on(pending::<()>()))?;
-        Ok(Self { reactor, config, local, address, name })
+        Ok(Self { reactor, config, tls, local, address, name })
     }
 
     pub(super) fn connect(&self, patience: Duration) -> Result<Stream> {
@@ -75,9 +77,59 @@ impl Connector {
                 .await
                 .context("the server allows no bidirectional stream")??;
             let reactor = self.reactor.clone();
-            Ok(Stream { reactor, _connection: connection, outgoing, incoming, patience })
+            Ok(Stream { reactor, connection, outgoing, incoming, patience })
         })
     }
+}
+
+/// Time in which a stream would have been allowed.
+const STREAM_TIME: Duration = Duration::from_secs(1);
+
+impl Connector {
+    pub(super) fn check(&self, rule: &Rule) -> Result<()> {
+        match rule {
+            Rule::Protocols(protocols) => {
+                let mut tls = self.tls.clone();
+                tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+                self.reactor.block_on(async {
+                    let endpoint = Endpoint::client(self.local)?;
+                    let config = for_quic(tls)?;
+                    let connecting = endpoint.connect_with(config, self.address, &self.name)?;
+                    match timeout(Duration::from_secs(20), connecting).await {
+                        Ok(Err(ConnectionError::ConnectionClosed(_))) => Ok(()),
+                        Ok(Err(error)) => bail!("not refused, but {error}"),
+                        Ok(Ok(_)) => bail!("the handshake was done"),
+                        Err(_) => bail!("neither a handshake nor a refusal"),
+                    }
+                })
+            }
+            Rule::OneStream => {
+                let stream = self.connect(Duration::from_secs(20))?;
+                self.reactor.block_on(async {
+                    let connection = &stream.connection;
+                    let second = timeout(STREAM_TIME, connection.open_bi()).await;
+                    ensure!(second.is_err(), "a second bidirectional stream");
+                    let other = timeout(STREAM_TIME, connection.open_uni()).await;
+                    ensure!(other.is_err(), "a unidirectional stream");
+                    Ok(())
+                })
+            }
+            Rule::NoDatagrams => {
+                let stream = self.connect(Duration::from_secs(20))?;
+                let size = stream.connection.max_datagram_size();
+                ensure!(size.is_none(), "datagrams of {size:?} bytes");
+                Ok(())
+            }
+            Rule::SilentHandshake(_) | Rule::NoHandshake => {
+                bail!("over QUIC there is nothing before a handshake")
+            }
+        }
+    }
+}
+
+fn for_quic(tls: rustls::ClientConfig) -> Result<ClientConfig> {
+    let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
+    Ok(ClientConfig::new(Arc::new(tls)))
 }
 
 impl Wire for Stream {
