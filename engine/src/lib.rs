@@ -9,6 +9,7 @@
 //!
 //! # The machines
 //! * [`shard`]: the connections of one thread, their sessions and timers, and the losing shake
+//! * [`admission`]: budgets of connections whose peer is not known yet
 //! * [`issuer`]: the single writer of money decisions: release, limits, claims, order of wins
 //! * [`cursor`]: what a cursor file means and how far it may rise (M1, M2)
 //! * [`vetting`]: calls to the agent that are outstanding, their deadlines, the breaker
@@ -20,6 +21,7 @@
 // the standard library's tables; clippy.toml names the methods of hashbrown's.
 #![deny(clippy::iter_over_hash_type)]
 
+pub mod admission;
 pub mod connection_id;
 pub mod cursor;
 pub mod gate;

@@ -7,6 +7,12 @@ pub struct Counters {
     pub accepted: u64,
     /// Sockets refused because the thread is full.
     pub refused_full: u64,
+    /// Newcomers refused because too many connections were not open.
+    pub refused_connections: u64,
+    /// Newcomers refused because too many came.
+    pub refused_rate: u64,
+    /// Newcomers refused because their address had more than its share while others needed room.
+    pub refused_address: u64,
     /// Connections that ended.
     pub closed: u64,
     /// Whole frames read.

@@ -10,6 +10,7 @@
 mod connection;
 mod counters;
 mod drain;
+mod newcomers;
 mod partial;
 mod reconnect;
 mod session;
@@ -24,7 +25,12 @@ pub use counters::Counters;
 pub use reconnect::Reconnect;
 
 use self::{connection::NONE, drain::Drain, partial::Partials, table::Table, wheel::Wheel};
-use crate::{ConnectionId, gate::GateView, time::Timestamp};
+use crate::{
+    ConnectionId,
+    admission::{Admission, AdmissionLimits},
+    gate::GateView,
+    time::Timestamp,
+};
 use std::collections::VecDeque;
 use yao_protocol::{
     CampaignId, ShakeId, SponsorSet, UserId, WallTime,
@@ -179,6 +185,7 @@ pub struct ShardEngine {
     table: Table,
     wheel: Wheel,
     partials: Partials,
+    admission: Admission,
     effects: VecDeque<Effect>,
     drain: Option<Drain>,
     counters: Counters,
@@ -192,6 +199,7 @@ impl ShardEngine {
             table: Table::new(settings.connections_max, settings.generation_first),
             wheel: Wheel::new(now),
             partials: Partials::default(),
+            admission: Admission::new(AdmissionLimits::NONE, now),
             effects: VecDeque::new(),
             drain: None,
             counters: Counters::default(),
@@ -290,6 +298,7 @@ impl ShardEngine {
         let user = connection.is_registered().then_some(connection.user);
         let partial = std::mem::replace(&mut connection.partial, NONE);
         self.partials.take(partial);
+        self.admission.leave(slot);
         self.wheel.unlink(&mut self.table, slot);
         self.table.give_back(slot);
         self.counters.closed += 1;
@@ -400,6 +409,10 @@ impl ShardEngine {
 
     fn keep_partial(&mut self, now: Timestamp, slot: u32, bytes: Vec<u8>) {
         self.table.slot_mut(slot).partial = self.partials.keep(now, bytes);
+        if self.table.slot(slot).state() == State::Securing {
+            // The handshake's deadline is for all of its records together.
+            return;
+        }
         // A cut frame has a deadline of its own, usually before the heartbeat's.
         let tick = wheel::tick_after(now, self.settings.frame_ms_max);
         if tick.wrapping_sub(self.table.slot(slot).timer_tick) > u32::MAX / 2 {

@@ -62,6 +62,12 @@ impl Partials {
         index
     }
 
+    /// Incomplete frames there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.places.iter().flatten().count()
+    }
+
     /// Bytes kept in all.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes

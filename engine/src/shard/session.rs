@@ -158,6 +158,7 @@ impl ShardEngine {
         connection.become_state(State::Open);
         connection.registered_set();
         connection.user = identity.user;
+        self.admission.leave(id.slot);
         self.counters.welcomed += 1;
         let (wins, sponsors) = (connection.wins, connection.sponsors);
         let user = identity.user;

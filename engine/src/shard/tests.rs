@@ -1,6 +1,7 @@
 //! Sessions told as bytes in and bytes out.
 
 mod reconnect;
+mod slow;
 
 use super::{CandidateShake, Effect, Settings, ShardEngine, State, Surroundings};
 use crate::{ConnectionId, gate::GateView, time::Timestamp};
