@@ -153,11 +153,10 @@ impl QuicLink {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
-        let interest = if self.blocked.is_some() {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
-        };
+        let mut interest = Interest::READABLE | Interest::ERROR;
+        if self.blocked.is_some() {
+            interest |= Interest::WRITABLE;
+        }
         let silent_at = self.silent_at();
         let wake_at = self.connection.poll_timeout().into_iter().chain(silent_at).min();
         tokio::select! {
@@ -324,7 +323,22 @@ impl QuicLink {
         sent.stream + sent.ping + sent.crypto
     }
 
+    /// What the network said about packets sent before, such as that nobody listens there.
+    fn network_error(&self) -> Option<io::Error> {
+        let take = || match self.socket.take_error()? {
+            Some(error) => Ok(error),
+            // Told once: from now on the socket is not ready for this any more.
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        self.socket.try_io(Interest::ERROR, take).ok()
+    }
+
     fn receive(&mut self, now: Instant) -> Result<(), LinkError> {
+        if let Some(error) = self.network_error()
+            && error.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return Err(error.into());
+        }
         let mut bytes = [0; READ_BYTES];
         for _ in 0..DATAGRAMS_PER_READ_MAX {
             let count = match self.socket.try_recv(&mut bytes) {

@@ -2,7 +2,7 @@
 
 use crate::support::{Door, Identity, PATIENCE, Peer, Seen};
 use rustls::{ServerConfig, crypto::aws_lc_rs};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use yao_client::{
@@ -95,6 +95,35 @@ async fn frames_arrive_whole_in_order_and_however_many() {
             () = reading => {}
             error = receive(&mut link, 1) => panic!("{transport}: {error:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn what_found_no_room_is_taken_without_waiting_for_more() {
+    for transport in EACH {
+        let identity = Identity::new();
+        let door = Door::open(transport, "127.0.0.1:0", &identity).await;
+        let (mut link, mut peer) = pair(&door, transport, &identity.trust()).await;
+        // Most of a frame of the largest size fills the buffer; its end and what follows do not
+        // fit with it, and after them nothing comes.
+        let mut bytes = Vec::new();
+        yao_protocol::frame::put_frame(&mut bytes, 0xC1, 0, 1, |out| {
+            out.resize(out.len() + CLIENT_PAYLOAD_BYTES_MAX, 7);
+        });
+        (2..300).for_each(|id| put_answer(&mut bytes, id));
+        let (begin, end) = bytes.split_at(10_000);
+        peer.send(|out| out.extend_from_slice(begin)).await;
+        while link.next_frame().expect("frames").is_none() {
+            let progress = timeout(Duration::from_millis(50), link.progress()).await;
+            if progress.is_err() {
+                break;
+            }
+        }
+        peer.send(|out| out.extend_from_slice(end)).await;
+        // Lets all of it arrive, so that one read meets it together.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let received = receive(&mut link, 299).await;
+        assert_eq!(received, Ok((1..300).collect::<Vec<u32>>()), "{transport}");
     }
 }
 
