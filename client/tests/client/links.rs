@@ -128,6 +128,26 @@ async fn what_found_no_room_is_taken_without_waiting_for_more() {
 }
 
 #[tokio::test]
+async fn an_idle_link_sleeps() {
+    for transport in EACH {
+        let identity = Identity::new();
+        let door = Door::open(transport, "127.0.0.1:0", &identity).await;
+        let (mut link, _peer) = pair(&door, transport, &identity.trust()).await;
+        let mut wake_count = 0;
+        let idling = async {
+            loop {
+                link.progress().await.expect("lives");
+                wake_count += 1;
+            }
+        };
+        assert!(timeout(Duration::from_millis(500), idling).await.is_err());
+        // The ends of the handshake, acknowledgements and their timers; a spinning link has
+        // thousands.
+        assert!(wake_count <= 20, "{transport}: {wake_count}");
+    }
+}
+
+#[tokio::test]
 async fn both_ends_hear_the_other_one_leave() {
     for transport in EACH {
         let identity = Identity::new();
