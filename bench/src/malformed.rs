@@ -34,7 +34,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Users of the attack begin here, far from the others.
 const ATTACK_USERS: u64 = 1 << 40;
 /// Rounds of windows at most, should the attack be slower than planned.
-const ROUNDS_MAX: usize = 120;
+const ROUNDS_MAX: usize = 600;
 
 /// Broken frames before and after HELLO, and whether anybody else notices
 #[derive(Clone, Debug, clap::Args)]

@@ -30,7 +30,7 @@ pub(crate) enum Soak {
     Kills,
     /// Memory of idle connections: 15,000 over TCP, 15,000 over TLS, 50,000 over QUIC.
     Idle,
-    /// 100,000 malformed frames over each way in.
+    /// A million malformed frames over each way in.
     Malformed,
     /// CPU per shake against an echo server, over each way in.
     Compare,
@@ -50,6 +50,9 @@ pub(crate) struct SoakArguments {
     /// How often each process is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
+    /// Malformed frames over each way in
+    #[arg(long, default_value_t = 1_000_000)]
+    frames: u64,
     /// Only over this way into the node (idle, malformed, compare, handshake)
     #[arg(long, value_enum)]
     over: Option<Way>,
@@ -62,7 +65,7 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
         Soak::Rush => rush(),
         Soak::Kills => kills(arguments.seed, arguments.kills),
         Soak::Idle => idle(arguments.over),
-        Soak::Malformed => malformed(arguments.over),
+        Soak::Malformed => malformed(arguments.over, arguments.frames),
         Soak::Compare => compare(arguments.over),
         Soak::Handshake => handshake(arguments.over),
     }
@@ -177,19 +180,20 @@ fn idle(only: Option<Way>) -> Result<()> {
     Ok(())
 }
 
-fn malformed(only: Option<Way>) -> Result<()> {
+fn malformed(only: Option<Way>, frames: u64) -> Result<()> {
     for way in Way::ALL.into_iter().filter(|way| only.is_none_or(|only| only == *way)) {
-        malformed_over(way)?;
+        malformed_over(way, frames)?;
     }
     Ok(())
 }
 
-fn malformed_over(way: Way) -> Result<()> {
+fn malformed_over(way: Way, frames: u64) -> Result<()> {
     let event = ready("malformed", Plan { shake_interval_ms: 0, ..RUSH })?;
     let pid = event.access_id()?.to_string();
     let vectors = shell::root().join("protocol/tests/vectors");
     let vectors = vectors.to_str().context("the repository's path is text")?;
-    let options = ["--server-pid", &pid, "--vectors", vectors];
+    let frames = frames.to_string();
+    let options = ["--server-pid", &pid, "--vectors", vectors, "--frames", &frames];
     println!("{}: {}", way.scheme(), load_over(&event, way, "malformed", &options)?);
     let log = std::fs::read_to_string(event.path("access.log"))?;
     let panics = log.matches("panicked").count();

@@ -29,6 +29,8 @@ const CONNECTING_MAX: usize = 512;
 const WELCOME_NS_MAX: u64 = 20_000_000_000;
 /// Between two rounds over all connections for heartbeats and opens that were refused, ns.
 const ROUND_NS: u64 = 500_000_000;
+/// Shakes of the open loop between two looks at what has arrived.
+const SENDS_MAX: usize = 256;
 /// A lost connection comes back after up to this long, ms.
 const RECONNECT_MS_MAX: u64 = 500;
 /// Latencies are kept to three digits up to a minute, ns.
@@ -172,7 +174,9 @@ impl Fleet {
             if now >= end {
                 break;
             }
-            while let Some((index, at)) = schedule.due(now) {
+            // Answers are read before more is asked, however late we are.
+            for _ in 0..SENDS_MAX {
+                let Some((index, at)) = schedule.due(now) else { break };
                 self.shake_open(index, at)?;
             }
             if now - asked_ns > 50_000_000 {

@@ -26,7 +26,7 @@ const SOCKET: Token = Token(0);
 /// No place: nobody asks for the connection any more, it only says good-bye.
 const NOWHERE: usize = usize::MAX;
 /// Datagrams read before those who got some have their turn.
-const READS_MAX: usize = 512;
+const READS_MAX: usize = 2_048;
 /// Largest datagram.
 const DATAGRAM_BYTES: usize = 65_535;
 
