@@ -32,6 +32,8 @@ const RETRY_FROM: usize = 1_000;
 const REFUSE_FROM: usize = 20_000;
 /// Deadlines within this time are near, ns.
 const NEAR_NS: u64 = 1_000_000_000;
+/// How long a client may take to acknowledge the last words of its session, ms.
+const LINGER_MS_MAX: u64 = 1_000;
 /// Application code of the CONNECTION_CLOSE that ends a session.
 const CLOSE_CODE: VarInt = VarInt::from_u32(0);
 
@@ -60,6 +62,8 @@ struct Carried {
     /// This connection's entries among the timers: a near one and a far one.
     near: Timestamp,
     far: Timestamp,
+    /// The session is over and its last words are on their way: close at this time at the latest.
+    linger: Timestamp,
 }
 
 /// See the module.
@@ -201,6 +205,7 @@ impl Connections {
                     ended: false,
                     near: Timestamp::NEVER,
                     far: Timestamp::NEVER,
+                    linger: Timestamp::NEVER,
                 };
                 self.securing += 1;
                 *place(&mut self.carried, handle as usize, || None) = Some(Box::new(carried));
@@ -286,7 +291,14 @@ impl Connections {
                 Event::Stream(StreamEvent::Writable { id }) if carried.stream == Some(id) => {
                     carried.write_unsent(id);
                 }
-                Event::Stream(StreamEvent::Stopped { .. }) => carried.ended = true,
+                // The last words were heard, or will not be.
+                Event::Stream(StreamEvent::Finished { .. }) => carried.close(self.instant),
+                Event::Stream(StreamEvent::Stopped { .. }) => {
+                    carried.ended = true;
+                    if slot == NONE {
+                        carried.close(self.instant);
+                    }
+                }
                 Event::ConnectionLost { reason } => {
                     tracing::debug!(event = "quic_connection_lost", %reason);
                     if carried.securing {
@@ -342,8 +354,12 @@ impl Connections {
     fn set_timer(&mut self, handle: u32) {
         let (clock, now) = (self.clock, self.now);
         let Some(carried) = self.at(handle) else { return };
-        let Some(at) = carried.quic.poll_timeout() else { return };
-        let at = clock.timestamp(at).max(now);
+        let timeout =
+            carried.quic.poll_timeout().map_or(Timestamp::NEVER, |at| clock.timestamp(at));
+        let at = timeout.min(carried.linger).max(now);
+        if at == Timestamp::NEVER {
+            return;
+        }
         // The idle deadline is far and only ever moves away: its one entry stays where it is while
         // near ones (acknowledgements, probes) come and go. An entry that is too early looks again.
         let entry = if at.ns_since(now) > NEAR_NS { &mut carried.far } else { &mut carried.near };
@@ -356,7 +372,7 @@ impl Connections {
     /// Fires what is due.
     pub(super) fn fire_timers(&mut self) {
         while let Some((at, handle)) = self.timers.pop_due(self.now) {
-            let instant = self.instant;
+            let (now, instant) = (self.now, self.instant);
             let Some(carried) = self.at(handle) else { continue };
             if carried.near == at {
                 carried.near = Timestamp::NEVER;
@@ -365,8 +381,15 @@ impl Connections {
             } else {
                 continue;
             }
-            if carried.quic.poll_timeout().is_some_and(|timeout| timeout <= instant) {
+            let due = carried.quic.poll_timeout().is_some_and(|timeout| timeout <= instant);
+            if due {
                 carried.quic.handle_timeout(instant);
+            }
+            let lingered = carried.linger <= now;
+            if lingered {
+                carried.close(instant);
+            }
+            if due || lingered {
                 self.touch(handle);
             } else {
                 self.set_timer(handle);
@@ -408,11 +431,14 @@ impl Connections {
         }
     }
 
-    /// Ends every connection with one packet each.
+    /// Ends every connection with one packet each: nobody is here to wait for answers.
     pub(super) fn close_all(&mut self) {
-        for slot in 0..u32::try_from(self.handles.len()).expect("slots are u32") {
-            if self.is_live(slot) {
-                self.remove(slot);
+        let instant = self.instant;
+        for handle in 0..u32::try_from(self.carried.len()).expect("handles are u32") {
+            self.transmit(handle);
+            if let Some(carried) = self.at(handle) {
+                carried.close(instant);
+                self.transmit(handle);
             }
         }
     }
@@ -438,6 +464,11 @@ impl Carried {
         // More credit for the client travels with the next packet; one is sent in any case.
         let _more = chunks.finalize();
         !plain.is_empty()
+    }
+
+    fn close(&mut self, instant: Instant) {
+        self.linger = Timestamp::NEVER;
+        self.quic.close(instant, CLOSE_CODE, Bytes::new());
     }
 
     /// Hands what is kept to quinn; `false` when the stream is gone.
@@ -493,15 +524,18 @@ impl Carrier for Connections {
         if handle == ORPHAN {
             return;
         }
-        // What the session said last goes out before the close does.
-        self.transmit(handle);
-        let instant = self.instant;
+        let (instant, linger) = (self.instant, self.now.plus_ms(LINGER_MS_MAX));
         let mut was_securing = false;
         if let Some(carried) = self.at(handle) {
             was_securing = std::mem::take(&mut carried.securing);
             carried.slot = NONE;
             carried.unsent = Vec::new();
-            carried.quic.close(instant, CLOSE_CODE, Bytes::new());
+            // What the session said last must be heard before the close, which drops everything.
+            let stream = carried.stream.filter(|_| !carried.ended);
+            match stream.map(|id| carried.quic.send_stream(id).finish()) {
+                Some(Ok(())) => carried.linger = linger,
+                Some(Err(_)) | None => carried.close(instant),
+            }
         }
         self.securing -= usize::from(was_securing);
         self.touch(handle);
