@@ -2,15 +2,21 @@
 //! Reads limits and sysctls; changes nothing.
 
 use crate::{clock::Clock, config::Config};
-use std::{fs, net::TcpListener, path::Path};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+};
 
 /// Descriptors that are not connections: files, pollers, listeners, sockets of the agent.
 const DESCRIPTORS_OWN: u64 = 64;
 /// Kernel memory of an idle connection, this side only, bytes. Measured at 10,100 a pair on
 /// loopback (a 2-core Linux 6.18 VM); a client elsewhere pays its own half.
 const KERNEL_BYTES: u64 = 5_050;
-/// User memory of an idle connection, bytes: the design's bound for plain TCP.
-const USER_BYTES: u64 = 256;
+/// User memory of an idle connection, bytes: the design's bounds for TCP, TLS and QUIC.
+const USER_BYTES: [u64; 3] = [256, 3_840, 16_384];
+/// What a QUIC socket asks the kernel to hold for it each way, bytes (`quic/socket.rs`).
+const UDP_BYTES: u64 = 8 * 1024 * 1024;
 
 /// One thing looked at.
 struct Finding {
@@ -24,10 +30,22 @@ struct Finding {
 /// The report, ready to print; its last line names what binds first.
 #[must_use]
 pub fn examine(config: &Config) -> String {
-    let mut findings = vec![descriptors(), file_max(), memory(), configured(config)];
+    let listen = &config.listen;
+    let mut findings = vec![descriptors(), file_max(), configured(config)];
+    let ways = [("TCP", &listen.tcp), ("TLS", &listen.tls), ("QUIC", &listen.quic)];
+    for ((name, addresses), bytes) in ways.into_iter().zip(USER_BYTES) {
+        if !addresses.is_empty() {
+            findings.push(memory(name, bytes));
+        }
+    }
     findings.extend([backlog(), ports(), clock(), disk(config)]);
-    findings.extend(config.listen.tcp.iter().map(|address| port(&address.to_string())));
-    findings.push(port(&config.admin.listen.to_string()));
+    if !listen.quic.is_empty() {
+        findings.extend(["rmem_max", "wmem_max"].map(udp_buffer));
+    }
+    let streams = listen.tcp.iter().chain(&listen.tls).chain([&config.admin.listen]);
+    findings.extend(streams.map(|address| port(address, "TCP", TcpListener::bind(address).err())));
+    let datagrams = listen.quic.iter();
+    findings.extend(datagrams.map(|address| port(address, "UDP", UdpSocket::bind(address).err())));
     let mut lines: Vec<String> = findings.iter().map(line).collect();
     let limits = findings.iter().filter_map(|finding| Some((finding.allows?, finding)));
     if let Some((allows, finding)) = limits.min_by_key(|(allows, _)| *allows) {
@@ -69,7 +87,8 @@ fn file_max() -> Finding {
     Finding { what: format!("fs.file-max {limit}"), allows: Some(limit), advice: None }
 }
 
-fn memory() -> Finding {
+/// How many connections of one kind fit, were there no others.
+fn memory(way: &str, user_bytes: u64) -> Finding {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = text
         .lines()
@@ -77,9 +96,10 @@ fn memory() -> Finding {
         .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     let Some(kilobytes) = available else { return unknown("available memory") };
     // A tenth is left for everything else.
-    let allows = kilobytes * 1_024 / 10 * 9 / (KERNEL_BYTES + USER_BYTES);
+    let kernel_bytes = if way == "QUIC" { 0 } else { KERNEL_BYTES };
+    let allows = kilobytes * 1_024 / 10 * 9 / (kernel_bytes + user_bytes);
     Finding {
-        what: format!("available memory {} MiB", kilobytes / 1_024),
+        what: format!("available memory {} MiB, all over {way}", kilobytes / 1_024),
         allows: Some(allows),
         advice: None,
     }
@@ -136,10 +156,17 @@ fn disk(config: &Config) -> Finding {
     }
 }
 
-fn port(address: &str) -> Finding {
-    let advice = match TcpListener::bind(address) {
-        Ok(_) => None,
-        Err(error) => Some(format!("cannot be bound: {error}")),
+/// A burst of datagrams that does not fit is lost, and comes again later.
+fn udp_buffer(name: &str) -> Finding {
+    let Some(limit) = number(&format!("/proc/sys/net/core/{name}")) else {
+        return unknown(&format!("net.core.{name}"));
     };
-    Finding { what: format!("address {address}"), allows: None, advice }
+    let advice = format!("QUIC asks for {UDP_BYTES}; sysctl net.core.{name}={UDP_BYTES}");
+    let what = format!("net.core.{name} {limit}");
+    Finding { what, allows: None, advice: (limit < UDP_BYTES).then_some(advice) }
+}
+
+fn port(address: &SocketAddr, kind: &str, error: Option<io::Error>) -> Finding {
+    let advice = error.map(|error| format!("cannot be bound: {error}"));
+    Finding { what: format!("{kind} address {address}"), allows: None, advice }
 }
