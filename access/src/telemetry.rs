@@ -55,6 +55,7 @@ struct Sources<'a> {
     engine: &'a Counters,
     sockets: &'a CarrierCounters,
     connections: u64,
+    unopened: u64,
     partial_bytes: u64,
     late_us: u64,
 }
@@ -69,7 +70,7 @@ macro_rules! counter {
 }
 
 /// Every number of a shard thread, once. docs/metrics.md lists the same names.
-pub const SHARD_COUNTERS: [ShardCounter; 37] = [
+pub const SHARD_COUNTERS: [ShardCounter; 42] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
     counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
@@ -78,6 +79,19 @@ pub const SHARD_COUNTERS: [ShardCounter; 37] = [
     counter!("accepts_refused_total", "reason" = "system", "Connections refused", |s| {
         s.sockets.accept_errors
     }),
+    counter!("accepts_refused_total", "reason" = "connections", "Connections refused", |s| {
+        s.engine.refused_connections
+    }),
+    counter!("accepts_refused_total", "reason" = "rate", "Connections refused", |s| {
+        s.engine.refused_rate
+    }),
+    counter!("accepts_refused_total", "reason" = "address", "Connections refused", |s| {
+        s.engine.refused_address
+    }),
+    counter!("accepts_refused_total", "reason" = "proxy", "Connections refused", |s| {
+        s.sockets.proxy_errors
+    }),
+    counter!("connections_unopened", "Connections whose session is not open", |s| s.unopened),
     counter!("closes_total", "Connections ended", |s| s.engine.closed),
     counter!("frames_total", "Whole frames read", |s| s.engine.frames),
     counter!("frames_malformed_total", "Frames that broke the protocol", |s| s.engine.malformed),
@@ -148,6 +162,7 @@ impl ShardCounters {
             engine: engine.counters(),
             sockets,
             connections: u64::from(engine.connections()),
+            unopened: u64::from(engine.unopened()),
             partial_bytes: engine.partial_bytes() as u64,
             late_us: late_ns / 1_000,
         };

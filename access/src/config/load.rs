@@ -96,7 +96,20 @@ pub fn parse(
 /// Every section with its keys: what [`Config`] accepts.
 const KEYS: &[(&str, &[&str])] = &[
     ("node", &["name", "state", "keys"]),
-    ("listen", &["tcp", "tls", "quic", "threads", "quic_threads", "connections_max", "endpoints"]),
+    (
+        "listen",
+        &[
+            "tcp",
+            "tls",
+            "quic",
+            "threads",
+            "quic_threads",
+            "connections_max",
+            "endpoints",
+            "proxy_from",
+        ],
+    ),
+    ("admission", &["connections_max", "handshakes_per_second", "burst", "per_address"]),
     ("tls", &["certificates"]),
     ("shard", &["seed", "key", "manifest", "schedule"]),
     ("identity", &["jwks", "audience", "threads", "reconnect"]),
@@ -246,6 +259,7 @@ fn check(
 fn check_values(config: &Config) -> Result<(), ConfigError> {
     let listen = &config.listen;
     check_ways_in(config)?;
+    check_admission(config)?;
     let (threads, connections) = (listen.threads, listen.connections_max);
     check(threads <= 256, "listen.threads", &threads, "use 0 (one per core) to 256")?;
     check(connections > 0, "listen.connections_max", &connections, "allow at least one")?;
@@ -304,6 +318,21 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "use a loopback address: there is no login on this port",
     )?;
     config.agent.as_ref().map_or(Ok(()), check_agent)
+}
+
+fn check_admission(config: &Config) -> Result<(), ConfigError> {
+    let admission = &config.admission;
+    let expected = "allow at least one";
+    for (key, value) in [
+        ("admission.connections_max", admission.connections_max),
+        ("admission.handshakes_per_second", admission.handshakes_per_second),
+        ("admission.burst", admission.burst),
+        ("admission.per_address", admission.per_address),
+    ] {
+        check(value > 0, key, &value, expected)?;
+    }
+    let blocks = config.listen.proxy_from.len();
+    check(blocks <= 64, "listen.proxy_from", &blocks, "name at most 64 blocks of addresses")
 }
 
 /// At least one address, and certificates for those that need them.
@@ -408,6 +437,9 @@ jwks = "jwks.json"
         check("[identity.reconnect]\n", &[], "keys");
         check("[session]\nheartbeat_max_ms = 5\n", &[], "did you mean `heartbeat_ms_max`");
         check("[session]\nheartbeat_ms_min = 400000\n", &[], "heartbeat_ms_min");
+        check("[admission]\nburst = 0\n", &[], "admission.burst");
+        check("[admission]\nbursts = 1\n", &[], "did you mean `burst`");
+        check("", &[("YAO__LISTEN__PROXY_FROM", "[\"10.0.0.0/33\"]")], "no block of addresses");
         check("[admin]\nlisten = \"0.0.0.0:80\"\n", &[], "loopback");
         check("[session]\nshake_interval_ms = \"x\"\n", &[], "shake_interval_ms");
         check("", &[("YAO__SESION__X", "1")], "did you mean `session`");

@@ -2,9 +2,13 @@
 //! the documentation of the keys; `docs/config.md` lists them. Loading is in [`load`].
 
 pub mod load;
+mod network;
+
+pub use network::Network;
 
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
+use yao_engine::admission::AdmissionLimits;
 
 /// The whole file. Every key can also be set by the environment: `YAO__SECTION__KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,9 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where clients connect.
     pub listen: ListenConfig,
+    /// Who may come in before it is known who he is.
+    #[serde(default)]
+    pub admission: AdmissionConfig,
     /// Certificates for TLS and QUIC; a reload reads them again.
     #[serde(default)]
     pub tls: Option<TlsConfig>,
@@ -75,6 +82,39 @@ pub struct ListenConfig {
     /// Addresses of other nodes that clients are told, "host:port", at most 8.
     #[serde(default)]
     pub endpoints: Vec<String>,
+    /// Balancers, as blocks of addresses, at most 64: their TCP connections begin with a header of
+    /// the PROXY protocol, version 2. Nobody else's may.
+    #[serde(default)]
+    pub proxy_from: Vec<Network>,
+}
+
+/// Budgets of connections whose session is not open yet; of the whole node, spread evenly over the
+/// threads of each kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdmissionConfig {
+    /// Connections that are not open, at most: so many over TCP and TLS, and as many over QUIC.
+    pub connections_max: u32,
+    /// Newcomers a second, sustained.
+    pub handshakes_per_second: u32,
+    /// Newcomers at once, after a time of rest.
+    pub burst: u32,
+    /// Not open, or come within a second, from one address (IPv4, or the /64 of IPv6), before it
+    /// is refused first when a budget is nearly used up.
+    pub per_address: u32,
+}
+
+impl AdmissionConfig {
+    /// As the engine wants them.
+    #[must_use]
+    pub const fn limits(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            connections_max: self.connections_max,
+            handshakes_per_second: self.handshakes_per_second,
+            burst: self.burst,
+            per_address: self.per_address,
+        }
+    }
 }
 
 /// Certificates for TLS and QUIC.
@@ -252,6 +292,20 @@ impl Default for SessionConfig {
             handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
+        }
+    }
+}
+
+impl Default for AdmissionConfig {
+    fn default() -> Self {
+        // The 550,000 clients that a node expects (DESIGN.md 1) are back within a minute, at a
+        // core's cost in handshakes of 100 us. What all who wait may hold: 4 KiB each, and
+        // 3.5 KiB more with TLS.
+        Self {
+            connections_max: 50_000,
+            handshakes_per_second: 10_000,
+            burst: 20_000,
+            per_address: 100,
         }
     }
 }

@@ -261,6 +261,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("[node]", old.node != new.node),
         ("[listen]", old.listen != new.listen),
+        ("[admission]", old.admission != new.admission),
         ("[tls]", old.tls != new.tls),
         ("[shard]", old.shard != new.shard),
         ("[identity]", old.identity != new.identity),

@@ -313,6 +313,7 @@ impl Parts {
                 policy: Arc::clone(policy),
                 shake_interval_ms: Arc::clone(&self.shake_interval_ms),
                 reconnect: Arc::clone(&self.reconnect),
+                admission: self.config.admission.limits().share(siblings),
                 counters,
             };
             let settings = shard_settings(&self.config, &self.node, number, siblings);

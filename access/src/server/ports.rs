@@ -59,7 +59,13 @@ pub(super) fn open(config: &Config, tls: &TlsSettings) -> Result<Opened> {
         let poll = Poll::new()?;
         let (outlet, queue) = thread_inbox(&poll)?;
         outlets.push(outlet);
-        ways.push(Way::Streams(Box::new(Ports::new(poll, queue, listeners, tls.clone())?)));
+        ways.push(Way::Streams(Box::new(Ports::new(
+            poll,
+            queue,
+            listeners,
+            tls.clone(),
+            listen.proxy_from.clone(),
+        )?)));
     }
     let quic_threads = u8::try_from(thread_count(listen.quic_threads).min(64)).expect("64 at most");
     for address in &mut addresses.quic {

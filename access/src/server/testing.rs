@@ -85,6 +85,7 @@ impl Rig {
             policy: Arc::default(),
             shake_interval_ms: Arc::default(),
             reconnect: Arc::new(ArcSwap::from_pointee(None)),
+            admission: config.admission.limits(),
             counters: Arc::default(),
         };
         let start = |(number, way): (usize, threads::Way)| {

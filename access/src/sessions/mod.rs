@@ -19,6 +19,7 @@ use std::sync::{
 };
 use yao_engine::{
     Timestamp,
+    admission::AdmissionLimits,
     shard::{Reconnect, Settings, ShardEngine, Surroundings},
 };
 use yao_protocol::{client::NoWinReason, policy::Policy};
@@ -47,6 +48,8 @@ pub struct SessionContext {
     pub shake_interval_ms: Arc<AtomicU32>,
     /// How reconnect tickets are made and checked; a reload changes it.
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
+    /// Budgets of this thread's connections that are not open.
+    pub admission: AdmissionLimits,
     /// Where this thread's numbers are read by others.
     pub counters: Arc<ShardCounters>,
 }
@@ -56,6 +59,8 @@ pub struct SessionContext {
 pub struct CarrierCounters {
     /// Connections that could not be accepted for want of descriptors or memory.
     pub accept_errors: u64,
+    /// Connections whose PROXY header was missing or wrong.
+    pub proxy_errors: u64,
     /// Connections cut because they did not read their answers.
     pub slow_readers: u64,
     /// Bytes received.
@@ -99,8 +104,10 @@ impl<'a, C: Carrier> Sessions<'a, C> {
     pub(crate) fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
         let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
         let settings = Settings { reconnect: (**reconnect.load()).clone(), ..settings };
+        let mut engine = ShardEngine::new(settings, context.node.clock.now());
+        engine.handle_admission(context.admission);
         Self {
-            engine: ShardEngine::new(settings, context.node.clock.now()),
+            engine,
             policy: Cache::new(Arc::clone(&context.policy)),
             reconnect_known: Arc::clone(reconnect.load()),
             reconnect,

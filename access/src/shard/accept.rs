@@ -1,13 +1,19 @@
 //! Listeners and the accept loop, which survives every error that a peer or a limit can cause.
 
 use super::Shard;
-use mio::net::TcpListener;
+use crate::sessions::Sessions;
+use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    io::{self, ErrorKind},
-    net::SocketAddr,
+    fs::File,
+    io::{self, ErrorKind, Write},
+    net::{IpAddr, SocketAddr},
 };
-use yao_engine::Timestamp;
+use yao_engine::{
+    Timestamp,
+    admission::{Decision, Origin},
+};
+use yao_protocol::client::{ErrorCode, Refusal, RetryClass};
 
 /// Connections accepted before the thread looks at its other work again.
 const ACCEPT_BATCH: usize = 256;
@@ -59,20 +65,12 @@ impl Shard<'_> {
 
     /// `Err` tells after how many ms to try again: the edge that said "readable" is used up.
     fn accept_from(&mut self, now: Timestamp, index: usize) -> Result<(), u64> {
+        let mut refused = 0_u64;
         for _ in 0..ACCEPT_BATCH {
             let Some(listener) = self.ports.listeners.get(index) else { return Ok(()) };
+            let tls = listener.tls;
             match listener.socket.accept() {
-                Ok((stream, _)) => {
-                    let tls = listener.tls;
-                    let sessions = &mut self.sessions;
-                    let Some(connection) = sessions.engine.handle_accepted(now, !tls) else {
-                        continue;
-                    };
-                    if sessions.carrier.insert(connection, stream, tls).is_err() {
-                        sessions.carrier.counters.accept_errors += 1;
-                        sessions.engine.handle_closed(connection.slot);
-                    }
-                }
+                Ok((stream, peer)) => self.admit(now, stream, peer.ip(), tls),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 // The peer gave up while it waited: the next one may be fine.
                 Err(error)
@@ -82,11 +80,73 @@ impl Shard<'_> {
                     ) => {}
                 Err(error) => {
                     self.sessions.carrier.counters.accept_errors += 1;
-                    tracing::warn!(event = "accept_failed", %error, rest_ms = ACCEPT_REST_MS);
-                    return Err(ACCEPT_REST_MS);
+                    if refused == 0 {
+                        tracing::warn!(event = "accept_failed", %error, rest_ms = ACCEPT_REST_MS);
+                    }
+                    refused += 1;
+                    if !is_out_of_descriptors(&error) || !self.turn_away(index) {
+                        return Err(ACCEPT_REST_MS);
+                    }
                 }
             }
         }
-        Err(0)
+        Err(if refused > 0 { ACCEPT_REST_MS } else { 0 })
     }
+
+    /// Gives a newcomer a slot if the budgets allow; else it is closed at once.
+    fn admit(&mut self, now: Timestamp, stream: TcpStream, peer: IpAddr, tls: bool) {
+        let balanced = self.ports.proxy_from.iter().any(|network| network.contains(peer));
+        // Only its header says where a balanced connection comes from.
+        let origin = (!balanced).then(|| Origin::of(peer));
+        let Sessions { engine, carrier, .. } = &mut self.sessions;
+        if engine.handle_newcomer(now, origin, true) != Decision::Admit {
+            return;
+        }
+        let Some(connection) = engine.handle_accepted(now, !tls && !balanced) else { return };
+        engine.handle_entered(now, connection.slot, origin);
+        if let Err(error) = carrier.insert(connection, stream, tls, balanced.then_some(peer)) {
+            carrier.counters.accept_errors += 1;
+            tracing::warn!(event = "accept_failed", %error);
+            engine.handle_closed(connection.slot);
+        }
+    }
+
+    /// Without descriptors: the spare one serves to take a newcomer out of the queue, to tell it,
+    /// and to close it. `false` when there is none to spare.
+    fn turn_away(&mut self, index: usize) -> bool {
+        if self.ports.spare.take().is_none() {
+            self.ports.spare = spare();
+            return self.ports.spare.is_some();
+        }
+        if let Some(listener) = self.ports.listeners.get(index)
+            && let Ok((mut stream, _)) = listener.socket.accept()
+            && !listener.tls
+        {
+            let mut busy = Vec::new();
+            BUSY.put(&mut busy, 0);
+            // It is closed in any case; whoever hears why comes back later.
+            stream.write_all(&busy).ok();
+        }
+        self.ports.spare = spare();
+        true
+    }
+}
+
+/// No room at this moment: come back later.
+const BUSY: Refusal = Refusal {
+    code: ErrorCode::Busy,
+    class: RetryClass::After,
+    closes: true,
+    delay_ms: 1_000,
+    jitter_ms: 5_000,
+};
+
+/// A descriptor held in reserve.
+pub(super) fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// EMFILE or ENFILE.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -4,21 +4,26 @@
 //! here closes this thread's connections and the thread starts again (see `server`).
 
 mod accept;
+mod proxy;
 mod sockets;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{Listener, listen};
 
 use self::sockets::{Received, Sockets};
 use crate::{
+    config::Network,
     inbox::Inbox,
     messages::ToShard,
     sessions::{SessionContext, Sessions},
     tls::TlsSettings,
 };
 use mio::{Events, Poll, Token, event::Event};
-use std::{io, time::Duration};
+use std::{fs::File, io, time::Duration};
 use yao_engine::{
     Timestamp,
+    admission::Origin,
     shard::{Settings, Surroundings},
 };
 
@@ -44,6 +49,11 @@ pub struct Ports {
     listeners: Vec<Listener>,
     inbox: Inbox<ToShard>,
     tls: TlsSettings,
+    /// Whose connections begin with a PROXY header.
+    proxy_from: Vec<Network>,
+    /// Held in reserve: given back when descriptors run out, so that a newcomer can be taken and
+    /// told, instead of being left hanging in the kernel's queue.
+    spare: Option<File>,
 }
 
 impl Ports {
@@ -56,13 +66,14 @@ impl Ports {
         inbox: Inbox<ToShard>,
         mut listeners: Vec<Listener>,
         tls: TlsSettings,
+        proxy_from: Vec<Network>,
     ) -> io::Result<Self> {
         assert!(listeners.len() <= LISTENERS_MAX, "tokens for {LISTENERS_MAX} listeners");
         for (index, listener) in listeners.iter_mut().enumerate() {
             let token = Token(LISTENER_FIRST - index);
             poll.registry().register(&mut listener.socket, token, mio::Interest::READABLE)?;
         }
-        Ok(Self { poll, listeners, inbox, tls })
+        Ok(Self { poll, listeners, inbox, tls, proxy_from, spare: accept::spare() })
     }
 }
 
@@ -205,18 +216,68 @@ impl<'a> Shard<'a> {
                 return;
             }
             let open = self.sessions.engine.is_open(slot);
-            let (count, more) = match self.sessions.carrier.receive(slot, buffer, open) {
-                Received::Bytes(count) => {
-                    (count, self.sessions.received(now, surroundings, slot, &buffer[..count]))
-                }
-                Received::Sealed(count) => (count, self.read_sealed(now, surroundings, slot)),
-                Received::Empty => return,
-                Received::Closed => return self.sessions.drop_connection(slot),
-            };
-            if !more || (count < buffer.len() && !to_the_end) {
+            let received = self.sessions.carrier.receive(slot, buffer, open);
+            let Some(count) = self.take(now, surroundings, slot, received, buffer) else { return };
+            if count < buffer.len() && !to_the_end {
                 return;
             }
         }
+    }
+
+    /// What became of a read; returns how many bytes it brought, or `None` when that was all.
+    fn take(
+        &mut self,
+        now: Timestamp,
+        surroundings: &mut Surroundings,
+        slot: u32,
+        received: Received,
+        buffer: &mut [u8],
+    ) -> Option<usize> {
+        let (count, more) = match received {
+            // Part of a header.
+            Received::Bytes(range) if range.is_empty() => (range.end, true),
+            Received::Bytes(range) => {
+                let count = range.end;
+                (count, self.sessions.received(now, surroundings, slot, &buffer[range]))
+            }
+            Received::Sealed(count) => (count, self.read_sealed(now, surroundings, slot)),
+            Received::Named(count) => (count, self.on_named(now, surroundings, slot, buffer)),
+            Received::Empty => return None,
+            Received::Closed => {
+                self.sessions.drop_connection(slot);
+                return None;
+            }
+        };
+        more.then_some(count)
+    }
+
+    /// A balancer said whose connection it is; what follows in `buffer` is the client's. Returns
+    /// whether to read on.
+    fn on_named(
+        &mut self,
+        now: Timestamp,
+        surroundings: &mut Surroundings,
+        slot: u32,
+        buffer: &mut [u8],
+    ) -> bool {
+        let Sessions { engine, carrier, .. } = &mut self.sessions;
+        let named = carrier.take_named();
+        if !engine.handle_origin(now, slot, Origin::of(named.source)) {
+            self.sessions.drop_connection(slot);
+            return false;
+        }
+        if !named.tls {
+            engine.handle_secured(now, slot);
+        }
+        if named.rest.is_empty() {
+            return true;
+        }
+        let received = if named.tls {
+            carrier.open_records(slot, &mut buffer[named.rest], false)
+        } else {
+            Received::Bytes(named.rest)
+        };
+        self.take(now, surroundings, slot, received, buffer).is_some()
     }
 
     /// TLS records came; their plaintext lies in the carrier. Returns whether to read on.

@@ -1,13 +1,18 @@
 //! The sockets of a shard thread: pages of streams by slot, the TLS state of those that speak it,
 //! and what the kernel would not take yet.
 
+use super::proxy;
 use crate::{
     sessions::{Carrier, CarrierCounters},
     tls::{Fed, TlsSession, TlsSettings},
 };
 use hashbrown::HashMap;
 use mio::{Interest, Registry, Token, net::TcpStream};
-use std::io::{self, ErrorKind, Read, Write};
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::IpAddr,
+    ops::Range,
+};
 use yao_engine::ConnectionId;
 
 const PAGE_BITS: u32 = 8;
@@ -19,16 +24,38 @@ const UNSENT_BYTES_MAX: usize = 256 * 1024;
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 
 /// What became of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    /// This many bytes.
-    Bytes(usize),
+    /// These bytes of the buffer.
+    Bytes(Range<usize>),
+    /// A balancer's header is whole: see [`Sockets::take_named`]. This many bytes were read.
+    Named(usize),
     /// This many bytes of TLS records, which were opened: see [`Sockets::take_opened`].
     Sealed(usize),
     /// Nothing now.
     Empty,
     /// The peer closed, or the connection broke.
     Closed,
+}
+
+/// What a balancer's header said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// Whose connection it is.
+    pub(super) source: IpAddr,
+    /// The connection speaks TLS.
+    pub(super) tls: bool,
+    /// What followed the header in the buffer.
+    pub(super) rest: Range<usize>,
+}
+
+/// A connection whose PROXY header is not whole yet.
+#[derive(Debug)]
+struct Balanced {
+    /// The balancer: what it says of itself is its own.
+    peer: IpAddr,
+    /// The start of the header, at most [`proxy::HEADER_BYTES_MAX`].
+    header: Vec<u8>,
 }
 
 /// What the records of the last read said.
@@ -52,6 +79,9 @@ pub(super) struct Sockets {
     /// TLS by slot: pages only where a TLS connection was.
     tls_pages: Vec<Box<[Option<Box<TlsSession>>]>>,
     tls: TlsSettings,
+    /// Connections of balancers that have not said yet whose they are, by slot.
+    balanced: HashMap<u32, Balanced>,
+    named: Option<Named>,
     /// Bytes that did not fit into the kernel's buffer, by slot. Empty in ordinary times.
     unsent: HashMap<u32, Vec<u8>>,
     /// Plaintext of the last read, and records on their way out: one buffer each for the thread.
@@ -69,6 +99,8 @@ impl Sockets {
             pages: Vec::new(),
             tls_pages: Vec::new(),
             tls,
+            balanced: HashMap::new(),
+            named: None,
             unsent: HashMap::new(),
             plain: Vec::new(),
             sealed: Vec::new(),
@@ -77,12 +109,14 @@ impl Sockets {
         }
     }
 
-    /// Keeps `stream` under the connection's slot and has it watched for input.
+    /// Keeps `stream` under the connection's slot and has it watched for input. `balancer`: who
+    /// must say first whose connection it is.
     pub(super) fn insert(
         &mut self,
         connection: ConnectionId,
         mut stream: TcpStream,
         tls: bool,
+        balancer: Option<IpAddr>,
     ) -> io::Result<()> {
         let token = Token(connection.slot as usize);
         self.registry.register(&mut stream, token, Interest::READABLE)?;
@@ -90,6 +124,9 @@ impl Sockets {
             let settings = self.tls.stream().ok_or_else(|| io::Error::other("no certificates"))?;
             let session = TlsSession::new(settings).map_err(io::Error::other)?;
             *place(&mut self.tls_pages, connection.slot) = Some(Box::new(session));
+        }
+        if let Some(peer) = balancer {
+            self.balanced.insert(connection.slot, Balanced { peer, header: Vec::new() });
         }
         *place(&mut self.pages, connection.slot) = Some(stream);
         Ok(())
@@ -116,13 +153,50 @@ impl Sockets {
             Err(_) => return Received::Closed,
         };
         self.counters.bytes_in += count as u64;
+        if !self.balanced.is_empty() && self.balanced.contains_key(&slot) {
+            return self.read_header(slot, &buffer[..count]);
+        }
         if self.tls_pages.is_empty() || self.tls_session(slot).is_none() {
-            return Received::Bytes(count);
+            return Received::Bytes(0..count);
         }
         self.open_records(slot, &mut buffer[..count], session_open)
     }
 
-    fn open_records(&mut self, slot: u32, bytes: &mut [u8], session_open: bool) -> Received {
+    /// Bytes of a connection whose balancer has not said yet whose it is.
+    fn read_header(&mut self, slot: u32, bytes: &[u8]) -> Received {
+        let balanced = self.balanced.get_mut(&slot).expect("looked up by the caller");
+        let known = balanced.header.len();
+        let lacking = (proxy::HEADER_BYTES_MAX - known).min(bytes.len());
+        balanced.header.extend_from_slice(&bytes[..lacking]);
+        match proxy::parse(&balanced.header) {
+            Ok(None) => Received::Bytes(bytes.len()..bytes.len()),
+            Ok(Some(header)) => {
+                let source = header.source.unwrap_or(balanced.peer);
+                self.balanced.remove(&slot);
+                let tls = self.tls_session(slot).is_some();
+                self.named = Some(Named { source, tls, rest: header.bytes - known..bytes.len() });
+                Received::Named(bytes.len())
+            }
+            Err(error) => {
+                self.counters.proxy_errors += 1;
+                tracing::debug!(event = "proxy_header_refused", %error);
+                Received::Closed
+            }
+        }
+    }
+
+    /// What the last [`Received::Named`] found.
+    pub(super) fn take_named(&mut self) -> Named {
+        self.named.take().expect("asked once after each header")
+    }
+
+    /// Opens the TLS records in `bytes`.
+    pub(super) fn open_records(
+        &mut self,
+        slot: u32,
+        bytes: &mut [u8],
+        session_open: bool,
+    ) -> Received {
         let count = bytes.len();
         let mut plain = std::mem::take(&mut self.plain);
         let mut sealed = std::mem::take(&mut self.sealed);
@@ -273,6 +347,7 @@ impl Carrier for Sockets {
             }
         }
         self.unsent.remove(&slot);
+        self.balanced.remove(&slot);
         if let Some(page) = self.pages.get_mut(slot as usize >> PAGE_BITS) {
             // Closing the descriptor also takes it out of the poller.
             page[slot as usize % PAGE_SLOTS] = None;

@@ -1,0 +1,184 @@
+//! Coming in over real sockets: both families, budgets, balancers, and no descriptors left.
+#![expect(clippy::disallowed_methods, reason = "clients measure how long they wait")]
+
+mod descriptors;
+mod proxied;
+
+use crate::server::testing::{CAMPAIGN, Rig};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use yao_protocol::{
+    client::{ErrorCode, Hello, ServerMessage},
+    frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX,
+};
+
+/// More than any of this needs; reached only when something is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn hello(user: u64) -> Vec<u8> {
+    let token = user.to_string();
+    let (tally, campaign) = (None, CAMPAIGN);
+    let token = token.as_bytes();
+    let mut bytes = Vec::new();
+    Hello { version_min: 1, version_max: 1, software: 0, campaign, tally, token }
+        .put(&mut bytes, 1);
+    bytes
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the kernel takes it");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_nodelay(true).expect("a socket");
+    stream
+}
+
+fn tls_config(rig: &Rig) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for root in &rig.roots {
+        roots.add(root.clone()).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![crate::tls::ALPN.to_vec()];
+    Arc::new(config)
+}
+
+fn over_tls(rig: &Rig, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = "localhost".try_into().expect("a name");
+    StreamOwned::new(ClientConnection::new(tls_config(rig), name).expect("a client"), stream)
+}
+
+/// What the node says first: `Ok(true)` for WELCOME, `Ok(false)` when it closes without a word.
+fn first_word(stream: &mut impl Read) -> Result<bool, ErrorCode> {
+    let mut read = Vec::new();
+    loop {
+        if let Some((frame, _)) = split_frame(&read, CLIENT_PAYLOAD_BYTES_MAX).expect("frames") {
+            return match ServerMessage::decode(frame).expect("a message") {
+                ServerMessage::Welcome(_) => Ok(true),
+                ServerMessage::Error(refusal) => Err(refusal.code),
+                other => panic!("WELCOME or ERROR, not {other:?}"),
+            };
+        }
+        let mut piece = [0; 1_024];
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(false),
+            Ok(count) => read.extend_from_slice(&piece[..count]),
+            Err(error) if is_end(&error) => return Ok(false),
+            Err(error) => panic!("an answer or an end in time, not {error}"),
+        }
+    }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | ConnectionAborted | UnexpectedEof)
+}
+
+/// Says HELLO; a connection that is closed already may not take it.
+fn greet(stream: &mut (impl Read + Write), user: u64) -> Result<bool, ErrorCode> {
+    match stream.write_all(&hello(user)) {
+        Ok(()) => first_word(stream),
+        Err(error) if is_end(&error) => Ok(false),
+        Err(error) => panic!("HELLO is taken or refused, not {error}"),
+    }
+}
+
+#[test]
+fn every_listener_serves_both_families() {
+    let both = "['127.0.0.1:0', '[::1]:0']";
+    let rig = Rig::start(&format!("tcp = {both}\ntls = {both}\nthreads = 2"));
+    for (user, address) in (0..).zip(&rig.addresses.tcp) {
+        assert_eq!(greet(&mut connect(*address), user), Ok(true), "{address}");
+    }
+    for (user, address) in (10..).zip(&rig.addresses.tls) {
+        let mut stream = over_tls(&rig, connect(*address));
+        assert_eq!(greet(&mut stream, user), Ok(true), "{address}");
+    }
+    assert!(rig.addresses.tcp.iter().chain(&rig.addresses.tls).any(SocketAddr::is_ipv6));
+}
+
+#[test]
+fn silent_connections_have_a_budget_and_sessions_are_not_in_it() {
+    let rig = Rig::start(
+        "tcp = ['127.0.0.1:0']\ntls = ['127.0.0.1:0']\nthreads = 1\n\
+         [admission]\nconnections_max = 4\nper_address = 1000",
+    );
+    let (tcp, tls) = (rig.addresses.tcp[0], rig.addresses.tls[0]);
+    // Sessions that are open do not count, however many.
+    let mut open = Vec::new();
+    for user in 0..10 {
+        let mut stream = connect(tcp);
+        assert_eq!(greet(&mut stream, user), Ok(true));
+        open.push(stream);
+    }
+    let mut silent: Vec<TcpStream> = (0..4).map(|_| connect(tcp)).collect();
+    assert_eq!(first_word(&mut connect(tcp)), Ok(false), "closed at once");
+    assert_eq!(greet(&mut over_tls(&rig, connect(tls)), 20), Ok(false), "before any cryptography");
+    assert_eq!(greet(&mut silent[0], 30), Ok(true), "who is in stays in");
+    let mut next = over_tls(&rig, connect(tls));
+    assert_eq!(greet(&mut next, 31), Ok(true), "its place was free");
+}
+
+#[test]
+fn a_burst_comes_in_and_then_the_rate_decides() {
+    let rig = Rig::start(
+        "tcp = ['127.0.0.1:0']\nthreads = 1\n\
+         [admission]\nhandshakes_per_second = 1\nburst = 5\nper_address = 1000",
+    );
+    let started = Instant::now();
+    let mut welcomed = 0_u64;
+    let mut refused = 0;
+    while refused < 20 {
+        match greet(&mut connect(rig.addresses.tcp[0]), welcomed) {
+            Ok(true) => welcomed += 1,
+            Ok(false) => refused += 1,
+            Err(code) => panic!("no word at all, not {code:?}"),
+        }
+    }
+    assert!((5..=6 + started.elapsed().as_secs()).contains(&welcomed), "{welcomed}");
+    while greet(&mut connect(rig.addresses.tcp[0]), welcomed) != Ok(true) {
+        assert!(started.elapsed() < PATIENCE, "a second later there is room again");
+        std::thread::yield_now();
+    }
+}
+
+/// A thousand who stop in the middle of HELLO or of a handshake are told, or closed, in time; and
+/// meanwhile others come in.
+#[test]
+fn a_thousand_half_open_connections_are_closed_and_keep_nobody_out() {
+    let rig = Rig::start(
+        "tcp = ['127.0.0.1:0']\ntls = ['127.0.0.1:0']\nthreads = 1\n\
+         [session]\ngreeting_ms_max = 1000\nhandshake_ms_max = 1500\n",
+    );
+    let started = Instant::now();
+    let open = |address: SocketAddr, said: &[u8]| {
+        let mut stream = connect(address);
+        stream.write_all(said).expect("taken");
+        stream
+    };
+    let plain: Vec<_> = (0..500).map(|_| open(rig.addresses.tcp[0], &hello(1)[..9])).collect();
+    let secured: Vec<_> = (0..500)
+        .map(|_| open(rig.addresses.tls[0], &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]))
+        .collect();
+    for user in 0..20 {
+        assert_eq!(greet(&mut connect(rig.addresses.tcp[0]), user), Ok(true));
+    }
+    for mut stream in plain {
+        assert_eq!(first_word(&mut stream), Err(ErrorCode::Timeout));
+        assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0, "and closed");
+    }
+    for mut stream in secured {
+        assert_eq!(first_word(&mut stream), Ok(false), "an ERROR frame would be no TLS");
+    }
+    assert!(started.elapsed() >= Duration::from_millis(1_000), "not before its deadline");
+}
