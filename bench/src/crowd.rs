@@ -4,6 +4,7 @@
 //! Owns no measurement of latency: `netbench shake` does that. Clients run on a few threads with
 //! one runtime each; the main thread writes the ticket log and shows progress.
 
+mod journal;
 mod player;
 mod rhythm;
 mod ticket_log;
@@ -11,6 +12,7 @@ mod totals;
 
 use crate::identity::Minter;
 use anyhow::{Context, Result, anyhow, bail};
+use journal::Journal;
 use player::Player;
 use rhythm::Rhythm;
 use serde::Serialize;
@@ -30,7 +32,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
-use totals::Totals;
+use totals::{Counter, Totals};
 use yao_client::{
     Client, Config, TokenSource, Transport, Trust,
     random::Random,
@@ -84,9 +86,18 @@ pub(crate) struct CrowdArgs {
     /// File to which every ticket and receipt seen is appended
     #[arg(long)]
     tickets: PathBuf,
+    /// File that gets a line of JSON for each connection that came or went
+    #[arg(long)]
+    journal: Option<PathBuf>,
     /// Mean time between two shakes of one client, ms
     #[arg(long, default_value_t = 1_000)]
     shake_every_ms: u64,
+    /// How often each client moves to another local address and port (127.2.0.0/15)
+    #[arg(long, default_value_t = 0)]
+    moves: u32,
+    /// Wait between attempts as the SDK does by itself, up to half a minute
+    #[arg(long)]
+    sdk_back_off: bool,
     /// Threads that the clients are spread over
     #[arg(long, default_value_t = 1)]
     threads: u64,
@@ -109,13 +120,19 @@ struct Report {
     /// Clients that stopped, opens refused, broken protocol.
     errors: u64,
     reconnects: u64,
+    /// Clients that still waited for an answer when they left.
+    unanswered: u64,
+    /// Moves to another local address and port.
+    moves: u64,
     /// Sessions opened, by what carried them.
-    sessions: Sessions,
+    sessions: ByTransport,
+    /// Sessions that ended before their client left.
+    interruptions: ByTransport,
 }
 
-/// Sessions opened, by what carried them.
+/// A number for each transport.
 #[derive(Debug, Serialize)]
-struct Sessions {
+struct ByTransport {
     tcp: u64,
     tls: u64,
     quic: u64,
@@ -127,6 +144,8 @@ struct Plan {
     trust: Option<Trust>,
     minter: Minter,
     totals: Arc<Totals>,
+    journal: Option<Arc<Journal>>,
+    start: Instant,
     shake_until: Instant,
     spread_addresses: bool,
 }
@@ -148,6 +167,8 @@ pub(crate) fn run(args: CrowdArgs) -> Result<()> {
         minter,
         trust: args.ca.as_deref().map(trust).transpose()?,
         totals: Arc::clone(&totals),
+        journal: args.journal.as_deref().map(Journal::create).transpose()?.map(Arc::new),
+        start: Instant::now(),
         shake_until: Instant::now() + Duration::from_secs(args.seconds),
         spread_addresses: args.addresses.iter().all(|address| is_loopback(address)),
         args,
@@ -166,6 +187,7 @@ pub(crate) fn run(args: CrowdArgs) -> Result<()> {
     for worker in workers {
         worker.join().map_err(|_| anyhow::anyhow!("a crowd thread panicked"))??;
     }
+    plan.journal.as_ref().map_or(Ok(()), |journal| journal.flush()).context("the journal")?;
     written.with_context(|| format!("the ticket log {}", plan.args.tickets.display()))?;
     report(&plan)
 }
@@ -230,11 +252,18 @@ fn work(plan: &Arc<Plan>, worker: u64, lines: &mpsc::Sender<Line>) -> Result<()>
 async fn play(plan: Arc<Plan>, index: u64, lines: mpsc::Sender<Line>) -> Result<()> {
     let mut random = Random::new(random_u64()?);
     let (client, events) = Client::connect(config(&plan, index))?;
-    let mut player = Player::new(Arc::clone(&plan.totals), lines, events);
+    let journal = plan.journal.clone().map(|journal| (journal, index));
+    let mut player = Player::new(Arc::clone(&plan.totals), lines, events, journal);
     let mut rhythm = Rhythm::new(plan.args.shake_every_ms, &mut random);
     let mut shake_at = Instant::now() + rhythm.pause(&mut random);
+    let mut move_number = 0;
     while Instant::now() < plan.shake_until {
         tokio::select! {
+            () = sleep_until(move_at(&plan, index, move_number)) => {
+                client.moved_to(u64::from(move_number % 2), address(index, move_number)).await;
+                plan.totals.moves.add();
+                move_number += 1;
+            }
             () = sleep_until(shake_at.min(plan.shake_until)) => {
                 if Instant::now() >= shake_at {
                     client.shake();
@@ -256,9 +285,33 @@ async fn play(plan: Arc<Plan>, index: u64, lines: mpsc::Sender<Line>) -> Result<
             return Ok(());
         }
     }
+    if is_under_way(&client).await {
+        plan.totals.unanswered.add();
+    }
     client.close().await;
     while player.next().await? {}
     Ok(())
+}
+
+/// When client `index` moves for the `number`th time: evenly over the middle of the run, each client
+/// at its own moment. Long after the run for those that stay.
+fn move_at(plan: &Plan, index: u64, number: u32) -> Instant {
+    let Plan { args, shake_until, start, .. } = plan;
+    if number >= args.moves {
+        return *shake_until + SETTLING;
+    }
+    let middle = Duration::from_secs(args.seconds).mul_f64(0.8);
+    let phase = index as f64 / args.clients as f64;
+    *start
+        + middle.div_f64(8.0)
+        + middle.mul_f64((f64::from(number) + phase) / f64::from(args.moves))
+}
+
+/// The address after the move with this number: neither that of the move before nor a neighbour's.
+fn address(index: u64, move_number: u32) -> IpAddr {
+    let octet = |value: u64| u8::try_from(value % 250).expect("below 250");
+    let second = 2 + octet(u64::from(move_number % 2));
+    IpAddr::V4(Ipv4Addr::new(127, second, octet(index / 250), 1 + octet(index)))
 }
 
 fn config(plan: &Arc<Plan>, index: u64) -> Config {
@@ -282,7 +335,9 @@ fn config(plan: &Arc<Plan>, index: u64) -> Config {
     config.trust = plan.trust.clone();
     config.open_automatically = true;
     // A crowd lives for seconds, so it must find a restarted node within seconds.
-    config.back_off = BackOff { first_ms_max: 1_000, last_ms_max: 4_000 };
+    if !plan.args.sdk_back_off {
+        config.back_off = BackOff { first_ms_max: 1_000, last_ms_max: 4_000 };
+    }
     config.local_address = plan.spread_addresses.then(|| {
         let number = index / CLIENTS_PER_ADDRESS;
         let third = u8::try_from(number % 256).expect("below 256");
@@ -311,17 +366,16 @@ fn report(plan: &Plan) -> Result<()> {
         receipts: totals.receipts.count(),
         errors: totals.errors.count(),
         reconnects: totals.reconnects.count(),
-        sessions: Sessions {
-            tcp: totals.sessions(Transport::Tcp).count(),
-            tls: totals.sessions(Transport::Tls).count(),
-            quic: totals.sessions(Transport::Quic).count(),
-        },
+        unanswered: totals.unanswered.count(),
+        moves: totals.moves.count(),
+        sessions: by_transport(|transport| totals.sessions(transport)),
+        interruptions: by_transport(|transport| totals.interruptions(transport)),
     };
     if plan.args.json {
         writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
-        let Report { clients, shakes, wins, receipts, errors, reconnects, sessions } = report;
-        let Sessions { tcp, tls, quic } = sessions;
+        let Report { clients, shakes, wins, receipts, errors, reconnects, sessions, .. } = report;
+        let ByTransport { tcp, tls, quic } = sessions;
         writeln!(
             io::stdout(),
             "{clients} clients: {shakes} shakes answered, {wins} wins, {receipts} receipts, \
@@ -334,6 +388,15 @@ fn report(plan: &Plan) -> Result<()> {
         bail!("not one client was welcomed by {}", plan.args.addresses.join(", "));
     }
     Ok(())
+}
+
+fn by_transport<'a>(counter: impl Fn(Transport) -> &'a Counter) -> ByTransport {
+    let count = |transport| counter(transport).count();
+    ByTransport {
+        tcp: count(Transport::Tcp),
+        tls: count(Transport::Tls),
+        quic: count(Transport::Quic),
+    }
 }
 
 /// The wall clock: token lifetimes only.

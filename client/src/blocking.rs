@@ -2,7 +2,7 @@
 //! calls that wait. Adds no rule.
 
 use crate::{Config, Error, Event, NetworkKey, wallet::Wallet};
-use std::{sync::Arc, thread, time::Duration};
+use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 use yao_protocol::ticket::Ticket;
 
@@ -77,6 +77,11 @@ impl Client {
     /// The device is on another network; see [`crate::Client::network_changed`].
     pub fn network_changed(&self, network: impl Into<NetworkKey>) {
         self.wait(self.client.network_changed(network));
+    }
+
+    /// The same, and which address to speak by; see [`crate::Client::moved_to`].
+    pub fn moved_to(&self, network: impl Into<NetworkKey>, local: IpAddr) {
+        self.wait(self.client.moved_to(network, local));
     }
 
     /// Leaves and waits until the client has ended; see [`crate::Client::close`].

@@ -228,7 +228,13 @@ impl Client {
     /// The device is on another network, or has got one again. A QUIC connection goes on there,
     /// others are checked at once. What was learned about the network comes back with its key.
     pub async fn network_changed(&self, network: impl Into<NetworkKey>) {
-        self.tell(Command::NetworkChanged(network.into())).await;
+        self.tell(Command::NetworkChanged(network.into(), None)).await;
+    }
+
+    /// As [`Client::network_changed`], and connections go out from `local` from now on: a device
+    /// with several addresses chooses by which to speak.
+    pub async fn moved_to(&self, network: impl Into<NetworkKey>, local: IpAddr) {
+        self.tell(Command::NetworkChanged(network.into(), Some(local))).await;
     }
 
     /// Leaves: says goodbye to the server and waits until the client has ended.

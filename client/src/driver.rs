@@ -39,7 +39,8 @@ pub(crate) enum Command {
     Wallet(oneshot::Sender<Wallet>),
     Foreground,
     Background,
-    NetworkChanged(NetworkKey),
+    /// And the local address to use there, if the app chose one.
+    NetworkChanged(NetworkKey, Option<IpAddr>),
     Close,
 }
 
@@ -420,13 +421,14 @@ impl Driver {
                 self.session.handle_background();
                 Ok(Stir::Nothing)
             }
-            Some(Command::NetworkChanged(network)) => {
+            Some(Command::NetworkChanged(network, local_address)) => {
+                self.local_address = local_address.or(self.local_address);
                 self.networks.learn_rhythm(self.session.rhythm());
                 self.networks.change(network);
                 self.session.set_rhythm(self.networks.rhythm());
                 if let Some(link) = &mut self.link {
                     // A link that cannot go on there is found out by the answer.
-                    link.rebind();
+                    link.rebind(self.local_address);
                 }
                 self.session.handle_doubt(now);
                 Ok(Stir::StartOver)

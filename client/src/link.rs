@@ -136,12 +136,13 @@ impl Link {
         each!(self, link => link.next_frame())
     }
 
-    /// The device moved to another network: a QUIC connection goes on there, others cannot.
-    pub fn rebind(&mut self) {
+    /// The device moved to another network: a QUIC connection goes on there, with `local` from that
+    /// address; others cannot.
+    pub fn rebind(&mut self, local: Option<IpAddr>) {
         match self {
             Self::Tcp(_) | Self::Tls(_) => {}
             // Without a socket on the new network it stays on the old one, and fails by itself.
-            Self::Quic(link) => drop(link.rebind()),
+            Self::Quic(link) => drop(link.rebind(local)),
         }
     }
 }

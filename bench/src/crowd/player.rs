@@ -1,11 +1,11 @@
 //! One client of the crowd, seen through its events: counts them, and hands tickets and receipts
 //! to the log.
 
-use super::{ticket_log::Line, totals::Totals};
+use super::{journal::Journal, ticket_log::Line, totals::Totals};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use yao_client::{Error, Event, Events};
+use yao_client::{Error, Event, Events, Transport};
 
 /// One client's events, counted and logged.
 pub(super) struct Player {
@@ -14,7 +14,10 @@ pub(super) struct Player {
     /// Booked, but not yet taken by the log.
     line: Option<Line>,
     events: Events,
-    is_connected: bool,
+    /// Where comings and goings are written down, and under which number.
+    journal: Option<(Arc<Journal>, u64)>,
+    /// What carries the session now.
+    connected_by: Option<Transport>,
     was_connected: bool,
 }
 
@@ -23,8 +26,10 @@ impl Player {
         totals: Arc<Totals>,
         lines: mpsc::Sender<Line>,
         events: Events,
+        journal: Option<(Arc<Journal>, u64)>,
     ) -> Self {
-        Self { totals, lines, line: None, events, is_connected: false, was_connected: false }
+        let (line, connected_by, was_connected) = (None, None, false);
+        Self { totals, lines, line, events, journal, connected_by, was_connected }
     }
 
     /// Waits for an event and books it; says whether more can come. Cancelling the wait loses
@@ -32,7 +37,7 @@ impl Player {
     pub(super) async fn next(&mut self) -> Result<bool> {
         self.log().await?;
         let Some(event) = self.events.next().await else { return Ok(false) };
-        self.line = self.book(event);
+        self.line = self.book(event)?;
         self.log().await?;
         Ok(true)
     }
@@ -45,7 +50,7 @@ impl Player {
         Ok(())
     }
 
-    fn book(&mut self, event: Event) -> Option<Line> {
+    fn book(&mut self, event: Event) -> Result<Option<Line>> {
         let totals = Arc::clone(&self.totals);
         match event {
             Event::Connected { transport, .. } => {
@@ -55,7 +60,10 @@ impl Player {
                 if std::mem::replace(&mut self.was_connected, true) {
                     totals.reconnects.add();
                 }
-                self.is_connected = true;
+                self.connected_by = Some(transport);
+                if let Some((journal, client)) = &self.journal {
+                    journal.connected(*client, transport.to_string())?;
+                }
             }
             Event::NoWin { .. } | Event::Throttled { .. } => {
                 totals.shakes.add();
@@ -63,15 +71,15 @@ impl Player {
             Event::Won(ticket) => {
                 totals.shakes.add();
                 totals.wins.add();
-                return Some(Line::Ticket(ticket.encode()));
+                return Ok(Some(Line::Ticket(ticket.encode())));
             }
             Event::Opened(opened) => {
                 totals.receipts.add();
-                return Some(Line::Receipt(opened.proof));
+                return Ok(Some(Line::Receipt(opened.proof)));
             }
             Event::OpenRefused { code, .. } => totals.count_error(format!("open: {code:?}")),
             Event::Disconnected { error, .. } => {
-                self.handle_disconnected();
+                self.handle_disconnected(&error)?;
                 if matches!(error, Error::Protocol(_)) {
                     totals.count_error(error.to_string());
                 } else {
@@ -79,19 +87,30 @@ impl Player {
                 }
             }
             Event::Stopped(error) => {
-                self.handle_disconnected();
+                self.handle_disconnected(&error)?;
                 if error != Error::Closed {
                     totals.count_error(format!("stopped: {error}"));
                 }
             }
             _ => {}
         }
-        None
+        Ok(None)
     }
 
-    fn handle_disconnected(&mut self) {
-        if std::mem::take(&mut self.is_connected) {
+    fn handle_disconnected(&mut self, error: &Error) -> Result<()> {
+        let carried_by = self.connected_by.take();
+        if let Some(transport) = carried_by {
             self.totals.connected.take_back();
+            if *error != Error::Closed {
+                self.totals.interruptions(transport).add();
+            }
+        }
+        match &self.journal {
+            Some((journal, client)) if *error != Error::Closed => {
+                let transport = carried_by.map(|transport| transport.to_string());
+                journal.disconnected(*client, transport, &error.to_string())
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -179,7 +179,10 @@ fn arguments(address: String, folder: &Path, clients: u64) -> CrowdArgs {
         campaign: CAMPAIGN.0,
         first_user: 500,
         tickets: folder.join("tickets"),
+        journal: Some(folder.join("journal")),
         shake_every_ms: 40,
+        moves: 0,
+        sdk_back_off: false,
         threads: 2,
         progress: false,
         json: true,
@@ -217,6 +220,30 @@ fn every_ticket_and_receipt_is_written_down() {
     assert_eq!(won.len() as u64, node.packets.load(Ordering::Relaxed), "every win is there");
     assert_eq!((packets.len(), &opened), (won.len(), &packets), "each once, and each opened");
     assert_eq!(users, (500..540).collect(), "every client is a user of its own and won");
+
+    let journal = fs::read_to_string(folder.path().join("journal")).expect("the journal");
+    let of = |client: u64, what: &str| {
+        let is = |line: &&str| {
+            let moment: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            moment["client"] == client && moment["what"] == what && moment["transport"] == "tcp"
+        };
+        journal.lines().filter(is).count()
+    };
+    for client in 0..40 {
+        assert_eq!((of(client, "connected"), of(client, "disconnected")), (2, 1), "{client}");
+    }
+}
+
+#[test]
+fn each_move_goes_to_another_address_that_is_nobody_elses() {
+    let mut seen = BTreeSet::new();
+    for client in [0, 1, 249, 250, 14_999] {
+        assert_ne!(address(client, 0), address(client, 1), "client {client}");
+        for number in 0..2 {
+            assert!(address(client, number).is_loopback());
+            assert!(seen.insert(address(client, number)), "client {client}, move {number}");
+        }
+    }
 }
 
 #[test]

@@ -42,19 +42,26 @@ pub(super) struct Totals {
     pub(super) wins: Counter,
     pub(super) receipts: Counter,
     pub(super) errors: Counter,
+    /// Shakes and opens that still waited for an answer when their client left.
+    pub(super) unanswered: Counter,
+    /// Times that a client said it is on another network now.
+    pub(super) moves: Counter,
     /// WELCOMEs over TCP, TLS and QUIC.
     sessions: [Counter; 3],
+    /// Sessions over each that ended before their client left.
+    interruptions: [Counter; 3],
     troubles: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Totals {
     /// How often a session was opened over `transport`.
     pub(super) const fn sessions(&self, transport: Transport) -> &Counter {
-        match transport {
-            Transport::Tcp => &self.sessions[0],
-            Transport::Tls => &self.sessions[1],
-            Transport::Quic => &self.sessions[2],
-        }
+        &self.sessions[index(transport)]
+    }
+
+    /// How often a session over `transport` ended before its client left.
+    pub(super) const fn interruptions(&self, transport: Transport) -> &Counter {
+        &self.interruptions[index(transport)]
     }
 
     pub(super) fn count_error(&self, text: String) {
@@ -85,5 +92,13 @@ impl Totals {
             self.receipts.count(),
             self.errors.count(),
         )
+    }
+}
+
+const fn index(transport: Transport) -> usize {
+    match transport {
+        Transport::Tcp => 0,
+        Transport::Tls => 1,
+        Transport::Quic => 2,
     }
 }

@@ -32,7 +32,6 @@ const DATAGRAMS_PER_READ_MAX: usize = 16;
 pub struct QuicLink {
     socket: UdpSocket,
     remote: SocketAddr,
-    local: Option<IpAddr>,
     demultiplexer: Demultiplexer,
     handle: ConnectionHandle,
     connection: Connection,
@@ -104,7 +103,6 @@ impl QuicLink {
         Ok(Self {
             socket,
             remote,
-            local,
             demultiplexer,
             handle,
             connection,
@@ -204,13 +202,13 @@ impl QuicLink {
         self.incoming.next_frame()
     }
 
-    /// The device moved to another network: goes on from a new socket, and tells the server by a
-    /// packet from there. The session does not notice.
+    /// The device moved to another network: goes on from a new socket, with `local` at that
+    /// address, and tells the server by a packet from there. The session does not notice.
     ///
     /// # Errors
     /// No socket could be made; the link goes on with the one it has.
-    pub fn rebind(&mut self) -> Result<(), LinkError> {
-        self.socket = bind(self.remote, self.local)?;
+    pub fn rebind(&mut self, local: Option<IpAddr>) -> Result<(), LinkError> {
+        self.socket = bind(self.remote, local)?;
         self.blocked = None;
         self.connection.local_address_changed();
         self.drive(now())

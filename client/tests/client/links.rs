@@ -265,7 +265,7 @@ async fn quic_goes_on_from_another_port() {
     let (mut link, mut peer) = pair(&door, Transport::Quic, &identity.trust()).await;
     let mut seen = vec![peer.quic_address()];
     for id in 0..20 {
-        link.rebind();
+        link.rebind(None);
         ping(&mut link).await;
         let serving = async {
             assert_eq!(peer.next().await, Seen::Ping);
