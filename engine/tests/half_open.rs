@@ -1,5 +1,5 @@
-//! What a connection costs before anybody knows whose it is: at most 4 KiB of memory for plain TCP,
-//! and nothing is left when it is gone. Live bytes are counted, so it holds or fails on any machine.
+//! What a connection costs before anybody knows whose it is: at most 4 KiB of memory for plain
+//! TCP, and nothing is left when it is gone. Live bytes are counted: it holds on any machine.
 #![expect(unsafe_code, reason = "a counting global allocator can only be written so")]
 
 use std::{

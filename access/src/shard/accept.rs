@@ -71,20 +71,19 @@ impl Shard<'_> {
             let tls = listener.tls;
             match listener.socket.accept() {
                 Ok((stream, peer)) => self.admit(now, stream, peer.ip(), tls),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // The peer gave up while it waited: the next one may be fine.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-                    ) => {}
                 Err(error) => {
+                    let after = After::of(&error);
+                    match after {
+                        After::Nobody => return Ok(()),
+                        After::Next => continue,
+                        After::Spare | After::Rest => {}
+                    }
                     self.sessions.carrier.counters.accept_errors += 1;
                     if refused == 0 {
                         tracing::warn!(event = "accept_failed", %error, rest_ms = ACCEPT_REST_MS);
                     }
                     refused += 1;
-                    if !is_out_of_descriptors(&error) || !self.turn_away(index) {
+                    if after == After::Rest || !self.turn_away(index) {
                         return Err(ACCEPT_REST_MS);
                     }
                 }
@@ -146,7 +145,61 @@ pub(super) fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// EMFILE or ENFILE.
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+/// What to do when accept failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Nobody is waiting.
+    Nobody,
+    /// This one gave up while it waited, or its network broke (accept(2) hands that on, too): the
+    /// next one may be fine.
+    Next,
+    /// No descriptor is left: use the spare one.
+    Spare,
+    /// Memory or something worse: let it be for a while.
+    Rest,
+}
+
+impl After {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Self::Spare,
+            Some(
+                libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH,
+            ) => Self::Next,
+            _ if error.kind() == ErrorKind::WouldBlock => Self::Nobody,
+            _ => Self::Rest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_goes_on_after_every_error() {
+        let check = |code: i32, expected: After| {
+            assert_eq!(After::of(&io::Error::from_raw_os_error(code)), expected, "{code}");
+        };
+        check(libc::EAGAIN, After::Nobody);
+        check(libc::ECONNABORTED, After::Next);
+        check(libc::EINTR, After::Next);
+        check(libc::EPERM, After::Next);
+        check(libc::EHOSTUNREACH, After::Next);
+        check(libc::EMFILE, After::Spare);
+        check(libc::ENFILE, After::Spare);
+        check(libc::ENOBUFS, After::Rest);
+        check(libc::ENOMEM, After::Rest);
+        check(libc::EINVAL, After::Rest);
+    }
 }
