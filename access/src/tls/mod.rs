@@ -1,5 +1,5 @@
-//! TLS 1.3 for TCP and for QUIC: certificates, suites, and what a reload replaces. The handshake and
-//! every key are rustls' and aws-lc's; no cryptography of our own.
+//! TLS 1.3 for TCP and for QUIC: certificates, suites, and what a reload replaces. The handshake
+//! and every key are rustls' and aws-lc's; no cryptography of our own.
 
 mod compact;
 mod session;
@@ -128,8 +128,8 @@ fn server_config(
     Ok(settings)
 }
 
-/// Suites and groups in our order. Measured (docs/decisions/0011): AES-128 with SHA-256 spares 35 us
-/// a handshake against AES-256 with SHA-384; without AES in the CPU ChaCha20 is faster.
+/// Suites and groups in our order. Measured (docs/decisions/0011): AES-128 with SHA-256 spares
+/// 35 us a handshake against AES-256 with SHA-384; without AES in the CPU ChaCha20 is faster.
 fn crypto_provider() -> CryptoProvider {
     let aes = provider::cipher_suite::TLS13_AES_128_GCM_SHA256;
     let chacha = provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
