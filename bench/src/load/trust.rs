@@ -64,8 +64,8 @@ pub(super) fn forgetful(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// The library's suites in its order; the groups are those of the baselines' own generator, whatever
-/// other crates of this build switch on.
+/// The library's suites in its order; the groups are those of the baselines' own generator,
+/// whatever other crates of this build switch on.
 fn provider() -> CryptoProvider {
     let kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
     CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() }

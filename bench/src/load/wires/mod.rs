@@ -102,8 +102,8 @@ impl Wires {
         }
     }
 
-    /// Whether the handshake at `place` resumed an earlier session. Plain TCP never does; quinn does
-    /// not say.
+    /// Whether the handshake at `place` resumed an earlier session. Plain TCP never does; quinn
+    /// does not say.
     pub(crate) fn was_resumed(&self, place: usize) -> bool {
         match self {
             Self::Streams(streams) => streams.was_resumed(place),

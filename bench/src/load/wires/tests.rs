@@ -1,3 +1,6 @@
+//! Wires against servers made with other libraries' server sides: bytes both ways, resumption, and
+//! servers that must not be believed.
+
 use super::{Received, Signal, Wires};
 use crate::{
     certificates,
