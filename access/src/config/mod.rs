@@ -93,7 +93,7 @@ pub struct ListenConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdmissionConfig {
-    /// Connections that are not open, at most: so many over TCP and TLS, and as many over QUIC.
+    /// Connections that are not open, at most, over TCP and TLS.
     pub connections_max: u32,
     /// Newcomers a second, sustained.
     pub handshakes_per_second: u32,
