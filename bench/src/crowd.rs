@@ -43,6 +43,9 @@ use yao_protocol::{CampaignId, UserId, endpoint::Endpoint};
 
 /// After the last shake, receipts may take this long.
 const SETTLING: Duration = Duration::from_secs(10);
+/// A client that heard nothing for so long, and waits for nothing, has nothing more to send. Longer
+/// than the interval between two shakes.
+const QUIET: Duration = Duration::from_millis(1_500);
 /// Lines of the ticket log that wait for the writer; a full queue makes the clients wait.
 const LINES_MAX: usize = 4_096;
 /// File descriptors besides one per client: standard streams, epoll, the log, some reserve.
@@ -277,20 +280,30 @@ async fn play(plan: Arc<Plan>, index: u64, lines: mpsc::Sender<Line>) -> Result<
             }
         }
     }
-    let end_at = plan.shake_until + SETTLING;
-    // Draws and opens that are under way get an answer, for a bounded time.
-    while is_under_way(&client).await {
-        let Ok(going_on) = timeout_at(end_at, player.next()).await else { break };
-        if !going_on? {
-            return Ok(());
-        }
-    }
-    if is_under_way(&client).await {
+    let Some(settled) = settle(&plan, &client, &mut player).await? else { return Ok(()) };
+    if !settled {
         plan.totals.unanswered.add();
     }
     client.close().await;
     while player.next().await? {}
     Ok(())
+}
+
+/// Draws and opens that are under way get an answer, for a bounded time. Whether all did; `None`
+/// when the client has ended by itself.
+async fn settle(plan: &Plan, client: &Client, player: &mut Player) -> Result<Option<bool>> {
+    let end_at = plan.shake_until + SETTLING;
+    loop {
+        let busy = is_under_way(client).await;
+        // What was merged while a shake was in flight follows it after the interval.
+        let look_at = if busy { end_at } else { end_at.min(Instant::now() + QUIET) };
+        match timeout_at(look_at, player.next()).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Ok(None),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(Some(!is_under_way(client).await)),
+        }
+    }
 }
 
 /// When client `index` moves for the `number`th time: evenly over the middle of the run, each client

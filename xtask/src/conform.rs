@@ -26,6 +26,8 @@ pub(crate) fn run() -> Result<()> {
         // What is not won in the wave waits: all cases, over each way in, find packets.
         grace_seconds: 50,
         release: false,
+        fail_points: false,
+        sections: "",
     };
     let mut event = Event::prepare("conform", plan)?;
     play(&mut event).with_context(|| {

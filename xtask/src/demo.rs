@@ -43,6 +43,8 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
         threads: 2,
         grace_seconds: 3,
         release: false,
+        fail_points: false,
+        sections: "",
     };
     let mut event = Event::prepare("demo", plan)?;
     let start = Instant::now();

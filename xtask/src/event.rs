@@ -67,6 +67,10 @@ pub(crate) struct Plan {
     pub(crate) grace_seconds: u32,
     /// Whether optimised binaries are used.
     pub(crate) release: bool,
+    /// Whether threads of the node may be panicked.
+    pub(crate) fail_points: bool,
+    /// More sections of the node's configuration, as TOML.
+    pub(crate) sections: &'static str,
 }
 
 /// A prepared event; its servers end with it.
@@ -179,8 +183,8 @@ impl Event {
              [session]\nshake_interval_ms = {interval}\n\
              heartbeat_ms_min = {heartbeat_min}\nheartbeat_ms_max = {heartbeat_max}\n\
              [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
-             [admin]\nlisten = \"{admin}\"\n\
-             [drain]\nper_second = 20000\ndeadline_seconds = 20\n",
+             [admin]\nlisten = \"{admin}\"\nfail_points = {fail_points}\n\
+             [drain]\nper_second = 20000\ndeadline_seconds = 20\n{sections}",
             shard = plan.shard,
             tcp = self.addresses[0],
             tls = self.addresses[1],
@@ -193,6 +197,8 @@ impl Event {
             // A unix socket's path is short: 107 bytes at most, wherever the repository lies.
             socket = socket_path().display(),
             admin = self.admin_address,
+            fail_points = plan.fail_points,
+            sections = plan.sections,
         );
         fs::write(self.path("yao.toml"), config)?;
         let agent = format!(
@@ -292,6 +298,15 @@ impl Event {
     /// Status code and text of a POST to the node's admin port.
     pub(crate) fn post(&self, path: &str) -> Result<(u16, String)> {
         http::post(&self.admin_address, path)
+    }
+
+    /// Panics a thread of the node, which must allow it.
+    pub(crate) fn panic_thread(&self, thread: u16) -> Result<()> {
+        let (code, answer) = self.post(&format!("/fail-point/panic/{thread}"))?;
+        if code != 202 {
+            bail!("the fail point of thread {thread} answered {code}: {}", answer.trim());
+        }
+        Ok(())
     }
 
     /// Where clients connect over `way`, as an endpoint.

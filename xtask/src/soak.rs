@@ -1,6 +1,11 @@
 //! `cargo xtask soak`: long runs with optimised programs, each judged by the audit. Never part of
 //! continuous integration: they take minutes and most of the machine.
 
+mod migrate;
+mod people;
+mod quic_crash;
+mod rehearsal;
+
 use crate::{
     event::{self, Event, Plan, Way},
     process::Process,
@@ -36,6 +41,10 @@ pub(crate) enum Soak {
     Compare,
     /// CPU per client that comes and goes against an echo server, over TLS and QUIC.
     Handshake,
+    /// The QUIC thread panics in a wave: TCP and TLS notice nothing, QUIC is back in 2 s.
+    QuicCrash,
+    /// Clients over QUIC move to another address and port, 20 times each, in a wave.
+    Migrate,
 }
 
 /// What can be chosen.
@@ -56,6 +65,12 @@ pub(crate) struct SoakArguments {
     /// Only over this way into the node (idle, malformed, compare, handshake)
     #[arg(long, value_enum)]
     over: Option<Way>,
+    /// Clients of a rehearsal, instead of its own number (quic-crash, migrate)
+    #[arg(long)]
+    clients: Option<u64>,
+    /// Moves of each client to another address and port (migrate)
+    #[arg(long, default_value_t = 20)]
+    moves: u64,
 }
 
 /// Runs one soak; an error unless it holds what it promises.
@@ -68,6 +83,8 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
         Soak::Malformed => malformed(arguments.over, arguments.frames),
         Soak::Compare => compare(arguments.over),
         Soak::Handshake => handshake(arguments.over),
+        Soak::QuicCrash => quic_crash::run(arguments.clients.unwrap_or(600)),
+        Soak::Migrate => migrate::run(arguments.clients.unwrap_or(200), arguments.moves),
     }
 }
 
@@ -81,6 +98,8 @@ const RUSH: Plan = Plan {
     threads: 1,
     grace_seconds: 30,
     release: true,
+    fail_points: false,
+    sections: "",
 };
 
 fn gala() -> Result<()> {
