@@ -6,14 +6,17 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fs::File,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr},
 };
 use yao_engine::{
     Timestamp,
     admission::{Decision, Origin},
 };
-use yao_protocol::client::{ErrorCode, Refusal, RetryClass};
+use yao_protocol::{
+    client::{ErrorCode, Refusal, RetryClass},
+    limits::{FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX},
+};
 
 /// Connections accepted before the thread looks at its other work again.
 const ACCEPT_BATCH: usize = 256;
@@ -123,6 +126,8 @@ impl Shard<'_> {
         {
             let mut busy = Vec::new();
             BUSY.put(&mut busy, 0);
+            // A HELLO that nobody read would make the kernel throw our word away.
+            stream.read_exact(&mut [0; FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX]).ok();
             // It is closed in any case; whoever hears why comes back later.
             stream.write_all(&busy).ok();
         }

@@ -76,7 +76,7 @@ fn a_header_must_come_in_time() {
         stream.write_all(&header(1)[..20]).expect("taken");
         let started = Instant::now();
         assert_eq!(first_word(&mut stream), Ok(false));
-        assert!((200..3_000).contains(&started.elapsed().as_millis()));
+        assert!((200..15_000).contains(&started.elapsed().as_millis()));
     }
 }
 
