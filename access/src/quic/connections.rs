@@ -26,10 +26,6 @@ const NONE: u32 = u32::MAX;
 const ORPHAN: u32 = u32::MAX - 1;
 /// Bytes a peer may leave unread beyond quinn's own window before it is cut.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
-/// From this many handshakes under way on, an address must first prove that it hears us.
-const RETRY_FROM: usize = 1_000;
-/// And from this many on, newcomers are refused before any cryptography.
-const REFUSE_FROM: usize = 20_000;
 /// Deadlines within this time are near, ns.
 const NEAR_NS: u64 = 1_000_000_000;
 /// How long a client may take to acknowledge the last words of its session, ms.
@@ -76,8 +72,6 @@ pub(super) struct Connections {
     /// Slots whose connection is gone.
     orphans: Vec<u32>,
     timers: Timers,
-    /// Handshakes under way.
-    securing: usize,
     socket: Arc<UdpSocket>,
     state: Arc<UdpSocketState>,
     clock: Clock,
@@ -103,7 +97,6 @@ impl Connections {
             touched: Vec::new(),
             orphans: Vec::new(),
             timers: Timers::default(),
-            securing: 0,
             socket: Arc::clone(&ports.socket),
             state: Arc::clone(&ports.state),
             clock,
@@ -162,24 +155,20 @@ impl Connections {
                 self.answer(&transmit);
                 None
             }
-            DatagramEvent::NewConnection(incoming) => self.admit(incoming),
+            DatagramEvent::NewConnection(incoming) => Some(incoming),
         }
     }
 
-    /// Decides by what is under way, before any cryptography.
-    fn admit(&mut self, incoming: Incoming) -> Option<Incoming> {
-        if self.securing >= REFUSE_FROM {
-            self.refuse(incoming);
-            return None;
+    /// Has a newcomer prove that it hears us, which costs us nothing; one that cannot be asked is
+    /// refused.
+    pub(super) fn retry(&mut self, incoming: Incoming) {
+        if !incoming.may_retry() {
+            return self.refuse(incoming);
         }
-        if self.securing >= RETRY_FROM && incoming.may_retry() {
-            self.out.clear();
-            if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.out) {
-                self.answer(&transmit);
-            }
-            return None;
+        self.out.clear();
+        if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.out) {
+            self.answer(&transmit);
         }
-        Some(incoming)
     }
 
     /// Tells a newcomer to go elsewhere.
@@ -207,7 +196,6 @@ impl Connections {
                     far: Timestamp::NEVER,
                     linger: Timestamp::NEVER,
                 };
-                self.securing += 1;
                 *place(&mut self.carried, handle as usize, || None) = Some(Box::new(carried));
                 *place(&mut self.handles, connection.slot as usize, || NONE) = handle;
                 self.touch(handle);
@@ -269,7 +257,6 @@ impl Connections {
             match carried.quic.poll()? {
                 Event::Connected if carried.securing => {
                     carried.securing = false;
-                    self.securing -= 1;
                     self.counters.tls_handshakes += 1;
                     if slot != NONE {
                         return Some(Step::Secured(slot));
@@ -301,11 +288,7 @@ impl Connections {
                 }
                 Event::ConnectionLost { reason } => {
                     tracing::debug!(event = "quic_connection_lost", %reason);
-                    if carried.securing {
-                        carried.securing = false;
-                        self.securing -= 1;
-                        self.counters.tls_errors += 1;
-                    }
+                    self.counters.tls_errors += u64::from(std::mem::take(&mut carried.securing));
                     carried.ended = true;
                 }
                 _ => {}
@@ -325,7 +308,6 @@ impl Connections {
             }
         }
         if drained && let Some(carried) = self.carried[handle as usize].take() {
-            self.securing -= usize::from(carried.securing);
             // The handle may be another connection's with the next datagram.
             if carried.slot != NONE {
                 self.handles[carried.slot as usize] = ORPHAN;
@@ -525,9 +507,7 @@ impl Carrier for Connections {
             return;
         }
         let (instant, linger) = (self.instant, self.now.plus_ms(LINGER_MS_MAX));
-        let mut was_securing = false;
         if let Some(carried) = self.at(handle) {
-            was_securing = std::mem::take(&mut carried.securing);
             carried.slot = NONE;
             carried.unsent = Vec::new();
             // What the session said last must be heard before the close, which drops everything.
@@ -537,7 +517,6 @@ impl Carrier for Connections {
                 Some(Err(_)) | None => carried.close(instant),
             }
         }
-        self.securing -= usize::from(was_securing);
         self.touch(handle);
         self.transmit(handle);
     }

@@ -1,5 +1,5 @@
-//! One QUIC thread: a UDP socket, a quinn-proto endpoint with its connections, and the same sessions
-//! as everywhere. Each connection carries one bidirectional stream, opened by the client, with the
+//! One QUIC thread: a UDP socket, a quinn-proto endpoint with its connections, and the same
+//! sessions as everywhere. Each connection carries one bidirectional stream, opened by the client, with the
 //! frames of wire.md on it.
 //!
 //! quinn-proto is driven directly, without tokio: a connection costs what quinn-proto keeps for it
@@ -24,6 +24,7 @@ use mio::{Events, Token};
 use std::{io, time::Duration};
 use yao_engine::{
     Timestamp,
+    admission::{Decision, Origin},
     shard::{Settings, Surroundings},
 };
 
@@ -200,10 +201,18 @@ fn on_datagram(
     datagram: &[u8],
 ) {
     let Some(incoming) = sessions.carrier.on_datagram(meta, datagram) else { return };
+    let origin = Some(Origin::of(incoming.remote_address().ip()));
+    let proven = incoming.remote_address_validated();
+    match sessions.engine.handle_newcomer(now, origin, proven) {
+        Decision::Admit => {}
+        Decision::Prove => return sessions.carrier.retry(incoming),
+        Decision::Refuse(_) => return sessions.carrier.refuse(incoming),
+    }
     let slot = sessions.engine.handle_accepted(now, false);
     match slot {
         None => sessions.carrier.refuse(incoming),
         Some(connection) => {
+            sessions.engine.handle_entered(now, connection.slot, origin);
             if !sessions.carrier.accept(incoming, connection) {
                 sessions.engine.handle_closed(connection.slot);
             }

@@ -1,4 +1,5 @@
-//! Pollers, inboxes and listening sockets of the threads of sessions, opened before any of them runs.
+//! Pollers, inboxes and listening sockets of the threads of sessions, opened before any of them
+//! runs.
 
 use super::threads::Way;
 use crate::{
