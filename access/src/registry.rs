@@ -1,7 +1,8 @@
-//! Which connection a user has on this node: one at a time, the newest wins. And which reconnect
-//! tickets were used here. Touched when a session opens and closes, never by a shake.
+//! Which connection a user has on this node: one at a time, the newest wins; whether the issuer
+//! knows him; and which reconnect tickets were used here. Touched when a session opens and closes
+//! and when a candidate goes to the issuer, never by a shake that loses.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -31,6 +32,9 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Part {
     connections: HashMap<UserId, ConnectionId>,
+    /// Users of whom the issuer may know something: a win, or a candidate. The others, nearly
+    /// everybody, come and go without waking it.
+    drawn: HashSet<UserId>,
     claims: Claims,
 }
 
@@ -65,6 +69,15 @@ impl Claims {
     }
 }
 
+/// What the registry knows of a user whose session opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// His connection that this one replaces.
+    pub older: Option<ConnectionId>,
+    /// Whether the issuer may know something of him.
+    pub drawn: bool,
+}
+
 impl Default for Registry {
     fn default() -> Self {
         Self { parts: (0..PARTS).map(|_| Mutex::default()).collect(), replayed: AtomicU64::new(0) }
@@ -72,9 +85,18 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Enters `connection` as the user's; returns the one it replaces.
-    pub fn opened(&self, user: UserId, connection: ConnectionId) -> Option<ConnectionId> {
-        self.with(user, |part| part.connections.insert(user, connection))
+    /// Enters `connection` as the user's.
+    pub fn opened(&self, user: UserId, connection: ConnectionId) -> Opened {
+        self.with(user, |part| Opened {
+            older: part.connections.insert(user, connection),
+            drawn: part.drawn.contains(&user),
+        })
+    }
+
+    /// A candidate of `user` goes to the issuer, or a win of his was found in the journal. Said
+    /// before the issuer can decide it, so that no win is unknown when he returns.
+    pub fn drawn(&self, user: UserId) {
+        self.with(user, |part| part.drawn.insert(user));
     }
 
     /// Takes the user out, unless a newer connection has taken his place.
@@ -142,8 +164,10 @@ mod tests {
     fn the_newest_connection_wins_and_the_older_close_is_ignored() {
         let registry = Registry::default();
         let connection = |slot| ConnectionId { thread: 0, slot, generation: 0 };
-        assert_eq!(registry.opened(UserId(1), connection(1)), None);
-        assert_eq!(registry.opened(UserId(1), connection(2)), Some(connection(1)));
+        let opened = |older, drawn| Opened { older, drawn };
+        assert_eq!(registry.opened(UserId(1), connection(1)), opened(None, false));
+        registry.drawn(UserId(1));
+        assert_eq!(registry.opened(UserId(1), connection(2)), opened(Some(connection(1)), true));
         registry.closed(UserId(1), connection(1));
         assert_eq!(registry.len(), 1);
         registry.closed(UserId(1), connection(2));

@@ -224,6 +224,8 @@ impl Parts {
             vet_ms_max: vet_ms_max(&config),
             status: Arc::clone(&issuer_status),
         };
+        let registry = Arc::<Registry>::default();
+        recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
         let header = seed.header().clone();
         let money_disk = MoneyDisk {
             node: Arc::clone(&node),
@@ -239,7 +241,7 @@ impl Parts {
         )?;
 
         let mut parts = Self {
-            registry: Arc::default(),
+            registry,
             crypto_counters: Vec::new(),
             shard_counters: Vec::new(),
             refusing: Arc::default(),

@@ -39,15 +39,19 @@ impl<C: Carrier> Sessions<'_, C> {
                 if !self.engine.is_live(connection) {
                     return;
                 }
-                if let Some(older) = self.context.registry.opened(user, connection) {
+                let opened = self.context.registry.opened(user, connection);
+                if let Some(older) = opened.older {
                     self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
                 }
-                // Without room the user's tickets come with his next session, or by RESEND.
-                let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors };
-                self.context.issuer.try_send(welcomed).ok();
+                if opened.drawn {
+                    // Without room the user's tickets come with his next session, or by RESEND.
+                    let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors };
+                    self.context.issuer.try_send(welcomed).ok();
+                }
             }
             Effect::Candidate(candidate) => self.hand_on(surroundings, candidate),
             Effect::Resend(candidate) => {
+                self.context.registry.drawn(candidate.user);
                 if self.context.issuer.try_send(ToIssuer::Resend(candidate)).is_err() {
                     self.lost(surroundings, &candidate, NoWinReason::Busy);
                 }
@@ -70,7 +74,10 @@ impl<C: Carrier> Sessions<'_, C> {
     fn hand_on(&mut self, surroundings: &Surroundings, candidate: CandidateShake) {
         if !self.context.gate.take() {
             self.lost(surroundings, &candidate, NoWinReason::NoneDue);
-        } else if self.context.issuer.try_send(ToIssuer::Candidate(candidate)).is_err() {
+            return;
+        }
+        self.context.registry.drawn(candidate.user);
+        if self.context.issuer.try_send(ToIssuer::Candidate(candidate)).is_err() {
             self.context.gate.give_back();
             self.lost(surroundings, &candidate, NoWinReason::Busy);
         }

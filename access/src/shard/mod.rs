@@ -244,6 +244,7 @@ impl<'a> Shard<'a> {
             Received::Named(count) => (count, self.on_named(now, surroundings, slot, buffer)),
             Received::Empty => return None,
             Received::Closed => {
+                self.sessions.carrier.deafen(slot);
                 self.sessions.drop_connection(slot);
                 return None;
             }
@@ -294,10 +295,14 @@ impl<'a> Shard<'a> {
             // A record that is cut has the deadline of a frame that is cut.
             self.sessions.engine.handle_cut(now, slot, opened.cut);
         }
-        self.sessions.carrier.put_back(opened.plain);
+        let sent = self.sessions.carrier.put_back(slot, opened.plain);
         if opened.ended {
+            // Whoever says that nothing follows closes next (RFC 8446 6.1 wants no answer).
+            self.sessions.carrier.deafen(slot);
+        }
+        if opened.ended || !sent {
             self.sessions.drop_connection(slot);
         }
-        more && !opened.ended
+        more && sent && !opened.ended
     }
 }

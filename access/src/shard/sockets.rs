@@ -87,6 +87,9 @@ pub(super) struct Sockets {
     /// Plaintext of the last read, and records on their way out: one buffer each for the thread.
     plain: Vec<u8>,
     sealed: Vec<u8>,
+    /// Records of TLS itself, sealed by the read under way, that go with its answer.
+    waiting: Vec<u8>,
+    waiting_slot: u32,
     fed: Fed,
     /// What was counted.
     pub(super) counters: CarrierCounters,
@@ -104,6 +107,8 @@ impl Sockets {
             unsent: HashMap::new(),
             plain: Vec::new(),
             sealed: Vec::new(),
+            waiting: Vec::new(),
+            waiting_slot: u32::MAX,
             fed: Fed::default(),
             counters: CarrierCounters::default(),
         }
@@ -204,7 +209,13 @@ impl Sockets {
         sealed.clear();
         let tls = self.tls_session(slot).expect("looked up by the caller");
         let fed = tls.feed(bytes, &mut plain, &mut sealed, session_open);
-        let sent = self.send_raw(slot, &sealed);
+        // A ticket of TLS leaves together with WELCOME; but nobody answers to an error.
+        let waits = fed.as_ref().is_ok_and(|fed| !fed.ended) && !plain.is_empty();
+        let sent = waits || self.send_raw(slot, &sealed);
+        if waits {
+            self.waiting_slot = slot;
+            std::mem::swap(&mut self.waiting, &mut sealed);
+        }
         self.plain = plain;
         self.sealed = sealed;
         match fed {
@@ -228,9 +239,27 @@ impl Sockets {
         Opened { plain: std::mem::take(&mut self.plain), secured, cut, ended }
     }
 
-    /// The buffer of an [`Opened`] is the thread's again.
-    pub(super) fn put_back(&mut self, plain: Vec<u8>) {
+    /// The buffer of an [`Opened`] is the thread's again, and what TLS itself had to say leaves if
+    /// no answer took it along. `false` when the connection is broken.
+    pub(super) fn put_back(&mut self, slot: u32, plain: Vec<u8>) -> bool {
         self.plain = plain;
+        let waiting = self.take_waiting(slot);
+        let sent = self.send_raw(slot, &waiting);
+        self.waiting = waiting;
+        self.waiting.clear();
+        sent
+    }
+
+    /// Records of TLS itself that wait for an answer to `slot` to go with.
+    fn take_waiting(&mut self, slot: u32) -> Vec<u8> {
+        if self.waiting_slot == slot { std::mem::take(&mut self.waiting) } else { Vec::new() }
+    }
+
+    /// The peer of `slot` hears nothing any more: no goodbye is wasted on it.
+    pub(super) fn deafen(&mut self, slot: u32) {
+        if let Some(tls) = self.tls_session(slot) {
+            tls.deafen();
+        }
     }
 
     /// Gives back what a burst made large. Called about once a second.
@@ -327,6 +356,9 @@ impl Carrier for Sockets {
         }
         let mut sealed = std::mem::take(&mut self.sealed);
         sealed.clear();
+        if self.waiting_slot == slot {
+            std::mem::swap(&mut self.waiting, &mut sealed);
+        }
         let tls = self.tls_session(slot).expect("looked up above");
         let result = tls.seal(bytes, &mut sealed);
         let sent = result.is_ok() && self.send_raw(slot, &sealed);
@@ -335,12 +367,12 @@ impl Carrier for Sockets {
     }
 
     fn remove(&mut self, slot: u32) {
+        let mut farewell = self.take_waiting(slot);
         let page = self.tls_pages.get_mut(slot as usize >> PAGE_BITS);
         let tls = page.and_then(|page| page[slot as usize % PAGE_SLOTS].take());
         if let Some(mut tls) = tls
             && tls.is_secured()
         {
-            let mut farewell = Vec::new();
             // A peer that is gone needs no goodbye.
             if tls.close(&mut farewell).is_ok() {
                 self.send_raw(slot, &farewell);

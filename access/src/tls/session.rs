@@ -74,6 +74,11 @@ impl TlsSession {
         self.secured
     }
 
+    /// The peer hears nothing any more: there will be no goodbye.
+    pub(crate) const fn deafen(&mut self) {
+        self.broken = true;
+    }
+
     /// Takes `bytes` from the network, whatever the cut. Appends what the peer says to `plain` and
     /// what must be sent to `out`, also when it fails: then that is the alert.
     pub(crate) fn feed(
