@@ -306,8 +306,8 @@ async fn settle(plan: &Plan, client: &Client, player: &mut Player) -> Result<Opt
     }
 }
 
-/// When client `index` moves for the `number`th time: evenly over the middle of the run, each client
-/// at its own moment. Long after the run for those that stay.
+/// When client `index` moves for the `number`th time: evenly over the middle of the run, each
+/// client at its own moment. Long after the run for those that stay.
 fn move_at(plan: &Plan, index: u64, number: u32) -> Instant {
     let Plan { args, shake_until, start, .. } = plan;
     if number >= args.moves {

@@ -13,6 +13,7 @@ mod load;
 mod malformed;
 mod opens;
 mod shake;
+mod slowloris;
 mod token;
 
 use anyhow::Result;
@@ -34,6 +35,7 @@ enum Command {
     Idle(idle::IdleArgs),
     Audit(audit::AuditArgs),
     Malformed(malformed::MalformedArgs),
+    Slowloris(slowloris::SlowlorisArgs),
     Compare(compare::CompareArgs),
     Handshake(handshake::HandshakeArgs),
     #[command(hide = true)]
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Idle(args) => idle::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Malformed(args) => malformed::run(&args),
+        Command::Slowloris(args) => slowloris::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Handshake(args) => handshake::run(&args),
         Command::Worker(args) => compare::run_worker(&args),

@@ -87,6 +87,12 @@ pub(crate) struct Event {
 }
 
 impl Event {
+    /// TLS and QUIC will listen at this address, both.
+    pub(crate) fn listen_at(&mut self, address: &str) {
+        self.addresses[Way::Tls as usize] = address.to_owned();
+        self.addresses[Way::Quic as usize] = address.to_owned();
+    }
+
     /// Builds the binaries and prepares everything up to the first start.
     pub(crate) fn prepare(name: &str, plan: Plan) -> Result<Self> {
         let binaries = build(plan.release)?;
@@ -295,6 +301,15 @@ impl Event {
         http::get(&self.admin_address, "/status")
     }
 
+    /// One of the node's metrics, without labels.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64> {
+        let text = http::get_text(&self.admin_address, "/metrics")?;
+        let prefix = format!("yao_access_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        let value = value.with_context(|| format!("the node has no metric {name}"))?;
+        Ok(value.trim().parse()?)
+    }
+
     /// Status code and text of a POST to the node's admin port.
     pub(crate) fn post(&self, path: &str) -> Result<(u16, String)> {
         http::post(&self.admin_address, path)
@@ -339,10 +354,22 @@ impl Event {
 
     /// Options of a crowd whose clients come over TCP, TLS and QUIC in turn.
     pub(crate) fn crowd_options(&self) -> Vec<String> {
+        self.crowd_options_over(&Way::ALL)
+    }
+
+    /// The same over some ways in.
+    pub(crate) fn crowd_options_over(&self, ways: &[Way]) -> Vec<String> {
+        let endpoints: Vec<String> = ways.iter().map(|way| self.endpoint(*way)).collect();
+        self.crowd_options_to(&endpoints, 1)
+    }
+
+    /// The same to some endpoints, from this user on.
+    pub(crate) fn crowd_options_to(&self, endpoints: &[String], first_user: u64) -> Vec<String> {
         let mut options = self.load_options();
         options.drain(..2);
-        let addresses = Way::ALL.map(|way| ["--addr".to_owned(), self.endpoint(way)]);
-        options.extend(addresses.into_iter().flatten());
+        begin_with(&mut options, first_user);
+        let addresses = endpoints.iter().map(|endpoint| ["--addr", endpoint]);
+        options.extend(addresses.flatten().map(str::to_owned));
         options.extend(["--ca", Self::CA, "--in-turn"].map(str::to_owned));
         options
     }
@@ -352,6 +379,13 @@ impl Event {
         let mut options = self.load_options();
         options[1] = self.endpoint(way);
         options.extend(["--ca", Self::CA].map(str::to_owned));
+        options
+    }
+
+    /// The same for other people, from this user on.
+    pub(crate) fn load_options_from(&self, way: Way, first_user: u64) -> Vec<String> {
+        let mut options = self.load_options_over(way);
+        begin_with(&mut options, first_user);
         options
     }
 
@@ -405,6 +439,12 @@ impl Event {
         let line = text.lines().last().context("the audit printed nothing")?;
         serde_json::from_str(line).context("the audit's last line is JSON")
     }
+}
+
+/// Changes the first user in the options of a load.
+fn begin_with(options: &mut [String], first_user: u64) {
+    let place = options.iter().position(|option| option == "--first-user");
+    options[place.expect("every load has it") + 1] = first_user.to_string();
 }
 
 /// This instant and `seconds` more.

@@ -13,11 +13,17 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// The body of `GET path`, as JSON.
 pub(crate) fn get(address: &str, path: &str) -> Result<Value> {
+    let body = get_text(address, path)?;
+    serde_json::from_str(&body).with_context(|| format!("GET {path} answers JSON"))
+}
+
+/// The body of `GET path`.
+pub(crate) fn get_text(address: &str, path: &str) -> Result<String> {
     let (status, body) = ask(address, "GET", path)?;
     if status != 200 {
         bail!("GET {path} answered {status}: {}", body.trim());
     }
-    serde_json::from_str(&body).with_context(|| format!("GET {path} answers JSON"))
+    Ok(body)
 }
 
 /// Status and body of `POST path`.

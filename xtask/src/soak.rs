@@ -1,10 +1,13 @@
 //! `cargo xtask soak`: long runs with optimised programs, each judged by the audit. Never part of
 //! continuous integration: they take minutes and most of the machine.
 
+mod blocked;
 mod migrate;
 mod people;
 mod quic_crash;
 mod rehearsal;
+mod slowloris;
+mod storm;
 
 use crate::{
     event::{self, Event, Plan, Way},
@@ -45,6 +48,12 @@ pub(crate) enum Soak {
     QuicCrash,
     /// Clients over QUIC move to another address and port, 20 times each, in a wave.
     Migrate,
+    /// All of 15,000 connections are cut at once, and come back by the SDK's own policy.
+    Storm,
+    /// 15,000 connections held half-way, and how fast a legitimate client gets in.
+    Slowloris,
+    /// UDP is swallowed, from the start and in the middle: clients are on TLS in 5 s.
+    Blocked,
 }
 
 /// What can be chosen.
@@ -62,15 +71,21 @@ pub(crate) struct SoakArguments {
     /// Malformed frames over each way in
     #[arg(long, default_value_t = 1_000_000)]
     frames: u64,
-    /// Only over this way into the node (idle, malformed, compare, handshake)
+    /// Only over this way into the node (idle, malformed, compare, handshake, slowloris)
     #[arg(long, value_enum)]
     over: Option<Way>,
-    /// Clients of a rehearsal, instead of its own number (quic-crash, migrate)
+    /// Clients of a rehearsal, instead of its own number (quic-crash, migrate, storm, slowloris, blocked)
     #[arg(long)]
     clients: Option<u64>,
     /// Moves of each client to another address and port (migrate)
     #[arg(long, default_value_t = 20)]
     moves: u64,
+    /// Times that it happens (storm: 3, slowloris: 20)
+    #[arg(long)]
+    rounds: Option<u64>,
+    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris)
+    #[arg(long)]
+    debug: bool,
 }
 
 /// Runs one soak; an error unless it holds what it promises.
@@ -84,6 +99,16 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
         Soak::Compare => compare(arguments.over),
         Soak::Handshake => handshake(arguments.over),
         Soak::QuicCrash => quic_crash::run(arguments.clients.unwrap_or(600)),
+        Soak::Storm => {
+            let rounds = arguments.rounds.unwrap_or(3);
+            storm::run(arguments.clients.unwrap_or(15_000), rounds, !arguments.debug)
+        }
+        Soak::Slowloris => {
+            let rounds = arguments.rounds.unwrap_or(20);
+            let connections = arguments.clients.unwrap_or(15_000);
+            slowloris::run(arguments.over, connections, rounds, !arguments.debug)
+        }
+        Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
         Soak::Migrate => migrate::run(arguments.clients.unwrap_or(200), arguments.moves),
     }
 }
@@ -284,10 +309,15 @@ fn against_echo(command: &str, way: Way, keys: &[(&str, f64)]) -> Result<Vec<Str
 /// A node with ledger and agent, unarmed.
 fn ready(name: &str, plan: Plan) -> Result<Event> {
     let mut event = Event::prepare(name, plan)?;
+    started(&mut event)?;
+    Ok(event)
+}
+
+/// Starts ledger, node and agent.
+fn started(event: &mut Event) -> Result<()> {
     event.start_ledger()?;
     event.start_access()?;
-    event.await_agent()?;
-    Ok(event)
+    event.await_agent()
 }
 
 fn arm(event: &Event) -> Result<()> {

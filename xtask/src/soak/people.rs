@@ -5,8 +5,10 @@ use crate::{event::Event, process::Process};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -39,9 +41,32 @@ impl People {
         target: &[String],
         options: &[&str],
     ) -> Result<Self> {
+        Self::start_as(event.program("netbench"), event, name, target, options)
+    }
+
+    /// The same behind everybody else on this machine: phones take no CPU from their node.
+    pub(super) fn start_behind(
+        event: &Event,
+        name: &str,
+        target: &[String],
+        options: &[&str],
+    ) -> Result<Self> {
+        let program = event.program("netbench");
+        let mut nice = Command::new("nice");
+        nice.args(["-n", "19"]).arg(program.get_program()).args(program.get_args());
+        nice.current_dir(event.directory());
+        Self::start_as(nice, event, name, target, options)
+    }
+
+    fn start_as(
+        mut command: Command,
+        event: &Event,
+        name: &str,
+        target: &[String],
+        options: &[&str],
+    ) -> Result<Self> {
         let path = |kind: &str| event.path(&format!("{name}.{kind}"));
         let (report, journal) = (path("json"), path("journal"));
-        let mut command = event.program("netbench");
         command.arg("crowd").args(target).args(options).arg("--json");
         command.arg("--tickets").arg(path("tickets")).arg("--journal").arg(&journal);
         command.stdout(File::create(&report)?);
@@ -94,28 +119,24 @@ impl Played {
     /// What each client that was connected by one of `ways` at `cut_us` did then: whether it lost
     /// that connection, and when it was welcomed again and by what, us after the cut.
     pub(super) fn returns(&self, ways: &[&str], cut_us: u64) -> Vec<Return> {
-        let clients = self.number("clients").unwrap_or(0);
-        (0..clients).filter_map(|client| self.return_of(client, ways, cut_us)).collect()
+        let mut by_client: BTreeMap<u64, Vec<&Moment>> = BTreeMap::new();
+        for moment in &self.moments {
+            by_client.entry(moment.client).or_default().push(moment);
+        }
+        by_client.values().filter_map(|own| return_of(own, ways, cut_us)).collect()
     }
+}
 
-    fn return_of(&self, client: u64, ways: &[&str], cut_us: u64) -> Option<Return> {
-        let mut own = self.moments.iter().filter(|moment| moment.client == client).peekable();
-        let mut last = None;
-        while let Some(moment) = own.next_if(|moment| moment.at_us < cut_us) {
-            last = Some(moment);
-        }
-        let was_there = last
-            .is_some_and(|last| last.connected && ways.iter().any(|way| *way == last.transport));
-        if !was_there {
-            return None;
-        }
-        let was_cut = own.peek().is_some();
-        let back = own.find(|moment| moment.connected);
-        Some(Return {
-            was_cut,
-            back: back.map(|back| (back.at_us - cut_us, back.transport.clone())),
-        })
-    }
+/// The same of one client, whose moments are its `own`.
+fn return_of(own: &[&Moment], ways: &[&str], cut_us: u64) -> Option<Return> {
+    let (before, after) = own.split_at(own.partition_point(|moment| moment.at_us < cut_us));
+    let is_by = |moment: &Moment| ways.iter().any(|way| *way == moment.transport);
+    before.last().filter(|last| last.connected && is_by(last))?;
+    let back = after.iter().find(|moment| moment.connected);
+    Some(Return {
+        was_cut: !after.is_empty(),
+        back: back.map(|back| (back.at_us - cut_us, back.transport.clone())),
+    })
 }
 
 /// See [`Played::returns`].
@@ -182,7 +203,7 @@ mod tests {
             transport: transport.to_owned(),
         };
         let played = Played {
-            report: json!({ "clients": 4 }),
+            report: json!({}),
             moments: vec![
                 moment(0, 1, true, "quic"),
                 moment(1, 1, true, "quic"),

@@ -20,6 +20,8 @@ pub(super) const DEMO: Plan = Plan {
     fail_points: true,
     sections: "",
 };
+/// The thread that serves TCP and TLS in [`DEMO`].
+pub(super) const STREAM_THREAD: u16 = 0;
 /// The thread that serves QUIC in [`DEMO`].
 pub(super) const QUIC_THREAD: u16 = 1;
 

@@ -1,0 +1,342 @@
+//! `netbench slowloris`: connections that are held half-way, and whether a legitimate client still
+//! gets in as fast.
+//!
+//! One-second windows take turns: without the attack, with it, without it again. In each of them
+//! visitors come at fixed moments: connect, handshake, HELLO, WELCOME, close. The claim is about the
+//! median of the windows' p99; the third kind of window is the control, which says how much the
+//! first kind differs from itself.
+
+mod holders;
+mod visits;
+
+use crate::load::{Meter, Target, TargetArgs};
+use anyhow::{Context, Result, bail};
+use holders::{Holders, Tally};
+use serde::Serialize;
+use std::{
+    fs,
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+use visits::Visits;
+use yao_protocol::endpoint::Endpoint;
+
+/// The attack harms nobody when the median p99 stays within this ratio, or within [`SLACK_US`].
+const RATIO_MAX: f64 = 2.0;
+/// See [`RATIO_MAX`].
+const SLACK_US: u64 = 5_000;
+/// What a held connection may cost, bytes.
+const BYTES_EACH_MAX: u64 = 4 << 10;
+/// One window.
+const WINDOW: Duration = Duration::from_secs(1);
+/// The attack is there, or gone, within this time.
+const TURN_MAX: Duration = Duration::from_secs(30);
+/// So many of a hundred are held at one time; the others are just being opened again.
+const HELD_OF_HUNDRED: usize = 90;
+/// Descriptors that may come and go for other reasons.
+const STRAYS_MAX: usize = 16;
+/// Users of the attack begin here, far from the others.
+const ATTACK_USERS: u64 = 1 << 40;
+
+/// Connections held half-way, and whether others still get in
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SlowlorisArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Where plain TCP is attacked: host:port
+    #[arg(long)]
+    plain: Endpoint,
+    /// Where TLS is attacked: tls://host:port
+    #[arg(long)]
+    tls: Option<Endpoint>,
+    /// Process whose memory and descriptors are counted
+    #[arg(long)]
+    server_pid: u32,
+    /// Connections held
+    #[arg(long, default_value_t = 15_000)]
+    connections: usize,
+    /// Rounds of three one-second windows: without, with, without
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Legitimate visits a second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    verdict: &'static str,
+    rounds: usize,
+    connections: usize,
+    /// Fewest descriptors that the server held for the attack in a window with it.
+    held_at_the_server_min: usize,
+    held: Tally,
+    /// Median p99 of the legitimate visits, us.
+    p99_us_without: u64,
+    p99_us_with: u64,
+    p99_us_control: u64,
+    ratio_with: f64,
+    ratio_control: f64,
+    visits: u64,
+    /// Legitimate visits that were not welcomed.
+    errors: u64,
+    private_dirty_before: u64,
+    /// The most in any window with the attack.
+    private_dirty_with: u64,
+    bytes_per_connection: u64,
+    problems: Vec<String>,
+}
+
+/// Runs the attack to its end.
+///
+/// # Errors
+/// Somebody was kept out, or the node holds too much, or it ended.
+pub(crate) fn run(args: &SlowlorisArgs) -> Result<()> {
+    if args.connections == 0 || args.rounds == 0 || args.rate == 0 {
+        bail!("--connections, --rounds and --rate must be at least 1");
+    }
+    let meter = Meter::new(args.server_pid)?;
+    let mut attackers = args.target.clone();
+    attackers.first_user = ATTACK_USERS;
+    let holders = Holders::start(&args.plain, args.tls.as_ref(), &Target::node(&attackers)?)?;
+    let mut visits = Visits::new(Target::node(&args.target)?.forgetful(), args.rate)?;
+    // Whatever the node allocates once, for anybody, is there before it is measured.
+    visits.run(WINDOW)?;
+    let descriptors = descriptors(args.server_pid)?;
+    let before = meter.private_dirty_bytes()?;
+    let mut report = Report {
+        verdict: "unharmed",
+        rounds: args.rounds,
+        connections: args.connections,
+        held_at_the_server_min: usize::MAX,
+        held: Tally::default(),
+        p99_us_without: 0,
+        p99_us_with: 0,
+        p99_us_control: 0,
+        ratio_with: 0.0,
+        ratio_control: 0.0,
+        visits: 0,
+        errors: 0,
+        private_dirty_before: before,
+        private_dirty_with: before,
+        bytes_per_connection: 0,
+        problems: Vec::new(),
+    };
+    let mut p99 = [const { Vec::new() }; 3];
+    for round in 0..args.rounds {
+        for (kind, p99) in p99.iter_mut().enumerate() {
+            let attack = if kind == 1 { args.connections } else { 0 };
+            turn(args.server_pid, &holders, descriptors, attack)?;
+            let window = visits.run(WINDOW)?;
+            if kind == 1 {
+                let held = self::descriptors(args.server_pid)?.saturating_sub(descriptors);
+                report.held_at_the_server_min = report.held_at_the_server_min.min(held);
+                let dirty = meter.private_dirty_bytes().context("the server ended")?;
+                report.private_dirty_with = report.private_dirty_with.max(dirty);
+            }
+            report.visits += window.done;
+            report.errors += window.failed;
+            p99.push(window.latency.p99);
+            let name = ["without", "with", "without"][kind];
+            let latency = window.latency;
+            let line = format!("p50 {} us, p99 {} us", latency.p50, latency.p99);
+            writeln!(io::stderr(), "round {:>2} {name:>8}: {line}", round + 1)?;
+        }
+    }
+    report.held = holders.stop()?;
+    let [without, with, control] = p99.map(median);
+    (report.p99_us_without, report.p99_us_with, report.p99_us_control) = (without, with, control);
+    judge(&mut report);
+    print(&report, args.json)
+}
+
+/// Waits until the attack holds `wanted` connections, at the server, too.
+fn turn(server: u32, holders: &Holders, descriptors_rest: usize, wanted: usize) -> Result<()> {
+    holders.hold(wanted);
+    let start = Instant::now();
+    loop {
+        let held = descriptors(server)?.saturating_sub(descriptors_rest);
+        let there = if wanted == 0 {
+            held <= STRAYS_MAX && holders.held() == 0
+        } else {
+            held * 100 >= wanted * HELD_OF_HUNDRED
+        };
+        if there {
+            return Ok(());
+        }
+        if start.elapsed() > TURN_MAX {
+            bail!("{wanted} connections are to be held, the server holds {held}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn descriptors(process: u32) -> Result<usize> {
+    let folder = format!("/proc/{process}/fd");
+    Ok(fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?.count())
+}
+
+fn judge(report: &mut Report) {
+    let Report { p99_us_without, p99_us_with, p99_us_control, errors, .. } = *report;
+    report.ratio_with = p99_us_with as f64 / p99_us_without.max(1) as f64;
+    report.ratio_control = p99_us_control as f64 / p99_us_without.max(1) as f64;
+    let within = report.ratio_with <= RATIO_MAX || p99_us_with <= p99_us_without + SLACK_US;
+    if !within {
+        report.problems.push(format!("p99 rose from {p99_us_without} us to {p99_us_with} us"));
+    }
+    if errors > 0 {
+        report.problems.push(format!("{errors} legitimate visits were not welcomed"));
+    }
+    let grown = report.private_dirty_with.saturating_sub(report.private_dirty_before);
+    let connections = report.connections as u64;
+    report.bytes_per_connection = grown / connections;
+    if report.bytes_per_connection > BYTES_EACH_MAX {
+        let each = report.bytes_per_connection;
+        report.problems.push(format!("a held connection costs {each} bytes"));
+    }
+    let missing = report.held.missing();
+    if !missing.is_empty() {
+        report.problems.push(format!("nothing was held by {}", missing.join(", ")));
+    }
+    if !report.problems.is_empty() {
+        report.verdict = "HARMED";
+    }
+}
+
+fn print(report: &Report, json: bool) -> Result<()> {
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        writeln!(
+            out,
+            "{}: {} connections held; p99 {} us without, {} us with ({:.2} x), control {} us \
+             ({:.2} x); {} bytes of the server each",
+            report.verdict,
+            report.connections,
+            report.p99_us_without,
+            report.p99_us_with,
+            report.ratio_with,
+            report.p99_us_control,
+            report.ratio_control,
+            report.bytes_per_connection
+        )?;
+    }
+    if !report.problems.is_empty() {
+        bail!("{}", report.problems.join("; "));
+    }
+    Ok(())
+}
+
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::Read,
+        net::{Shutdown, TcpListener, TcpStream},
+        sync::mpsc,
+        thread,
+    };
+
+    /// Keys, and an endpoint that nobody need listen at.
+    fn target(folder: &std::path::Path) -> Target {
+        crate::identity::create_keys(folder).expect("keys");
+        Target::node(&TargetArgs {
+            addr: "127.0.0.1:1".parse().expect("an endpoint"),
+            ca: None,
+            session_key: Some(folder.join("session.key.pem")),
+            kid: crate::identity::KEY_ID.to_owned(),
+            audience: "yao".to_owned(),
+            campaign: 1,
+            first_user: 1,
+        })
+        .expect("a target")
+    }
+
+    fn listen(sender: mpsc::SyncSender<TcpStream>) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if sender.send(stream).is_err() {
+                    break;
+                }
+            }
+        });
+        address.to_string().parse().expect("an endpoint")
+    }
+
+    #[test]
+    fn what_is_closed_is_held_again_and_all_manners_happen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sender, streams) = mpsc::sync_channel(64);
+        let (plain, tls) = (listen(sender.clone()), listen(sender));
+        let target = target(folder.path());
+        let holders = Holders::start(&plain, Some(&tls), &target).expect("started");
+        holders.hold(8);
+        let next = || streams.recv_timeout(Duration::from_secs(10)).expect("a connection");
+        let mut first: Vec<TcpStream> = (0..8).map(|_| next()).collect();
+        // A closed one comes again.
+        first[0].shutdown(Shutdown::Both).expect("open until now");
+        let again = next();
+        // A dribbler goes on dribbling: its second byte comes without being asked for.
+        let mut two = [0; 2];
+        let dribbles = first[1..].iter_mut().any(|stream| {
+            stream.set_read_timeout(Some(Duration::from_millis(600))).expect("a socket");
+            // The length of a frame follows, whose payload is a token: not a TLS record.
+            stream.read_exact(&mut two).is_ok() && two[0] != 0x16
+        });
+        assert!(dribbles, "HELLO comes byte by byte");
+        holders.hold(0);
+        drop((first, again));
+        let tally = holders.stop().expect("it ends well");
+        assert_eq!(tally.missing(), Vec::<&str>::new());
+        assert!(Tally::default().missing().len() == 4, "nothing done is all missing");
+    }
+
+    #[test]
+    fn each_promise_can_be_broken() {
+        let report = || Report {
+            verdict: "unharmed",
+            rounds: 1,
+            connections: 1_000,
+            held_at_the_server_min: 1_000,
+            held: Tally::default(),
+            p99_us_without: 10_000,
+            p99_us_with: 20_000,
+            p99_us_control: 10_000,
+            ratio_with: 0.0,
+            ratio_control: 0.0,
+            visits: 1,
+            errors: 0,
+            private_dirty_before: 0,
+            private_dirty_with: 4_096_000,
+            bytes_per_connection: 0,
+            problems: Vec::new(),
+        };
+        let check = |spoil: fn(&mut Report), expected: Option<&str>| {
+            let mut report = report();
+            spoil(&mut report);
+            judge(&mut report);
+            // The tally of this report is empty, which is a problem of its own.
+            let told = report.problems.iter().find(|problem| !problem.starts_with("nothing"));
+            match expected {
+                None => assert_eq!(told, None),
+                Some(text) => assert!(told.expect("a problem").contains(text), "{told:?}"),
+            }
+        };
+        check(|_| {}, None);
+        check(|report| report.p99_us_with = 20_001, Some("p99 rose"));
+        check(|report| (report.p99_us_without, report.p99_us_with) = (100, 5_100), None);
+        check(|report| report.errors = 1, Some("not welcomed"));
+        check(|report| report.private_dirty_with += 1_000, Some("4097 bytes"));
+    }
+}

@@ -1,0 +1,322 @@
+//! The attack: a thread that holds connections half-way, each in one of four manners, and opens
+//! again what the server closes.
+
+use crate::load::Target;
+use anyhow::{Context, Result};
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName,
+    version::TLS13,
+};
+use serde::Serialize;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+use yao_protocol::{
+    client::Hello,
+    endpoint::{ALPN, Endpoint},
+};
+
+/// Source addresses of the attack.
+const ADDRESSES: usize = 64;
+/// The attack grows evenly over this time, and opens again no faster: what the server closes after
+/// 3 s or 5 s then comes evenly, too, and not in waves between which there is peace.
+const GROWTH: Duration = Duration::from_secs(3);
+/// Connections opened in one go, so that sockets are looked after in between.
+const OPENED_AT_ONCE: usize = 500;
+/// Between two bytes of a dribbled HELLO.
+const DRIP: Duration = Duration::from_millis(400);
+/// How long the attacker sleeps when nothing happens.
+const REST: Duration = Duration::from_millis(5);
+/// RST instead of FIN: nothing is left behind.
+const LINGER: Option<Duration> = Some(Duration::ZERO);
+
+/// How a connection is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// TCP, and not a byte.
+    Silent,
+    /// HELLO, a byte now and then.
+    Dribble,
+    /// Half a ClientHello.
+    HalfGreeting,
+    /// A whole ClientHello, and no answer to what the server says.
+    HalfHandshake,
+}
+
+const MANNERS: [Manner; 4] =
+    [Manner::Silent, Manner::HalfGreeting, Manner::Dribble, Manner::HalfHandshake];
+
+/// Connections that were opened, by how they were held.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Tally {
+    silent: u64,
+    dribble: u64,
+    half_greeting: u64,
+    half_handshake: u64,
+    /// How many of them the server closed while they were wanted.
+    closed_by_server: u64,
+    /// Attempts that failed at once, refused ones among them.
+    failed: u64,
+    without_tls: bool,
+}
+
+impl Tally {
+    /// The manners that never happened although they should have.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        let encrypted = !self.without_tls;
+        let all = [
+            ("silence", self.silent, true),
+            ("dribbling", self.dribble, true),
+            ("half a greeting", self.half_greeting, encrypted),
+            ("half a handshake", self.half_handshake, encrypted),
+        ];
+        let absent = all.into_iter().filter(|(_, count, wanted)| *wanted && *count == 0);
+        absent.map(|(name, ..)| name).collect()
+    }
+}
+
+/// The attack, seen from outside of its thread.
+pub(super) struct Holders {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Result<Tally>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    wanted: AtomicUsize,
+    held: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Holders {
+    /// An attack that holds nothing yet. `target` lends it a HELLO.
+    pub(super) fn start(plain: &Endpoint, tls: Option<&Endpoint>, target: &Target) -> Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let attack = Attack {
+            plain: resolve(plain)?,
+            tls: tls.map(resolve).transpose()?,
+            hello: hello(target),
+            greeting: greeting()?,
+            poll: Poll::new()?,
+            places: Vec::new(),
+            number: 0,
+            drip_at: Instant::now(),
+            opened_at: Instant::now(),
+            tally: Tally { without_tls: tls.is_none(), ..Tally::default() },
+        };
+        let seen = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("attack".to_owned());
+        let thread = thread.spawn(move || attack.run(&seen)).context("cannot start a thread")?;
+        Ok(Self { shared, thread })
+    }
+
+    /// From now on `count` connections are held.
+    pub(super) fn hold(&self, count: usize) {
+        self.shared.wanted.store(count, Relaxed);
+    }
+
+    /// Connections that are held, as far as the attack knows.
+    pub(super) fn held(&self) -> usize {
+        self.shared.held.load(Relaxed)
+    }
+
+    /// Ends the attack.
+    ///
+    /// # Errors
+    /// It had no sockets.
+    pub(super) fn stop(self) -> Result<Tally> {
+        self.shared.stop.store(true, Relaxed);
+        self.thread.join().ok().context("the attack panicked")?
+    }
+}
+
+struct Held {
+    socket: TcpStream,
+    manner: Manner,
+    /// Bytes of its text that were sent.
+    sent: usize,
+}
+
+struct Attack {
+    plain: SocketAddr,
+    tls: Option<SocketAddr>,
+    hello: Vec<u8>,
+    greeting: Vec<u8>,
+    poll: Poll,
+    places: Vec<Option<Held>>,
+    number: usize,
+    drip_at: Instant,
+    /// Until when the pace of [`GROWTH`] was used.
+    opened_at: Instant,
+    tally: Tally,
+}
+
+impl Attack {
+    fn run(mut self, shared: &Shared) -> Result<Tally> {
+        let mut events = Events::with_capacity(1_024);
+        while !shared.stop.load(Relaxed) {
+            let wanted = shared.wanted.load(Relaxed);
+            self.places.truncate(wanted);
+            self.places.resize_with(wanted, || None);
+            self.open_missing()?;
+            shared.held.store(self.places.iter().flatten().count(), Relaxed);
+            match self.poll.poll(&mut events, Some(REST)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            for event in &events {
+                self.handle(event.token().0, event.is_writable());
+            }
+            if self.drip_at <= Instant::now() {
+                self.drip_at = Instant::now() + DRIP;
+                self.drip();
+            }
+        }
+        Ok(self.tally)
+    }
+
+    fn open_missing(&mut self) -> Result<()> {
+        let passed = self.opened_at.elapsed();
+        let due = self.places.len() as f64 * passed.as_secs_f64() / GROWTH.as_secs_f64();
+        if due < 1.0 {
+            return Ok(());
+        }
+        self.opened_at = Instant::now();
+        // What was not needed is not saved up: `due` is of this turn only.
+        let due = (due as usize).min(OPENED_AT_ONCE);
+        let free = |(place, held): (usize, &Option<Held>)| held.is_none().then_some(place);
+        let missing: Vec<usize> =
+            self.places.iter().enumerate().filter_map(free).take(due).collect();
+        for place in missing {
+            self.number += 1;
+            let (manner, address) = match (MANNERS[self.number % MANNERS.len()], self.tls) {
+                (manner @ (Manner::HalfGreeting | Manner::HalfHandshake), Some(tls)) => {
+                    (manner, tls)
+                }
+                (Manner::HalfGreeting, None) => (Manner::Silent, self.plain),
+                (Manner::HalfHandshake, None) => (Manner::Dribble, self.plain),
+                (manner, _) => (manner, self.plain),
+            };
+            let mut socket =
+                connect(address, self.number).context("cannot connect; see `ulimit -n`")?;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut socket, Token(place), interest)?;
+            self.places[place] = Some(Held { socket, manner, sent: 0 });
+        }
+        Ok(())
+    }
+
+    /// Something happened at `place`.
+    fn handle(&mut self, place: usize, writable: bool) {
+        let Some(Some(held)) = self.places.get_mut(place) else { return };
+        if writable && held.socket.peer_addr().is_ok() && held.sent == 0 {
+            let (text, count) = match held.manner {
+                Manner::Silent => (&self.hello[..0], &mut self.tally.silent),
+                Manner::Dribble => (&self.hello[..1], &mut self.tally.dribble),
+                Manner::HalfGreeting => {
+                    (&self.greeting[..self.greeting.len() / 2], &mut self.tally.half_greeting)
+                }
+                Manner::HalfHandshake => (&self.greeting[..], &mut self.tally.half_handshake),
+            };
+            // A connection that breaks here is found below.
+            held.sent = held.socket.write(text).unwrap_or(0).max(1);
+            *count += 1;
+        }
+        if is_over(&mut held.socket) {
+            let counter = if held.sent > 0 {
+                &mut self.tally.closed_by_server
+            } else {
+                &mut self.tally.failed
+            };
+            *counter += 1;
+            self.places[place] = None;
+        }
+    }
+
+    /// One more byte of each HELLO; never the last.
+    fn drip(&mut self) {
+        for held in self.places.iter_mut().flatten() {
+            let more = held.manner == Manner::Dribble && held.sent > 0;
+            if more && held.sent + 1 < self.hello.len() {
+                let next = &self.hello[held.sent..=held.sent];
+                held.sent += held.socket.write(next).unwrap_or(0);
+            }
+        }
+    }
+}
+
+/// Reads what there is, and says whether more can come.
+fn is_over(socket: &mut TcpStream) -> bool {
+    let mut bytes = [0; 2_048];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => {
+                return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected);
+            }
+        }
+    }
+}
+
+fn hello(target: &Target) -> Vec<u8> {
+    let token = target.token(yao_protocol::UserId(1 << 40));
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        software: 1,
+        campaign: target.campaign,
+        tally: None,
+        token: token.as_bytes(),
+    };
+    let mut bytes = Vec::new();
+    hello.put(&mut bytes, 1);
+    bytes
+}
+
+/// A good ClientHello. Its handshake never ends, so nobody need be believed.
+fn greeting() -> Result<Vec<u8>> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .context("TLS 1.3 is not built in")?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let name = ServerName::try_from("localhost")?;
+    let mut bytes = Vec::new();
+    ClientConnection::new(Arc::new(config), name)?.write_tls(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
+    let mut addresses = endpoint
+        .address()
+        .to_socket_addrs()
+        .with_context(|| format!("{endpoint}: the host is not known"))?;
+    addresses.next().with_context(|| format!("{endpoint} has no address"))
+}
+
+/// Begins to connect, on loopback from one of [`ADDRESSES`].
+fn connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv4() && address.ip().is_loopback() {
+        let third = u8::try_from(number % ADDRESSES).expect("below 256");
+        let source = IpAddr::V4(Ipv4Addr::new(127, 3, third, 1));
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    }
+    socket.set_linger(LINGER)?;
+    match socket.connect(&SockAddr::from(address)) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
