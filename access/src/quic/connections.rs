@@ -26,6 +26,8 @@ const NONE: u32 = u32::MAX;
 const ORPHAN: u32 = u32::MAX - 1;
 /// Bytes a peer may leave unread beyond quinn's own window before it is cut.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// Every path carries datagrams of this size, bytes (RFC 9000 14).
+const DATAGRAM_BYTES_MIN: usize = 1_200;
 /// Deadlines within this time are near, ns.
 const NEAR_NS: u64 = 1_000_000_000;
 /// How long a client may take to acknowledge the last words of its session, ms.
@@ -324,7 +326,12 @@ impl Connections {
             let Some(Some(carried)) = self.carried.get_mut(handle as usize) else { return };
             let transmit = carried.quic.poll_transmit(self.instant, segments, &mut self.out);
             let Some(transmit) = transmit else { break };
+            // What did not fill a datagram was all there was; asking again would only find that out.
+            let all = transmit.size < DATAGRAM_BYTES_MIN && !carried.securing;
             self.send_packet(transmit);
+            if all {
+                break;
+            }
         }
         if self.held.is_some() {
             self.touch(handle);
