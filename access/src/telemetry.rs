@@ -32,11 +32,14 @@ impl Count {
 #[repr(align(128))]
 pub struct ShardCounters {
     values: [Count; SHARD_COUNTERS.len()],
+    /// What earlier lives of the thread had counted: a counter never falls.
+    earlier: [Count; SHARD_COUNTERS.len()],
 }
 
 impl Default for ShardCounters {
     fn default() -> Self {
-        Self { values: std::array::from_fn(|_| Count::default()) }
+        let zeros = || std::array::from_fn(|_| Count::default());
+        Self { values: zeros(), earlier: zeros() }
     }
 }
 
@@ -166,10 +169,25 @@ impl ShardCounters {
             partial_bytes: engine.partial_bytes() as u64,
             late_us: late_ns / 1_000,
         };
-        for (counter, value) in SHARD_COUNTERS.iter().zip(&self.values) {
-            let read = (counter.read)(&sources);
+        self.take(|counter| (counter.read)(&sources));
+    }
+
+    /// The thread has panicked and begins anew: what it counts from now on comes on top of what it
+    /// had handed over. What it had not, at most a second's worth, is lost.
+    pub fn begin_again(&self) {
+        for (value, earlier) in self.values.iter().zip(&self.earlier) {
+            earlier.set(value.value());
+        }
+    }
+
+    fn take(&self, read: impl Fn(&ShardCounter) -> u64) {
+        let places = self.values.iter().zip(&self.earlier);
+        for (counter, (value, earlier)) in SHARD_COUNTERS.iter().zip(places) {
+            let read = read(counter);
             if counter.name == "loop_late_us_total" {
                 value.add(read);
+            } else if counter.name.ends_with("_total") {
+                value.set(earlier.value() + read);
             } else {
                 value.set(read);
             }
@@ -216,4 +234,28 @@ pub struct DiskCounters {
     pub cursor_raises: Count,
     /// 1 once persisting failed.
     pub fenced: Count,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_never_fall_although_their_thread_begins_again() {
+        let counters = ShardCounters::default();
+        let check = |total, gauge| {
+            assert_eq!(counters.sum("shakes_total"), total);
+            assert_eq!(counters.sum("loop_late_us_total"), total, "sums itself");
+            assert_eq!(counters.sum("connections"), gauge);
+        };
+        counters.take(|_| 5);
+        check(5, 5);
+        counters.begin_again();
+        check(5, 5);
+        counters.take(|_| 2);
+        check(7, 2);
+        counters.begin_again();
+        counters.take(|_| 1);
+        check(8, 1);
+    }
 }

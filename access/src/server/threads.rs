@@ -49,6 +49,7 @@ pub(super) fn run(context: &SessionContext, mut settings: Settings, mut way: Way
             }
             Err(_) => tracing::error!(event = "session_thread_restarted", thread = settings.thread),
         }
+        context.counters.begin_again();
         context.registry.forget_thread(settings.thread);
         // A slot of the new life must not be taken for one of the old.
         settings.generation_first = settings.generation_first.wrapping_add(1 << 20);

@@ -45,11 +45,13 @@ const MEASURED: &str = "15";
 const WARM: &str = "3";
 /// A session that lasted so long was a good one to the SDK, which then forgets earlier failures.
 const STABLE: Duration = Duration::from_secs(31);
+/// After this long the node has handed on what it counted.
+const COUNTED: Duration = Duration::from_millis(1_500);
 /// How often the node's counter is read; it is handed on once a second.
 const SAMPLE: Duration = Duration::from_millis(20);
 
 pub(super) fn run(clients: u64, rounds: u64, release: bool) -> Result<()> {
-    let plan = Plan { release, sections: SECTIONS, shake_interval_ms: 100, ..DEMO };
+    let plan = Plan { release, sections: SECTIONS, shake_interval_ms: 0, ..DEMO };
     let event = Arc::new(ready("storm", plan)?);
     let count = clients.to_string();
     // Two measurements, a return and a rest for each round, and the time to come.
@@ -82,6 +84,8 @@ pub(super) fn run(clients: u64, rounds: u64, release: bool) -> Result<()> {
         rehearsal.at_most(&key("all_back_ms"), people::last_ms(&returns)? as f64, BACK_MS_MAX);
         let over = cut.accepted_per_second / BUDGET;
         rehearsal.at_most(&key("accepts_by_budget"), over, OVER_BUDGET_MAX);
+        // All came back through the door that was watched.
+        rehearsal.at_least(&key("accepted"), cut.accepted, clients);
         let ratio = cut.p99_during as f64 / cut.p99_before.max(1) as f64;
         rehearsal.tell(&key("untouched_p99_us_before"), cut.p99_before);
         rehearsal.tell(&key("untouched_p99_us_during"), cut.p99_during);
@@ -103,6 +107,7 @@ struct Cut {
     troubles: u64,
     /// The most in any second.
     accepted_per_second: f64,
+    accepted: u64,
 }
 
 /// One round: the untouched connections alone, and then while everybody else returns.
@@ -122,7 +127,8 @@ fn cut(event: &Arc<Event>, clients: u64) -> Result<Cut> {
     let during = during.join().ok().context("the thread of the load panicked")??;
     // Somebody may still be away.
     people::await_users(event, clients, Duration::from_secs(40))?;
-    let accepted_per_second = sampler.finish()?;
+    thread::sleep(COUNTED);
+    let (accepted, accepted_per_second) = sampler.finish()?;
     let p99 = |result: &Value| result["latency_us"]["p99"].as_u64().context("no p99");
     let troubles = |result: &Value| result["errors"].as_u64().context("no errors");
     Ok(Cut {
@@ -131,6 +137,7 @@ fn cut(event: &Arc<Event>, clients: u64) -> Result<Cut> {
         p99_during: p99(&during)?,
         troubles: troubles(&before)? + troubles(&during)?,
         accepted_per_second,
+        accepted,
     })
 }
 
@@ -146,7 +153,7 @@ fn untouched(event: &Event) -> Result<Value> {
 /// Reads how many connections the node has accepted, all the time.
 struct Sampler {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<f64>>,
+    thread: JoinHandle<Result<(u64, f64)>>,
 }
 
 impl Sampler {
@@ -163,13 +170,16 @@ impl Sampler {
                 }
                 thread::sleep(SAMPLE);
             }
-            Ok(most_per_second(&changes))
+            let (first, last) = (changes.first(), changes.last());
+            let counted = |change: Option<&(_, u64)>| change.map_or(0, |(_, accepted)| *accepted);
+            let accepted = counted(last).saturating_sub(counted(first));
+            Ok((accepted, most_per_second(&changes)))
         });
         Self { stop, thread }
     }
 
-    /// The most accepted in any second since the start.
-    fn finish(self) -> Result<f64> {
+    /// How many were accepted since the start, and the most of them in any second.
+    fn finish(self) -> Result<(u64, f64)> {
         self.stop.store(true, Relaxed);
         self.thread.join().ok().context("the sampler panicked")?
     }
