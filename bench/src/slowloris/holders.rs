@@ -109,7 +109,8 @@ impl Holders {
             poll: Poll::new()?,
             places: Vec::new(),
             number: 0,
-            drip_at: Instant::now(),
+            dripped_at: Instant::now(),
+            drip_place: 0,
             opened_at: Instant::now(),
             tally: Tally { without_tls: tls.is_none(), ..Tally::default() },
         };
@@ -154,7 +155,9 @@ struct Attack {
     poll: Poll,
     places: Vec<Option<Held>>,
     number: usize,
-    drip_at: Instant,
+    /// Until when the pace of [`DRIP`] was used, and where it is.
+    dripped_at: Instant,
+    drip_place: usize,
     /// Until when the pace of [`GROWTH`] was used.
     opened_at: Instant,
     tally: Tally,
@@ -162,6 +165,9 @@ struct Attack {
 
 impl Attack {
     fn run(mut self, shared: &Shared) -> Result<Tally> {
+        // Attackers have machines of their own: ours must not take theirs from node and visitors.
+        // The kernel keeps this for each thread.
+        rustix::process::nice(19).context("cannot step back")?;
         let mut events = Events::with_capacity(1_024);
         while !shared.stop.load(Relaxed) {
             let wanted = shared.wanted.load(Relaxed);
@@ -176,10 +182,7 @@ impl Attack {
             for event in &events {
                 self.handle(event.token().0, event.is_writable());
             }
-            if self.drip_at <= Instant::now() {
-                self.drip_at = Instant::now() + DRIP;
-                self.drip();
-            }
+            self.drip();
         }
         Ok(self.tally)
     }
@@ -242,9 +245,18 @@ impl Attack {
         }
     }
 
-    /// One more byte of each HELLO; never the last.
+    /// One more byte of HELLOs whose turn has come, never the last. The turns are spread evenly: a
+    /// thousand writes at one moment would be another attack.
     fn drip(&mut self) {
-        for held in self.places.iter_mut().flatten() {
+        let passed = self.dripped_at.elapsed().as_secs_f64();
+        let due = (self.places.len() as f64 * passed / DRIP.as_secs_f64()) as usize;
+        if due == 0 {
+            return;
+        }
+        self.dripped_at = Instant::now();
+        for _ in 0..due.min(self.places.len()) {
+            self.drip_place = (self.drip_place + 1) % self.places.len();
+            let Some(held) = &mut self.places[self.drip_place] else { continue };
             let more = held.manner == Manner::Dribble && held.sent > 0;
             if more && held.sent + 1 < self.hello.len() {
                 let next = &self.hello[held.sent..=held.sent];
