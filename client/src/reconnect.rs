@@ -143,8 +143,12 @@ impl Reconnect {
         self.welcome = Some(now);
         let current = self.endpoint().clone();
         self.learn(&readable(endpoints));
-        // The list changed under the index: stay where we are.
-        self.current_index = self.position(&current).unwrap_or(0);
+        // The list changed under the index: stay where we are, also at a node that only its
+        // predecessor named. A win whose answer is lost is recorded here (M6).
+        self.current_index = self.position(&current).unwrap_or_else(|| {
+            self.learned.push(current);
+            self.endpoints.len() + self.learned.len() - 1
+        });
     }
 
     /// A connection ended or failed; `endpoints` is where a GOAWAY sent us. `None` is the end.
@@ -338,6 +342,33 @@ mod tests {
         let drained = Retry::After { delay_ms: 5, jitter_ms: 0 };
         plan.handle_end(Timestamp::ZERO, drained, &["d:1".to_owned()]);
         assert_eq!(plan.endpoint().to_string(), "d:1", "GOAWAY names where to go");
+    }
+
+    #[test]
+    fn a_learned_node_is_not_forgotten_by_its_own_welcome() {
+        let check = |own: &[&str], others: &[&str], expected_round: &[&str]| {
+            let mut plan = plan(own, 5);
+            let drained = Retry::After { delay_ms: 5, jitter_ms: 0 };
+            plan.handle_end(Timestamp::ZERO, drained, &["d:1".to_owned()]);
+            let others: Vec<String> = others.iter().map(|text| (*text).to_owned()).collect();
+            for _ in 0..3 {
+                plan.handle_welcome(Timestamp::ZERO, &others);
+                assert_eq!(plan.endpoint().to_string(), "d:1", "{own:?} welcomed with {others:?}");
+                plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+                assert_eq!(plan.endpoint().to_string(), "d:1", "a lost win is looked for there");
+            }
+            let mut round = Vec::new();
+            for _ in expected_round {
+                plan.handle_end(Timestamp::ZERO, Retry::BackOff, &[]);
+                round.push(plan.endpoint().to_string());
+            }
+            round.sort();
+            assert_eq!(round, expected_round, "afterwards every node gets its turn, once");
+        };
+        check(&["a:1"], &[], &["a:1", "d:1"]);
+        check(&["a:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
+        check(&["a:1", "b:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
+        check(&["a:1", "d:1"], &["b:1"], &["a:1", "b:1", "d:1"]);
     }
 
     #[test]
