@@ -104,10 +104,12 @@ fn a_peer_that_is_not_known_yet_costs_at_most_4_kib_and_leaves_nothing() {
         assert!(cost <= BYTES_MAX, "{cost} bytes each");
         assert!(round > 0 || cost > 1_031, "what they sent is kept: {cost}");
         now = now.plus_ms(3_500);
-        engine.handle_time(now);
-        while let Some(effect) = engine.poll_effect() {
-            if let Effect::Close { connection } = effect {
-                engine.handle_closed(connection.slot);
+        while engine.deadline(now) <= now {
+            engine.handle_time(now);
+            while let Some(effect) = engine.poll_effect() {
+                if let Effect::Close { connection } = effect {
+                    engine.handle_closed(connection.slot);
+                }
             }
         }
         assert_eq!((engine.connections(), engine.unopened()), (0, 0));

@@ -81,8 +81,12 @@ impl Wheel {
         None
     }
 
-    /// When the wheel next wants to be looked at: the start of the next tick.
-    pub(super) const fn deadline(now: Timestamp) -> Timestamp {
+    /// When the wheel next wants to be looked at: the start of the next tick, or at once while
+    /// something of an earlier one has not fired.
+    pub(super) const fn deadline(&self, now: Timestamp) -> Timestamp {
+        if self.next_tick != tick_of(now) {
+            return now;
+        }
         Timestamp::from_ns((now.as_ns() / TICK_NS + 1) * TICK_NS)
     }
 }
