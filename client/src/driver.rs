@@ -383,8 +383,12 @@ impl Driver {
 
     fn broken(&self, reason: LinkError) -> Departure {
         let endpoint = self.reconnect.endpoint().to_string();
+        let retry = match reason {
+            LinkError::NetworkChanged => Retry::NetworkChanged,
+            _ => Retry::BackOff,
+        };
         let error = Error::Link { endpoint, reason };
-        Departure { error, retry: Retry::BackOff, endpoints: Vec::new() }
+        Departure { error, retry, endpoints: Vec::new() }
     }
 
     /// What the end of a connection says about the network.

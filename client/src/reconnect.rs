@@ -32,6 +32,9 @@ pub enum Retry {
     },
     /// The server wants a new session token.
     Reauthenticate,
+    /// The device left the network while connecting: says nothing about the node, so it is tried
+    /// again as if for the first time.
+    NetworkChanged,
     /// The server said never, or the app asked to end.
     Never,
 }
@@ -158,6 +161,10 @@ impl Reconnect {
         retry: Retry,
         endpoints: &[String],
     ) -> Option<Attempt> {
+        if retry == Retry::NetworkChanged {
+            let at = now.plus_ms(self.random.up_to(self.back_off.first_ms_max));
+            return Some(Attempt { at, token_must_be_new: false, was_asked: false });
+        }
         let welcome = self.welcome.take();
         // A node that welcomes and then breaks every connection is a failing node all the same.
         if welcome.is_some_and(|since| now.ms() >= since.ms() + STABLE_MS_MIN) {
@@ -369,6 +376,29 @@ mod tests {
         check(&["a:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
         check(&["a:1", "b:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
         check(&["a:1", "d:1"], &["b:1"], &["a:1", "b:1", "d:1"]);
+    }
+
+    #[test]
+    fn a_changed_network_is_no_failure_of_the_node() {
+        let now = Timestamp::ZERO;
+        let first_ms_max = BackOff::default().first_ms_max;
+        for seed in 0..100 {
+            let mut plan = plan(&["a:1", "b:1"], seed);
+            plan.handle_end(now, Retry::BackOff, &[]);
+            plan.handle_welcome(now, &[]);
+            let here = plan.endpoint().clone();
+            plan.handle_end(now, Retry::BackOff, &[]);
+            let failure_count = plan.failure_count;
+            for _ in 0..10 {
+                let attempt = plan.handle_end(now, Retry::NetworkChanged, &[]).expect("goes on");
+                assert!(attempt.at.ms() <= first_ms_max, "{attempt:?}");
+                assert!(!attempt.token_must_be_new && !attempt.was_asked, "{attempt:?}");
+                assert_eq!(*plan.endpoint(), here, "a lost win is still looked for there");
+            }
+            assert_eq!(plan.failure_count, failure_count);
+            plan.handle_end(now, Retry::BackOff, &[]);
+            assert_ne!(*plan.endpoint(), here, "but a failure is one");
+        }
     }
 
     #[test]

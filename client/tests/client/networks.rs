@@ -272,6 +272,44 @@ async fn a_changed_network_ends_a_vain_attempt() {
 }
 
 #[tokio::test]
+async fn a_lost_win_is_looked_for_where_it_is_although_the_network_changes_on_the_way() {
+    let identity = Identity::new();
+    let one = Door::open(Transport::Tls, "127.0.0.1:0", &identity).await;
+    let other = Door::open(Transport::Tls, "127.0.0.1:0", &identity).await;
+    let token = TokenSource::Fixed("token".to_owned());
+    let endpoints = vec![one.endpoint().to_string(), other.endpoint().to_string()];
+    let mut config = Config::new(endpoints, CAMPAIGN, token);
+    config.trust = Some(identity.trust());
+    config.back_off = BackOff { first_ms_max: 5, last_ms_max: 20 };
+    let (client, mut events) = Client::connect(config).expect("good");
+    let ((mut peer, _), here, elsewhere) = tokio::select! {
+        peer = Peer::welcome(&one, "token", 0) => (peer, &one, &other),
+        peer = Peer::welcome(&other, "token", 0) => (peer, &other, &one),
+    };
+    connected_by(&mut events).await;
+    client.shake();
+    let Seen::Shake(first) = peer.next().await else { panic!("a shake was asked for") };
+    drop(peer);
+
+    let Door::Tls(listener, _) = here else { unreachable!("opened above") };
+    for key in 0..3_u64 {
+        // Nobody shakes hands: the attempt is under way until the network changes.
+        let attempt = timeout(PATIENCE, listener.accept());
+        let _attempt = tokio::select! {
+            attempt = attempt => attempt.expect("comes back").expect("accepts"),
+            _ = Peer::accept(elsewhere) => panic!("left before change {key}"),
+        };
+        client.network_changed(key).await;
+    }
+    let (mut peer, _) = tokio::select! {
+        peer = Peer::welcome(here, "token", 0) => peer,
+        _ = Peer::accept(elsewhere) => panic!("left the node that has the win"),
+    };
+    let Seen::Shake(again) = peer.next().await else { panic!("the shake is not lost") };
+    assert_eq!((again.shake, again.resend), (first.shake, true));
+}
+
+#[tokio::test]
 async fn a_start_plan_holds_the_first_connection_back_and_no_later_one() {
     let (door, mut config) = listen_by(Transport::Tcp).await;
     let unix = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
