@@ -5,7 +5,7 @@ use crate::{
     client::TokenSource,
     error::{Error, LinkError, StoreError},
     event::Event,
-    limits::{FAREWELL_MS_MAX, TOKEN_MS_MAX},
+    limits::{FAREWELL_MS_MAX, SALVAGE_MS_MAX, TOKEN_MS_MAX},
     link::{Link, dial::dial, trust::Trust},
     mailbox::Mailbox,
     race::{NetworkKey, Networks},
@@ -243,11 +243,11 @@ impl Driver {
             let link = self.link.as_mut().expect("the session has a connection until it departs");
             let flushed = link.flush();
             if let Err(reason) = flushed {
-                self.handle_broken(reason);
+                self.handle_broken(reason).await;
                 continue;
             }
             tokio::select! {
-                progress = link.progress() => self.handle_progress(progress),
+                progress = link.progress() => self.handle_progress(progress).await,
                 () = self.shakes.wake.notified() => {
                     let now = self.now();
                     self.session.handle_shake(now, self.shakes.take());
@@ -256,7 +256,7 @@ impl Driver {
                     // What has arrived in a device that was busy counts before any deadline.
                     tokio::select! {
                         biased;
-                        progress = link.progress() => self.handle_progress(progress),
+                        progress = link.progress() => self.handle_progress(progress).await,
                         () = std::future::ready(()) => {}
                     }
                     self.session.handle_timeout(self.now());
@@ -332,7 +332,7 @@ impl Driver {
                 Output::Transmit(bytes) => {
                     let link = self.link.as_mut().expect("the session has a connection");
                     if let Err(reason) = link.queue(&bytes) {
-                        self.handle_broken(reason);
+                        self.handle_broken(reason).await;
                     }
                 }
                 Output::Disconnect(departure) => return Ok(Settled::Departed(departure)),
@@ -361,23 +361,44 @@ impl Driver {
         Ok(result?)
     }
 
-    fn handle_progress(&mut self, progress: Result<(), LinkError>) {
+    async fn handle_progress(&mut self, progress: Result<(), LinkError>) {
+        if self.take_frames()
+            && let Err(reason) = progress
+        {
+            self.handle_broken(reason).await;
+        }
+    }
+
+    /// Gives the session what has arrived. False when it cannot be read.
+    fn take_frames(&mut self) -> bool {
         let now = self.now();
         let link = self.link.as_mut().expect("the session has a connection");
         loop {
             match link.next_frame() {
                 Ok(Some(frame)) => self.session.handle_frame(now, frame),
-                Ok(None) => break,
-                Err(error) => return self.session.handle_malformed(error),
+                Ok(None) => return true,
+                Err(error) => {
+                    self.session.handle_malformed(error);
+                    return false;
+                }
             }
-        }
-        if let Err(reason) = progress {
-            self.handle_broken(reason);
         }
     }
 
-    fn handle_broken(&mut self, reason: LinkError) {
+    /// The server's last word may lie unread where a write found the connection broken: a client
+    /// that was replaced and does not hear it would come back and replace the other.
+    async fn handle_broken(&mut self, reason: LinkError) {
         let Departure { error, .. } = self.broken(reason);
+        let rest = async {
+            while self.take_frames() {
+                let link = self.link.as_mut().expect("the session has a connection");
+                if !link.salvage().await {
+                    break;
+                }
+            }
+        };
+        // Whatever did not come in time is lost, as with every broken connection.
+        drop(timeout(Duration::from_millis(SALVAGE_MS_MAX), rest).await);
         self.session.handle_disconnected(error);
     }
 

@@ -82,6 +82,8 @@ pub const QUIC_PENALTY_MS_MAX: u64 = 3_600_000;
 pub const QUIC_TRUSTED_MS: u64 = 600_000;
 /// To write BYE before the socket is closed, ms.
 pub const FAREWELL_MS_MAX: u64 = 1_000;
+/// To take in what the server said before its connection broke, ms: it is here, or as good as lost.
+pub const SALVAGE_MS_MAX: u64 = 100;
 /// To obtain a session token from the app, ms.
 pub const TOKEN_MS_MAX: u64 = 30_000;
 

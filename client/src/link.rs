@@ -120,6 +120,13 @@ impl Link {
         each!(self, link => link.progress().await)
     }
 
+    /// After an error: takes in more of what came before it. False when that was all. May wait
+    /// where the network has not told yet; give it little time. Take every frame with
+    /// [`Link::next_frame`] before and after it.
+    pub async fn salvage(&mut self) -> bool {
+        each!(self, link => link.salvage().await)
+    }
+
     /// Sends everything and says that no more comes.
     ///
     /// # Errors

@@ -172,6 +172,30 @@ impl QuicLink {
         }
     }
 
+    /// After an error: takes in more of what came before it. False when that was all. May wait for
+    /// as long as the connection lives: the rest can be under way. Take every frame with
+    /// [`QuicLink::next_frame`] before and after it.
+    pub async fn salvage(&mut self) -> bool {
+        let room = self.incoming.room();
+        loop {
+            let now = now();
+            let received = self.receive(now);
+            let taken = self.take_stream();
+            if self.incoming.room() < room {
+                return true;
+            }
+            // What arrived is acknowledged, so that the server sends on.
+            let transmitted = self.transmit(now);
+            let ended = self.connection.is_closed();
+            if ended || received.and(taken).and(transmitted).is_err() {
+                return false;
+            }
+            if self.socket.readable().await.is_err() {
+                return false;
+            }
+        }
+    }
+
     /// Sends everything and says that no more comes.
     ///
     /// # Errors

@@ -90,6 +90,23 @@ impl TcpLink {
         Ok(())
     }
 
+    /// After an error: takes in more of what came before it. False when that was all. Waits only
+    /// until the runtime knows, which on a connection that broke is at once. Take every frame with
+    /// [`TcpLink::next_frame`] before and after it.
+    pub async fn salvage(&mut self) -> bool {
+        let room = self.incoming.room();
+        while self.stream.ready(Interest::READABLE).await.is_ok() {
+            let received = self.receive();
+            if self.incoming.room() < room {
+                return true;
+            }
+            if received.is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
     /// Sends everything and says that no more comes.
     ///
     /// # Errors

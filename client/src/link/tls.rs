@@ -110,6 +110,28 @@ impl TlsLink {
         self.flush()
     }
 
+    /// After an error: takes in more of what came before it. False when that was all. Waits only
+    /// until the runtime knows, which on a connection that broke is at once. Take every frame with
+    /// [`TlsLink::next_frame`] before and after it.
+    pub async fn salvage(&mut self) -> bool {
+        let room = self.incoming.room();
+        loop {
+            // At the end of the socket, plaintext of its last bytes may still wait.
+            let taken = self.take_plaintext();
+            if self.incoming.room() < room {
+                return true;
+            }
+            if taken.is_err() || self.stream.ready(Interest::READABLE).await.is_err() {
+                return false;
+            }
+            let received = self.receive();
+            if !matches!(received, Ok(true)) {
+                drop(self.take_plaintext());
+                return self.incoming.room() < room;
+            }
+        }
+    }
+
     /// Sends everything and says that no more comes.
     ///
     /// # Errors

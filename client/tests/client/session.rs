@@ -16,7 +16,10 @@ use yao_client::{
 };
 use yao_protocol::{
     CampaignId, PacketId, ShakeId, UserId, WallTime,
-    client::{ErrorCode, NoWinReason, Refusal, RetryClass, Shake, put_reconnect},
+    client::{
+        ErrorCode, GoAway, GoAwayReason, NoWinReason, Refusal, RetryClass, Shake, put_pong,
+        put_reconnect,
+    },
     hex,
     keys::SignKey,
     reconnect::{ReconnectKeys, ReconnectTicket},
@@ -88,6 +91,49 @@ async fn check_lost_answer(transport: Transport) {
     let held = wallet.holding(PacketId(7)).expect("the ticket is kept");
     assert_eq!(held.outcome, Outcome::Opened(opened.proof));
     assert_eq!(wallet.pending(), None);
+}
+
+#[tokio::test]
+async fn a_last_word_is_heard_although_the_clients_own_write_fails_first() {
+    for transport in [Transport::Tcp, Transport::Tls, Transport::Quic] {
+        for frames_before in [0, 300] {
+            check_last_word(transport, frames_before).await;
+        }
+    }
+}
+
+/// The server says "never", behind `frames_before` others, and the connection is gone before the
+/// client has read any of it; then the user shakes.
+async fn check_last_word(transport: Transport, frames_before: u32) {
+    let (door, config) = listen_by(transport).await;
+    let (client, mut events) = Client::connect(config).expect("a good configuration");
+    let mut peer = match transport {
+        Transport::Quic => Peer::welcome(&door, "token", 0).await.0,
+        Transport::Tcp | Transport::Tls => Peer::welcome_to_reset(&door, "token").await,
+    };
+    until(&mut events, is_connected).await;
+    let replaced = GoAway {
+        reason: GoAwayReason::Replaced,
+        class: RetryClass::Never,
+        delay_ms: 0,
+        jitter_ms: 0,
+        endpoints: Vec::new(),
+    };
+    // All of it before the client's task gets its turn: both run on this thread.
+    peer.send(|out| {
+        for id in 0..frames_before {
+            put_pong(out, id, WallTime(1));
+        }
+        replaced.put(out);
+    })
+    .await;
+    let _connection = peer.drop_stream();
+    client.shake();
+    let end = until(&mut events, |event| match event {
+        Event::Disconnected { error, .. } => panic!("over {transport} it comes back: {error}"),
+        event => stopped(event),
+    });
+    assert_eq!(end.await, Error::GoAway(GoAwayReason::Replaced), "over {transport}");
 }
 
 #[tokio::test]

@@ -193,7 +193,29 @@ impl Peer {
     /// Accepts and welcomes; expects `token`.
     pub(crate) async fn welcome(door: &Door, token: &str, interval_ms: u32) -> (Self, bool) {
         let mut peer = Self::accept(door).await;
-        let Seen::Hello { token: sent, tally } = peer.next().await else {
+        let tally = peer.greet(token, interval_ms).await;
+        (peer, tally)
+    }
+
+    /// As [`Peer::welcome`] where the door is TCP or TLS; but the peer's end, when it is dropped,
+    /// is a reset.
+    pub(crate) async fn welcome_to_reset(door: &Door, token: &str) -> Self {
+        let (Door::Tcp(listener) | Door::Tls(listener, _)) = door else { panic!("not over UDP") };
+        let (stream, address) =
+            timeout(PATIENCE, listener.accept()).await.expect("a client comes").expect("accepts");
+        stream.set_zero_linger().expect("SO_LINGER");
+        let stream: Box<dyn Stream> = match door {
+            Door::Tls(_, acceptor) => Box::new(acceptor.accept(stream).await.expect("TLS")),
+            _ => Box::new(stream),
+        };
+        let mut peer = Self::new(stream, address, None);
+        peer.greet(token, 0).await;
+        peer
+    }
+
+    /// Welcomes who came; expects `token`. Whether a tally came, too.
+    async fn greet(&mut self, token: &str, interval_ms: u32) -> bool {
+        let Seen::Hello { token: sent, tally } = self.next().await else {
             panic!("the first frame is HELLO");
         };
         assert_eq!(sent, token);
@@ -209,9 +231,14 @@ impl Peer {
             wins_per_user: 3,
             endpoints: Vec::new(),
         };
-        let id = peer.request_id;
-        peer.send(|out| welcome.put(out, id)).await;
-        (peer, tally)
+        let id = self.request_id;
+        self.send(|out| welcome.put(out, id)).await;
+        tally
+    }
+
+    /// The server's end of the stream goes; with QUIC the connection stays.
+    pub(crate) fn drop_stream(self) -> Option<quinn::Connection> {
+        self.quic
     }
 
     pub(crate) async fn next(&mut self) -> Seen {
