@@ -56,11 +56,8 @@ pub enum ToShard {
         /// The older connection.
         connection: ConnectionId,
     },
-    /// Ask clients to leave at this rate.
-    Drain {
-        /// Connections this thread releases a second.
-        per_second: u32,
-    },
+    /// The drain's rate changed (`SessionContext::drain_per_second`): look now rather than soon.
+    Drain,
     /// Panic here and now: a fail point, for rehearsals.
     Panic,
     /// Close everything and end the thread.

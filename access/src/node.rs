@@ -79,6 +79,16 @@ impl Shards {
         }
     }
 
+    /// Hands `message` to thread `thread` even if its inbox is full just now; waits until it fits.
+    /// For orders that must not get lost.
+    pub fn insist(&self, thread: u16, message: &ToShard) {
+        let Some(outlet) = self.outlets.get(usize::from(thread)) else { return };
+        // The thread reads its inbox in each of its turns, also after a panic.
+        while outlet.send(message.clone()).is_err() {
+            std::thread::yield_now();
+        }
+    }
+
     /// Tells the owner of `connection` what became of its open.
     pub fn open_decided(&self, connection: ConnectionId, request_id: u32, reply: OpenReply) {
         let message = ToShard::OpenDecided { connection, request_id, reply };

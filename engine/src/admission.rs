@@ -192,6 +192,10 @@ impl Admission {
         *named = Some(origin);
         let refused = self.is_pressed() && self.has_its_share(now, origin);
         self.count(now, origin);
+        if refused && self.limits.handshakes_per_second > 0 {
+            // Its place in the rate is another's: one address must not use up all of them.
+            self.credit = (self.credit + SECOND_NS).min(self.credit_max());
+        }
         !refused
     }
 

@@ -67,7 +67,8 @@ struct DrainOrder {
     deadline_seconds: Option<u32>,
 }
 
-/// As SIGTERM: drains, at the configured rate unless told another, and ends the process.
+/// As SIGTERM: drains, at the configured rate unless told another, and ends the process. Asked
+/// again, it changes rate and deadline; that one still counts from the beginning.
 async fn drain(State(control): State<Arc<Control>>, Query(order): Query<DrainOrder>) -> Response {
     let mut drain = control.config.load().drain.clone();
     drain.per_second = order.per_second.unwrap_or(drain.per_second);

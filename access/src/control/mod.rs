@@ -84,6 +84,8 @@ pub struct Control {
     pub tls: TlsSettings,
     /// Set while new connections are refused.
     pub refusing: Arc<AtomicBool>,
+    /// Clients that each thread of sessions asks to leave a second; 0 while not draining.
+    pub drain_per_second: Arc<AtomicU32>,
     /// The schedule in force.
     pub schedule: ArcSwap<Schedule>,
     /// When the process began.
@@ -205,30 +207,28 @@ impl Control {
         Ok(format!("generation {} took over", report.generation))
     }
 
-    fn connections(&self) -> u64 {
-        self.shard_counters.iter().map(|counters| counters.sum("connections")).sum()
+    /// A gauge or counter over all threads of sessions, as of their last flush.
+    fn sum(&self, name: &str) -> u64 {
+        self.shard_counters.iter().map(|counters| counters.sum(name)).sum()
     }
 
     /// Asks everybody to leave and waits; `true` when all left before the deadline. Whoever comes
     /// meanwhile is told to go elsewhere when he says HELLO.
     async fn drain(&self) -> bool {
         self.refusing.store(true, Ordering::Relaxed);
-        let drain = self.drain_order.load().as_ref().clone();
-        let threads = u32::try_from(self.shards.count()).expect("at most 256 threads");
-        let per_second = drain.per_second.div_ceil(threads.max(1));
-        tracing::info!(event = "draining", connections = self.connections(), per_second);
-        for thread in 0..self.shards.count() {
-            let thread = u16::try_from(thread).expect("at most 256 threads");
-            self.shards.send(thread, ToShard::Drain { per_second });
-        }
-        let deadline = self.node.clock.now().plus_ms(u64::from(drain.deadline_seconds) * 1_000);
+        let start = self.node.clock.now();
+        let mut order = self.order_drain();
         // Sessions are what must leave; connections without one come and are turned away all the
-        // time. A HELLO that was being checked as the drain began opens its session within this
-        // time, and is asked then.
+        // time. But a HELLO whose token was being checked as the drain began may still open one.
+        let checked_at = start.plus_ms(u64::from(self.config.load().session.frame_ms_max));
         let mut empty_since: Option<Timestamp> = None;
         loop {
             let now = self.node.clock.now();
-            if self.registry.is_empty() {
+            if !Arc::ptr_eq(&order, &self.drain_order.load()) {
+                order = self.order_drain();
+            }
+            let all_checked = now >= checked_at || self.sum("connections_unopened") == 0;
+            if self.registry.is_empty() && all_checked {
                 let since = *empty_since.get_or_insert(now);
                 if now.ns_since(since) > DRAIN_QUIET_NS {
                     return true;
@@ -236,12 +236,26 @@ impl Control {
             } else {
                 empty_since = None;
             }
-            if now >= deadline {
+            if now >= start.plus_ms(u64::from(order.deadline_seconds) * 1_000) {
                 tracing::warn!(event = "drain_deadline", cut = self.registry.len());
                 return false;
             }
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+    }
+
+    /// Puts the drain's rate in force, the first or another one; returns the order that it is of.
+    fn order_drain(&self) -> Arc<DrainConfig> {
+        let order = self.drain_order.load_full();
+        let threads = u32::try_from(self.shards.count()).expect("at most 512 threads");
+        let per_second = order.per_second.div_ceil(threads.max(1)).max(1);
+        tracing::info!(event = "draining", connections = self.sum("connections"), per_second);
+        self.drain_per_second.store(per_second, Ordering::Relaxed);
+        for thread in 0..self.shards.count() {
+            let thread = u16::try_from(thread).expect("at most 512 threads");
+            self.shards.send(thread, ToShard::Drain);
+        }
+        order
     }
 }
 

@@ -13,8 +13,8 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use mio::net::UdpSocket;
 use quinn_proto::{
-    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming, StreamEvent,
-    StreamId, Transmit, VarInt, WriteError,
+    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointEvent, Event, Incoming,
+    StreamEvent, StreamId, Transmit, VarInt, WriteError,
 };
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use std::{io::ErrorKind, sync::Arc, time::Instant};
@@ -55,8 +55,12 @@ struct Carried {
     unsent: Vec<u8>,
     touched: bool,
     securing: bool,
-    /// The peer finished its stream, or will not hear ours.
+    /// The peer says nothing more: its stream is finished.
+    finished: bool,
+    /// The peer is gone, or will not hear our stream.
     ended: bool,
+    /// CONNECTION_CLOSE is to be sent, or was.
+    closed: bool,
     /// This connection's entries among the timers: a near one and a far one.
     near: Timestamp,
     far: Timestamp,
@@ -68,6 +72,8 @@ struct Carried {
 pub(super) struct Connections {
     endpoint: Endpoint,
     carried: Vec<Option<Box<Carried>>>,
+    /// How many of them there are.
+    live: usize,
     /// Handles by the engine's slot.
     handles: Vec<u32>,
     touched: Vec<u32>,
@@ -95,6 +101,7 @@ impl Connections {
         Self {
             endpoint,
             carried: Vec::new(),
+            live: 0,
             handles: Vec::new(),
             touched: Vec::new(),
             orphans: Vec::new(),
@@ -193,13 +200,16 @@ impl Connections {
                     unsent: Vec::new(),
                     touched: false,
                     securing: true,
+                    finished: false,
                     ended: false,
+                    closed: false,
                     near: Timestamp::NEVER,
                     far: Timestamp::NEVER,
                     linger: Timestamp::NEVER,
                 };
                 *place(&mut self.carried, handle as usize, || None) = Some(Box::new(carried));
                 *place(&mut self.handles, connection.slot as usize, || NONE) = handle;
+                self.live += 1;
                 self.touch(handle);
                 true
             }
@@ -253,7 +263,7 @@ impl Connections {
             self.pass_endpoint_events(handle);
             let carried = self.carried.get_mut(handle as usize)?.as_deref_mut()?;
             let slot = carried.slot;
-            if carried.ended && slot != NONE {
+            if (carried.ended || carried.finished) && slot != NONE {
                 return Some(Step::Ended(slot));
             }
             match carried.quic.poll()? {
@@ -292,6 +302,9 @@ impl Connections {
                     tracing::debug!(event = "quic_connection_lost", %reason);
                     self.counters.tls_errors += u64::from(std::mem::take(&mut carried.securing));
                     carried.ended = true;
+                    if slot == NONE {
+                        carried.close(self.instant);
+                    }
                 }
                 _ => {}
             }
@@ -310,6 +323,7 @@ impl Connections {
             }
         }
         if drained && let Some(carried) = self.carried[handle as usize].take() {
+            self.live -= 1;
             // The handle may be another connection's with the next datagram.
             if carried.slot != NONE {
                 self.handles[carried.slot as usize] = ORPHAN;
@@ -337,7 +351,21 @@ impl Connections {
             self.touch(handle);
         }
         self.pass_endpoint_events(handle);
+        if self.held.is_none() && self.at(handle).is_some_and(|carried| carried.closed) {
+            self.retire(handle);
+        }
         self.set_timer(handle);
+    }
+
+    /// CONNECTION_CLOSE is sent: nothing is kept for a peer that may have missed it, and who could
+    /// otherwise choose how long. Should it speak again, it gets a stateless reset.
+    fn retire(&mut self, handle: u32) {
+        if let Some(carried) = self.carried[handle as usize].take() {
+            debug_assert!(carried.slot == NONE, "sessions end before their connections");
+            self.live -= 1;
+            let handle = ConnectionHandle(handle as usize);
+            self.endpoint.handle_event(handle, EndpointEvent::drained());
+        }
     }
 
     fn set_timer(&mut self, handle: u32) {
@@ -355,6 +383,24 @@ impl Connections {
         if at < *entry {
             *entry = at;
             self.timers.push(at, handle);
+            if self.timers.is_crowded(self.live) {
+                self.rebuild_timers();
+            }
+        }
+    }
+
+    /// Drops entries that no longer count. On slow networks each packet leaves one, which else
+    /// would stay until the idle deadline that it once stood for.
+    fn rebuild_timers(&mut self) {
+        self.timers.clear();
+        for (handle, carried) in self.carried.iter().enumerate() {
+            let Some(carried) = carried else { continue };
+            let handle = u32::try_from(handle).expect("handles are u32");
+            for at in [carried.near, carried.far] {
+                if at != Timestamp::NEVER {
+                    self.timers.push(at, handle);
+                }
+            }
         }
     }
 
@@ -426,6 +472,7 @@ impl Connections {
         for handle in 0..u32::try_from(self.carried.len()).expect("handles are u32") {
             self.transmit(handle);
             if let Some(carried) = self.at(handle) {
+                carried.slot = NONE;
                 carried.close(instant);
                 self.transmit(handle);
             }
@@ -443,8 +490,12 @@ impl Carried {
             match chunks.next(usize::MAX) {
                 Ok(Some(chunk)) => plain.extend_from_slice(&chunk.bytes),
                 Err(quinn_proto::ReadError::Blocked) => break,
-                // Finished or reset: nothing follows.
-                Ok(None) | Err(_) => {
+                Ok(None) => {
+                    self.finished = true;
+                    break;
+                }
+                // The peer gave its stream up, and with it the session.
+                Err(_) => {
                     self.ended = true;
                     break;
                 }
@@ -457,6 +508,7 @@ impl Carried {
 
     fn close(&mut self, instant: Instant) {
         self.linger = Timestamp::NEVER;
+        self.closed = true;
         self.quic.close(instant, CLOSE_CODE, Bytes::new());
     }
 
@@ -540,7 +592,7 @@ fn udp_transmit<'a>(transmit: &Transmit, contents: &'a [u8]) -> quinn_udp::Trans
 }
 
 fn number(handle: ConnectionHandle) -> u32 {
-    u32::try_from(handle.0).expect("connections are bounded by the engine's slots")
+    u32::try_from(handle.0).expect("connections: the engine's slots, and a second's farewells")
 }
 
 /// Place `index`, after as many empty ones as it takes.

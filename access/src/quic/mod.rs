@@ -34,6 +34,8 @@ const SOCKET: Token = Token(0);
 const EVENTS_MAX: usize = 8;
 /// Reads of the socket before timers and the inbox have their turn.
 const READS_MAX: u32 = 16;
+/// Handshakes begun before those who are here have their turn.
+const NEWCOMERS_MAX: u32 = 32;
 /// Counters are handed to the control thread, and new certificates looked for, this often.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -149,12 +151,17 @@ impl<'a> QuicThread<'a> {
 
     fn read_socket(&mut self, now: Timestamp) -> io::Result<()> {
         self.read_again = false;
+        let mut newcomers = 0;
         for _ in 0..READS_MAX {
+            // Those who are here come first: a handshake takes as long as ten of their packets.
+            if newcomers >= NEWCOMERS_MAX {
+                break;
+            }
             let Some(count) = self.ports.receive()? else { return Ok(()) };
             for index in 0..count {
                 let (meta, bytes) = self.ports.datagrams(index);
                 for datagram in bytes.chunks(meta.stride.max(1)) {
-                    on_datagram(&mut self.sessions, now, meta, datagram);
+                    newcomers += u32::from(on_datagram(&mut self.sessions, now, meta, datagram));
                 }
             }
         }
@@ -193,29 +200,37 @@ impl<'a> QuicThread<'a> {
     }
 }
 
-/// Hands a datagram to its connection; a newcomer gets a slot, or no.
+/// Hands a datagram to its connection; a newcomer gets a slot, or no. Returns whether a handshake
+/// was begun.
 fn on_datagram(
     sessions: &mut Sessions<'_, Connections>,
     now: Timestamp,
     meta: quinn_udp::RecvMeta,
     datagram: &[u8],
-) {
-    let Some(incoming) = sessions.carrier.on_datagram(meta, datagram) else { return };
+) -> bool {
+    let Some(incoming) = sessions.carrier.on_datagram(meta, datagram) else { return false };
     let origin = Some(Origin::of(incoming.remote_address().ip()));
     let proven = incoming.remote_address_validated();
     match sessions.engine.handle_newcomer(now, origin, proven) {
         Decision::Admit => {}
-        Decision::Prove => return sessions.carrier.retry(incoming),
-        Decision::Refuse(_) => return sessions.carrier.refuse(incoming),
-    }
-    let slot = sessions.engine.handle_accepted(now, false);
-    match slot {
-        None => sessions.carrier.refuse(incoming),
-        Some(connection) => {
-            sessions.engine.handle_entered(now, connection.slot, origin);
-            if !sessions.carrier.accept(incoming, connection) {
-                sessions.engine.handle_closed(connection.slot);
-            }
+        Decision::Prove => {
+            sessions.carrier.retry(incoming);
+            return false;
+        }
+        Decision::Refuse(_) => {
+            sessions.carrier.refuse(incoming);
+            return false;
         }
     }
+    let slot = sessions.engine.handle_accepted(now, false);
+    let Some(connection) = slot else {
+        sessions.carrier.refuse(incoming);
+        return false;
+    };
+    // Whoever writes another's address must not use up what that address may have.
+    sessions.engine.handle_entered(now, connection.slot, origin.filter(|_| proven));
+    if !sessions.carrier.accept(incoming, connection) {
+        sessions.engine.handle_closed(connection.slot);
+    }
+    true
 }

@@ -2,11 +2,15 @@
 //! session needs one stream, one frame in each direction, and patience.
 
 use super::crypto::{LeanConfig, VERSION};
+use aws_lc_rs::hkdf;
 use quinn_proto::{
     EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt, congestion::NewRenoConfig,
     crypto::rustls::NoInitialCipherSuite,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use yao_protocol::limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES};
 
 /// What a client may send ahead, bytes: the longest frame and then some.
@@ -49,7 +53,8 @@ pub(crate) fn server_config(
         .keep_alive_interval(None)
         .allow_spin(false)
         .congestion_controller_factory(Arc::new(NewRenoConfig::default()));
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(retry_secret());
+    let mut config = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
     config
         .transport_config(Arc::new(transport))
         .migration(true)
@@ -60,6 +65,17 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
+/// Proves addresses (Retry). One for the life of the process: a reload in between must not turn away
+/// who was asked to prove himself before it.
+fn retry_secret() -> &'static [u8; 64] {
+    static SECRET: OnceLock<[u8; 64]> = OnceLock::new();
+    SECRET.get_or_init(|| {
+        let mut secret = [0; 64];
+        getrandom::fill(&mut secret).expect("the system gives randomness, as it did at the start");
+        secret
+    })
+}
+
 /// What the endpoint itself is made with.
 pub(super) fn endpoint_config(reset_key: &[u8; 64], place: (u8, u8)) -> EndpointConfig {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, reset_key);
@@ -67,7 +83,8 @@ pub(super) fn endpoint_config(reset_key: &[u8; 64], place: (u8, u8)) -> Endpoint
     config
         .supported_versions(vec![VERSION])
         .cid_generator(move || Box::new(super::identifiers::Identifiers::new(place)))
-        // After a restart every old client asks once. A reset is smaller than what it answers.
-        .min_reset_interval(Duration::from_micros(20));
+        // After a restart every old client asks once, all in the same second. A reset is smaller
+        // than what it answers, so nothing is amplified and no two hosts can keep it going.
+        .min_reset_interval(Duration::ZERO);
     config
 }

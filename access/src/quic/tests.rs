@@ -9,13 +9,13 @@ use rustls::RootCertStore;
 use std::{
     io::{Read, Write},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::timeout;
 use yao_protocol::{
     ShakeId,
-    client::{Hello, NoWinReason, ServerMessage, Shake, kind, put_empty},
+    client::{GoAwayReason, Hello, NoWinReason, ServerMessage, Shake, kind, put_empty},
     frame::split_frame,
     limits::CLIENT_PAYLOAD_BYTES_MAX,
 };
@@ -62,14 +62,20 @@ fn put_hello(out: &mut Vec<u8>, user: u64) {
 }
 
 impl Phone {
-    async fn connect(rig: &Rig, user: u64) -> Self {
+    /// Connected, and nothing said.
+    async fn dial(rig: &Rig) -> Self {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         let endpoint = Endpoint::client(local).expect("a socket");
         let connecting =
             endpoint.connect_with(config(rig, b"yao/1"), rig.addresses.quic[0], "localhost");
         let connection = connecting.expect("a good name").await.expect("connected");
         let (send, receive) = connection.open_bi().await.expect("one stream");
-        let mut phone = Self { endpoint, connection, send, receive, incoming: Vec::new() };
+        Self { endpoint, connection, send, receive, incoming: Vec::new() }
+    }
+
+    /// With an open session.
+    async fn connect(rig: &Rig, user: u64) -> Self {
+        let mut phone = Self::dial(rig).await;
         let mut bytes = Vec::new();
         put_hello(&mut bytes, user);
         phone.say(&bytes).await;
@@ -180,6 +186,26 @@ async fn a_panic_ends_this_threads_connections_and_no_others() {
     let mut header = [0; 8];
     tcp.read_exact(&mut header).expect("answered");
     assert_eq!(header[2], kind::WELCOME);
+}
+
+#[tokio::test]
+async fn a_thread_that_panics_does_not_forget_that_the_node_drains() {
+    let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
+    let mut stays = Phone::connect(&rig, 7).await;
+    rig.context.drain_per_second.store(1_000, Ordering::Relaxed);
+    rig.shards.send(0, ToShard::Drain);
+    let is_drain = |message: ServerMessage<'_>| matches!(message, ServerMessage::GoAway(go_away) if go_away.reason == GoAwayReason::Drain);
+    assert!(stays.hear(is_drain).await);
+    for _ in 0..2 {
+        let mut late = Phone::dial(&rig).await;
+        let mut bytes = Vec::new();
+        put_hello(&mut bytes, 8);
+        // Its stream ends with HELLO: it hears the last words all the same.
+        late.say(&bytes).await;
+        late.send.finish().expect("not finished before");
+        assert!(late.hear(is_drain).await);
+        rig.shards.send(0, ToShard::Panic);
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32},
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -186,6 +186,8 @@ struct Parts {
     crypto_counters: Vec<Arc<CryptoCounters>>,
     shard_counters: Vec<Arc<ShardCounters>>,
     refusing: Arc<AtomicBool>,
+    drain_per_second: Arc<AtomicU32>,
+    stopping: Arc<AtomicBool>,
     shake_interval_ms: Arc<AtomicU32>,
     shard_threads: Vec<JoinHandle<()>>,
     /// Issuer and money disk.
@@ -245,6 +247,8 @@ impl Parts {
             crypto_counters: Vec::new(),
             shard_counters: Vec::new(),
             refusing: Arc::default(),
+            drain_per_second: Arc::default(),
+            stopping: Arc::default(),
             shake_interval_ms: Arc::new(config.session.shake_interval_ms.into()),
             shard_threads: Vec::new(),
             tokens: Arc::new(ArcSwap::from_pointee(believed.tokens)),
@@ -314,6 +318,8 @@ impl Parts {
                 crypto: crypto.to_vec(),
                 policy: Arc::clone(policy),
                 shake_interval_ms: Arc::clone(&self.shake_interval_ms),
+                drain_per_second: Arc::clone(&self.drain_per_second),
+                stopping: Arc::clone(&self.stopping),
                 reconnect: Arc::clone(&self.reconnect),
                 admission: self.config.admission.limits().share(siblings),
                 counters,
@@ -346,6 +352,7 @@ impl Parts {
             reconnect: self.reconnect,
             tls: self.tls,
             refusing: self.refusing,
+            drain_per_second: self.drain_per_second,
             schedule: ArcSwap::new(schedule),
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
@@ -366,9 +373,10 @@ impl Parts {
         });
         let all_left = control::run(&control, self.admin, || announce(&ready))?;
 
+        self.stopping.store(true, Ordering::Relaxed);
         for number in 0..self.shards.count() {
             let number = u16::try_from(number).expect("at most 512 threads");
-            self.shards.send(number, ToShard::Stop);
+            self.shards.insist(number, &ToShard::Stop);
         }
         for thread in self.shard_threads {
             // A panic was logged where it happened; the end of the thread is what counts.

@@ -20,6 +20,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
+        atomic::Ordering,
         mpsc::{Receiver, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -84,6 +85,8 @@ impl Rig {
             crypto: vec![believer(&shards)],
             policy: Arc::default(),
             shake_interval_ms: Arc::default(),
+            drain_per_second: Arc::default(),
+            stopping: Arc::default(),
             reconnect: Arc::new(ArcSwap::from_pointee(None)),
             admission: config.admission.limits(),
             counters: Arc::default(),
@@ -102,6 +105,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        self.context.stopping.store(true, Ordering::Relaxed);
         for number in 0..self.shards.count() {
             self.shards.send(u16::try_from(number).expect("few threads"), ToShard::Stop);
         }

@@ -8,6 +8,7 @@ use crate::{
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
     thread,
     time::Duration,
 };
@@ -50,6 +51,9 @@ pub(super) fn run(context: &SessionContext, mut settings: Settings, mut way: Way
             Err(_) => tracing::error!(event = "session_thread_restarted", thread = settings.thread),
         }
         context.counters.begin_again();
+        if context.stopping.load(Ordering::Relaxed) {
+            return;
+        }
         context.registry.forget_thread(settings.thread);
         // A slot of the new life must not be taken for one of the old.
         settings.generation_first = settings.generation_first.wrapping_add(1 << 20);

@@ -14,7 +14,7 @@ use crate::{
 use arc_swap::{ArcSwap, Cache};
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
     mpsc::SyncSender,
 };
 use yao_engine::{
@@ -50,6 +50,10 @@ pub struct SessionContext {
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     /// Budgets of this thread's connections that are not open.
     pub admission: AdmissionLimits,
+    /// Clients that each thread asks to leave a second; 0 while the node does not drain.
+    pub drain_per_second: Arc<AtomicU32>,
+    /// Set before the threads are told to stop: one that panics then is not started again.
+    pub stopping: Arc<AtomicBool>,
     /// Where this thread's numbers are read by others.
     pub counters: Arc<ShardCounters>,
 }
@@ -97,6 +101,8 @@ pub struct Sessions<'a, C> {
     reconnect_known: Arc<Option<Reconnect>>,
     /// Answers to the connection being handled.
     out: Vec<u8>,
+    /// The rate of the drain that the engine knows of; 0 = none.
+    drain_per_second: u32,
 }
 
 impl<'a, C: Carrier> Sessions<'a, C> {
@@ -112,6 +118,7 @@ impl<'a, C: Carrier> Sessions<'a, C> {
             reconnect_known: Arc::clone(reconnect.load()),
             reconnect,
             out: Vec::new(),
+            drain_per_second: 0,
             carrier,
             context,
         }
@@ -158,8 +165,19 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         more && sent
     }
 
+    /// A rate that changed holds from now on. Read, not told: neither a full inbox nor a panic of
+    /// the thread makes it forget that the node drains.
+    fn obey_drain(&mut self, now: Timestamp) {
+        let per_second = self.context.drain_per_second.load(Ordering::Relaxed);
+        if per_second != self.drain_per_second {
+            self.drain_per_second = per_second;
+            self.engine.handle_drain(now, per_second);
+        }
+    }
+
     /// Fires the engine's timers.
     pub(crate) fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
+        self.obey_drain(now);
         self.engine.handle_time(now);
         self.do_effects(surroundings);
     }
@@ -209,8 +227,8 @@ impl<'a, C: Carrier> Sessions<'a, C> {
                 self.engine.handle_replaced(connection, &mut out);
                 Some(connection)
             }
-            ToShard::Drain { per_second } => {
-                self.engine.handle_drain(now, per_second);
+            ToShard::Drain => {
+                self.obey_drain(now);
                 None
             }
             ToShard::Panic => panic!("fail point: an operator asked for this panic"),

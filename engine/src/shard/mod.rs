@@ -323,7 +323,10 @@ impl ShardEngine {
         out: &mut Vec<u8>,
     ) -> bool {
         let connection = self.table.slot_mut(slot);
-        connection.heard_tick = wheel::tick_of(now);
+        // Whoever waits for his token to be checked gains no time by talking.
+        if connection.state() != State::Checking {
+            connection.heard_tick = wheel::tick_of(now);
+        }
         if connection.partial == NONE {
             self.read_frames(now, surroundings, slot, bytes, out)
         } else {

@@ -3,6 +3,9 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 use yao_engine::Timestamp;
 
+/// So many entries are never worth a rebuild.
+const SPARE: usize = 1_024;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
@@ -12,6 +15,16 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn push(&mut self, at: Timestamp, handle: u32) {
         self.heap.push(Reverse((at, handle)));
+    }
+
+    /// Whether most entries cannot count any more, with `connections` of at most two each.
+    pub(super) fn is_crowded(&self, connections: usize) -> bool {
+        self.heap.len() > 4 * connections + SPARE
+    }
+
+    /// Forgets every entry, and the memory that a crowd of them took.
+    pub(super) fn clear(&mut self) {
+        self.heap = BinaryHeap::new();
     }
 
     /// The earliest deadline.
