@@ -2,8 +2,8 @@
 //! gets in as fast.
 //!
 //! One-second windows take turns: without the attack, with it, without it again. In each of them
-//! visitors come at fixed moments: connect, handshake, HELLO, WELCOME, close. The claim is about the
-//! median of the windows' p99; the third kind of window is the control, which says how much the
+//! visitors come at fixed moments: connect, handshake, HELLO, WELCOME, close. The claim is about
+//! the median of the windows' p99; the third kind of window is the control, which says how much the
 //! first kind differs from itself.
 
 mod holders;

@@ -74,7 +74,8 @@ pub(crate) struct SoakArguments {
     /// Only over this way into the node (idle, malformed, compare, handshake, slowloris)
     #[arg(long, value_enum)]
     over: Option<Way>,
-    /// Clients of a rehearsal, instead of its own number (quic-crash, migrate, storm, slowloris, blocked)
+    /// Clients of a rehearsal, instead of its own number (quic-crash, migrate, storm, slowloris,
+    /// blocked)
     #[arg(long)]
     clients: Option<u64>,
     /// Moves of each client to another address and port (migrate)
