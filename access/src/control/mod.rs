@@ -14,6 +14,7 @@ use crate::{
     messages::{ToIssuer, ToShard},
     node::{Node, Shards},
     registry::Registry,
+    sessions::Orders,
     spool::SpoolCounters,
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
     tls::TlsSettings,
@@ -27,7 +28,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc::SyncSender,
     },
     time::Duration,
@@ -54,8 +55,6 @@ pub struct Control {
     pub config_path: PathBuf,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
-    /// Least time between two shakes, ms, as the shard threads read it.
-    pub shake_interval_ms: Arc<AtomicU32>,
     /// Who we are.
     pub node: Arc<Node>,
     /// The shard threads' inboxes.
@@ -82,10 +81,8 @@ pub struct Control {
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     /// Certificates, replaced by a reload.
     pub tls: TlsSettings,
-    /// Set while new connections are refused.
-    pub refusing: Arc<AtomicBool>,
-    /// Clients that each thread of sessions asks to leave a second; 0 while not draining.
-    pub drain_per_second: Arc<AtomicU32>,
+    /// What the threads of sessions shall do.
+    pub orders: Arc<Orders>,
     /// The schedule in force.
     pub schedule: ArcSwap<Schedule>,
     /// When the process began.
@@ -101,6 +98,10 @@ pub struct Control {
 }
 
 impl Control {
+    fn is_draining(&self) -> bool {
+        self.orders.drain_per_second.load(Ordering::Relaxed) > 0
+    }
+
     fn schedule_version(&self) -> u64 {
         self.schedule.load().version
     }
@@ -109,7 +110,7 @@ impl Control {
     #[must_use]
     pub fn unready_reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.refusing.load(Ordering::Relaxed) {
+        if self.is_draining() {
             reasons.push("draining: no new connections are taken".to_owned());
         }
         if let Some(reason) = &self.issuer_status.load().fenced {
@@ -183,7 +184,7 @@ impl Control {
         self.tokens.store(Arc::new(tokens));
         self.reconnect.store(Arc::new(reconnect));
         self.node.keys.store(Arc::new(keys));
-        self.shake_interval_ms.store(config.session.shake_interval_ms, Ordering::Relaxed);
+        self.orders.shake_interval_ms.store(config.session.shake_interval_ms, Ordering::Relaxed);
         let restart = needs_restart(&self.config.load(), &config);
         self.drain_order.store(Arc::new(config.drain.clone()));
         self.config.store(Arc::new(config));
@@ -215,7 +216,6 @@ impl Control {
     /// Asks everybody to leave and waits; `true` when all left before the deadline. Whoever comes
     /// meanwhile is told to go elsewhere when he says HELLO.
     async fn drain(&self) -> bool {
-        self.refusing.store(true, Ordering::Relaxed);
         let start = self.node.clock.now();
         let mut order = self.order_drain();
         // Sessions are what must leave; connections without one come and are turned away all the
@@ -250,7 +250,7 @@ impl Control {
         let threads = u32::try_from(self.shards.count()).expect("at most 512 threads");
         let per_second = order.per_second.div_ceil(threads.max(1)).max(1);
         tracing::info!(event = "draining", connections = self.sum("connections"), per_second);
-        self.drain_per_second.store(per_second, Ordering::Relaxed);
+        self.orders.drain_per_second.store(per_second, Ordering::Relaxed);
         for thread in 0..self.shards.count() {
             let thread = u16::try_from(thread).expect("at most 512 threads");
             self.shards.send(thread, ToShard::Drain);

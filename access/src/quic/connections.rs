@@ -1,9 +1,13 @@
 //! The connections of a QUIC thread: quinn-proto's state by handle, who of them has which session,
 //! their timers, and packets on their way out. Knows no frame and no rule.
 
+mod packets;
 mod timers;
 
-use self::timers::Timers;
+use self::{
+    packets::{CLOSED_MS_MAX, LINGER_MS_MAX},
+    timers::Timers,
+};
 use super::{settings, socket::QuicPorts};
 use crate::{
     clock::Clock,
@@ -13,11 +17,11 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use mio::net::UdpSocket;
 use quinn_proto::{
-    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointEvent, Event, Incoming,
-    StreamEvent, StreamId, Transmit, VarInt, WriteError,
+    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming, StreamEvent,
+    StreamId, Transmit, VarInt, WriteError,
 };
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use std::{io::ErrorKind, sync::Arc, time::Instant};
+use quinn_udp::{RecvMeta, UdpSocketState};
+use std::{sync::Arc, time::Instant};
 use yao_engine::{ConnectionId, Timestamp};
 
 /// No slot, no handle.
@@ -26,12 +30,6 @@ const NONE: u32 = u32::MAX;
 const ORPHAN: u32 = u32::MAX - 1;
 /// Bytes a peer may leave unread beyond quinn's own window before it is cut.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
-/// Every path carries datagrams of this size, bytes (RFC 9000 14).
-const DATAGRAM_BYTES_MIN: usize = 1_200;
-/// Deadlines within this time are near, ns.
-const NEAR_NS: u64 = 1_000_000_000;
-/// How long a client may take to acknowledge the last words of its session, ms.
-const LINGER_MS_MAX: u64 = 1_000;
 /// Application code of the CONNECTION_CLOSE that ends a session.
 const CLOSE_CODE: VarInt = VarInt::from_u32(0);
 
@@ -64,7 +62,7 @@ struct Carried {
     /// This connection's entries among the timers: a near one and a far one.
     near: Timestamp,
     far: Timestamp,
-    /// The session is over and its last words are on their way: close at this time at the latest.
+    /// The session is over: its last words are waited for until then, or its end once closed.
     linger: Timestamp,
 }
 
@@ -291,11 +289,13 @@ impl Connections {
                     carried.write_unsent(id);
                 }
                 // The last words were heard, or will not be.
-                Event::Stream(StreamEvent::Finished { .. }) => carried.close(self.instant),
+                Event::Stream(StreamEvent::Finished { .. }) => {
+                    carried.close(self.now, self.instant)
+                }
                 Event::Stream(StreamEvent::Stopped { .. }) => {
                     carried.ended = true;
                     if slot == NONE {
-                        carried.close(self.instant);
+                        carried.close(self.now, self.instant);
                     }
                 }
                 Event::ConnectionLost { reason } => {
@@ -303,7 +303,7 @@ impl Connections {
                     self.counters.tls_errors += u64::from(std::mem::take(&mut carried.securing));
                     carried.ended = true;
                     if slot == NONE {
-                        carried.close(self.instant);
+                        carried.close(self.now, self.instant);
                     }
                 }
                 _ => {}
@@ -328,153 +328,6 @@ impl Connections {
             if carried.slot != NONE {
                 self.handles[carried.slot as usize] = ORPHAN;
                 self.orphans.push(carried.slot);
-            }
-        }
-    }
-
-    /// Sends what connection `handle` has to say, and sets its timer.
-    pub(super) fn transmit(&mut self, handle: u32) {
-        let segments = self.state.max_gso_segments();
-        while self.held.is_none() {
-            self.out.clear();
-            let Some(Some(carried)) = self.carried.get_mut(handle as usize) else { return };
-            let transmit = carried.quic.poll_transmit(self.instant, segments, &mut self.out);
-            let Some(transmit) = transmit else { break };
-            // What did not fill a datagram was all there was; asking again would only find that out.
-            let all = transmit.size < DATAGRAM_BYTES_MIN && !carried.securing;
-            self.send_packet(transmit);
-            if all {
-                break;
-            }
-        }
-        if self.held.is_some() {
-            self.touch(handle);
-        }
-        self.pass_endpoint_events(handle);
-        if self.held.is_none() && self.at(handle).is_some_and(|carried| carried.closed) {
-            self.retire(handle);
-        }
-        self.set_timer(handle);
-    }
-
-    /// CONNECTION_CLOSE is sent: nothing is kept for a peer that may have missed it, and who could
-    /// otherwise choose how long. Should it speak again, it gets a stateless reset.
-    fn retire(&mut self, handle: u32) {
-        if let Some(carried) = self.carried[handle as usize].take() {
-            debug_assert!(carried.slot == NONE, "sessions end before their connections");
-            self.live -= 1;
-            let handle = ConnectionHandle(handle as usize);
-            self.endpoint.handle_event(handle, EndpointEvent::drained());
-        }
-    }
-
-    fn set_timer(&mut self, handle: u32) {
-        let (clock, now) = (self.clock, self.now);
-        let Some(carried) = self.at(handle) else { return };
-        let timeout =
-            carried.quic.poll_timeout().map_or(Timestamp::NEVER, |at| clock.timestamp(at));
-        let at = timeout.min(carried.linger).max(now);
-        if at == Timestamp::NEVER {
-            return;
-        }
-        // The idle deadline is far and only ever moves away: its one entry stays where it is while
-        // near ones (acknowledgements, probes) come and go. An entry that is too early looks again.
-        let entry = if at.ns_since(now) > NEAR_NS { &mut carried.far } else { &mut carried.near };
-        if at < *entry {
-            *entry = at;
-            self.timers.push(at, handle);
-            if self.timers.is_crowded(self.live) {
-                self.rebuild_timers();
-            }
-        }
-    }
-
-    /// Drops entries that no longer count. On slow networks each packet leaves one, which else
-    /// would stay until the idle deadline that it once stood for.
-    fn rebuild_timers(&mut self) {
-        self.timers.clear();
-        for (handle, carried) in self.carried.iter().enumerate() {
-            let Some(carried) = carried else { continue };
-            let handle = u32::try_from(handle).expect("handles are u32");
-            for at in [carried.near, carried.far] {
-                if at != Timestamp::NEVER {
-                    self.timers.push(at, handle);
-                }
-            }
-        }
-    }
-
-    /// Fires what is due.
-    pub(super) fn fire_timers(&mut self) {
-        while let Some((at, handle)) = self.timers.pop_due(self.now) {
-            let (now, instant) = (self.now, self.instant);
-            let Some(carried) = self.at(handle) else { continue };
-            if carried.near == at {
-                carried.near = Timestamp::NEVER;
-            } else if carried.far == at {
-                carried.far = Timestamp::NEVER;
-            } else {
-                continue;
-            }
-            let due = carried.quic.poll_timeout().is_some_and(|timeout| timeout <= instant);
-            if due {
-                carried.quic.handle_timeout(instant);
-            }
-            let lingered = carried.linger <= now;
-            if lingered {
-                carried.close(instant);
-            }
-            if due || lingered {
-                self.touch(handle);
-            } else {
-                self.set_timer(handle);
-            }
-        }
-    }
-
-    /// An answer that belongs to no connection. Lost when the socket is full: the peer asks again.
-    fn answer(&mut self, transmit: &Transmit) {
-        if self.held.is_none() {
-            let out = std::mem::take(&mut self.out);
-            let contents = &out[..transmit.size];
-            self.counters.bytes_out += contents.len() as u64;
-            let packet = udp_transmit(transmit, contents);
-            // The same holds for every other error.
-            self.state.send(UdpSockRef::from(&*self.socket), &packet).ok();
-            self.out = out;
-        }
-    }
-
-    fn send_packet(&mut self, transmit: Transmit) {
-        let contents = &self.out[..transmit.size];
-        let packet = udp_transmit(&transmit, contents);
-        match self.state.send(UdpSockRef::from(&*self.socket), &packet) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.held = Some((transmit, contents.to_vec()));
-            }
-            // Anything else is a lost packet, and QUIC sends it again.
-            Ok(()) | Err(_) => self.counters.bytes_out += contents.len() as u64,
-        }
-    }
-
-    /// The socket takes packets again.
-    pub(super) fn unblock(&mut self) {
-        if let Some((transmit, contents)) = self.held.take() {
-            self.out.clear();
-            self.out.extend_from_slice(&contents);
-            self.send_packet(transmit);
-        }
-    }
-
-    /// Ends every connection with one packet each: nobody is here to wait for answers.
-    pub(super) fn close_all(&mut self) {
-        let instant = self.instant;
-        for handle in 0..u32::try_from(self.carried.len()).expect("handles are u32") {
-            self.transmit(handle);
-            if let Some(carried) = self.at(handle) {
-                carried.slot = NONE;
-                carried.close(instant);
-                self.transmit(handle);
             }
         }
     }
@@ -506,9 +359,12 @@ impl Carried {
         !plain.is_empty()
     }
 
-    fn close(&mut self, instant: Instant) {
-        self.linger = Timestamp::NEVER;
-        self.closed = true;
+    /// Says CONNECTION_CLOSE, once.
+    fn close(&mut self, now: Timestamp, instant: Instant) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.linger = now.plus_ms(CLOSED_MS_MAX);
         self.quic.close(instant, CLOSE_CODE, Bytes::new());
     }
 
@@ -565,29 +421,19 @@ impl Carrier for Connections {
         if handle == ORPHAN {
             return;
         }
-        let (instant, linger) = (self.instant, self.now.plus_ms(LINGER_MS_MAX));
+        let (now, instant) = (self.now, self.instant);
         if let Some(carried) = self.at(handle) {
             carried.slot = NONE;
             carried.unsent = Vec::new();
             // What the session said last must be heard before the close, which drops everything.
             let stream = carried.stream.filter(|_| !carried.ended);
             match stream.map(|id| carried.quic.send_stream(id).finish()) {
-                Some(Ok(())) => carried.linger = linger,
-                Some(Err(_)) | None => carried.close(instant),
+                Some(Ok(())) => carried.linger = now.plus_ms(LINGER_MS_MAX),
+                Some(Err(_)) | None => carried.close(now, instant),
             }
         }
         self.touch(handle);
         self.transmit(handle);
-    }
-}
-
-fn udp_transmit<'a>(transmit: &Transmit, contents: &'a [u8]) -> quinn_udp::Transmit<'a> {
-    quinn_udp::Transmit {
-        destination: transmit.destination,
-        ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
-        contents,
-        segment_size: transmit.segment_size,
-        src_ip: transmit.src_ip,
     }
 }
 

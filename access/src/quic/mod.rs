@@ -1,6 +1,6 @@
 //! One QUIC thread: a UDP socket, a quinn-proto endpoint with its connections, and the same
-//! sessions as everywhere. Each connection carries one bidirectional stream, opened by the client, with the
-//! frames of wire.md on it.
+//! sessions as everywhere. Each connection carries one bidirectional stream, opened by the client,
+//! with the frames of wire.md on it.
 //!
 //! quinn-proto is driven directly, without tokio: a connection costs what quinn-proto keeps for it
 //! and nothing more. A panic here ends this thread's connections only; the socket, the reset key

@@ -65,8 +65,8 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Proves addresses (Retry). One for the life of the process: a reload in between must not turn away
-/// who was asked to prove himself before it.
+/// Proves addresses (Retry). One for the life of the process: a reload in between must not turn
+/// away who was asked to prove himself before it.
 fn retry_secret() -> &'static [u8; 64] {
     static SECRET: OnceLock<[u8; 64]> = OnceLock::new();
     SECRET.get_or_init(|| {

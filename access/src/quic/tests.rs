@@ -192,9 +192,12 @@ async fn a_panic_ends_this_threads_connections_and_no_others() {
 async fn a_thread_that_panics_does_not_forget_that_the_node_drains() {
     let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
     let mut stays = Phone::connect(&rig, 7).await;
-    rig.context.drain_per_second.store(1_000, Ordering::Relaxed);
+    rig.context.orders.drain_per_second.store(1_000, Ordering::Relaxed);
     rig.shards.send(0, ToShard::Drain);
-    let is_drain = |message: ServerMessage<'_>| matches!(message, ServerMessage::GoAway(go_away) if go_away.reason == GoAwayReason::Drain);
+    let is_drain = |message: ServerMessage<'_>| match message {
+        ServerMessage::GoAway(go_away) => go_away.reason == GoAwayReason::Drain,
+        _ => false,
+    };
     assert!(stays.hear(is_drain).await);
     for _ in 0..2 {
         let mut late = Phone::dial(&rig).await;

@@ -26,7 +26,7 @@ use crate::{
     recovery::{self, Recovered},
     registry::Registry,
     seed_shard::SeedShard,
-    sessions::SessionContext,
+    sessions::{Orders, SessionContext},
     spool::SpoolHandle,
     state_dir::{EPOCH_LOCAL, StateDir},
     telemetry::{CryptoCounters, DiskCounters, ShardCounters},
@@ -41,7 +41,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::Ordering,
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -185,10 +185,7 @@ struct Parts {
     reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     crypto_counters: Vec<Arc<CryptoCounters>>,
     shard_counters: Vec<Arc<ShardCounters>>,
-    refusing: Arc<AtomicBool>,
-    drain_per_second: Arc<AtomicU32>,
-    stopping: Arc<AtomicBool>,
-    shake_interval_ms: Arc<AtomicU32>,
+    orders: Arc<Orders>,
     shard_threads: Vec<JoinHandle<()>>,
     /// Issuer and money disk.
     money_threads: [JoinHandle<()>; 2],
@@ -237,19 +234,13 @@ impl Parts {
             issuer: issuer.clone(),
             counters: Arc::clone(&disk_counters),
         };
-        let money_threads = start_money(
-            move || issuer_thread::run(&context, &header, &recovered.issuer, &issuer_queue),
-            move || money_disk.run(&disk_queue),
-        )?;
-
+        let issue = move || issuer_thread::run(&context, &header, &recovered.issuer, &issuer_queue);
+        let money_threads = start_money(issue, move || money_disk.run(&disk_queue))?;
         let mut parts = Self {
             registry,
             crypto_counters: Vec::new(),
             shard_counters: Vec::new(),
-            refusing: Arc::default(),
-            drain_per_second: Arc::default(),
-            stopping: Arc::default(),
-            shake_interval_ms: Arc::new(config.session.shake_interval_ms.into()),
+            orders: Arc::new(Orders::new(config.session.shake_interval_ms)),
             shard_threads: Vec::new(),
             tokens: Arc::new(ArcSwap::from_pointee(believed.tokens)),
             reconnect: Arc::new(ArcSwap::from_pointee(believed.reconnect)),
@@ -317,9 +308,7 @@ impl Parts {
                 issuer: self.issuer.clone(),
                 crypto: crypto.to_vec(),
                 policy: Arc::clone(policy),
-                shake_interval_ms: Arc::clone(&self.shake_interval_ms),
-                drain_per_second: Arc::clone(&self.drain_per_second),
-                stopping: Arc::clone(&self.stopping),
+                orders: Arc::clone(&self.orders),
                 reconnect: Arc::clone(&self.reconnect),
                 admission: self.config.admission.limits().share(siblings),
                 counters,
@@ -351,8 +340,7 @@ impl Parts {
             tokens: self.tokens,
             reconnect: self.reconnect,
             tls: self.tls,
-            refusing: self.refusing,
-            drain_per_second: self.drain_per_second,
+            orders: Arc::clone(&self.orders),
             schedule: ArcSwap::new(schedule),
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
@@ -360,7 +348,6 @@ impl Parts {
             exporter: control::Exporter::default(),
             reloads_refused: Default::default(),
             config_path: config_path.to_owned(),
-            shake_interval_ms: self.shake_interval_ms,
             config: ArcSwap::from_pointee(self.config),
         });
         let text = |addresses: &[SocketAddr]| -> Vec<String> {
@@ -373,7 +360,7 @@ impl Parts {
         });
         let all_left = control::run(&control, self.admin, || announce(&ready))?;
 
-        self.stopping.store(true, Ordering::Relaxed);
+        self.orders.stopping.store(true, Ordering::Relaxed);
         for number in 0..self.shards.count() {
             let number = u16::try_from(number).expect("at most 512 threads");
             self.shards.insist(number, &ToShard::Stop);

@@ -84,9 +84,7 @@ impl Rig {
             issuer,
             crypto: vec![believer(&shards)],
             policy: Arc::default(),
-            shake_interval_ms: Arc::default(),
-            drain_per_second: Arc::default(),
-            stopping: Arc::default(),
+            orders: Arc::default(),
             reconnect: Arc::new(ArcSwap::from_pointee(None)),
             admission: config.admission.limits(),
             counters: Arc::default(),
@@ -105,7 +103,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        self.context.stopping.store(true, Ordering::Relaxed);
+        self.context.orders.stopping.store(true, Ordering::Relaxed);
         for number in 0..self.shards.count() {
             self.shards.send(u16::try_from(number).expect("few threads"), ToShard::Stop);
         }

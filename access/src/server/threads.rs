@@ -51,7 +51,7 @@ pub(super) fn run(context: &SessionContext, mut settings: Settings, mut way: Way
             Err(_) => tracing::error!(event = "session_thread_restarted", thread = settings.thread),
         }
         context.counters.begin_again();
-        if context.stopping.load(Ordering::Relaxed) {
+        if context.orders.stopping.load(Ordering::Relaxed) {
             return;
         }
         context.registry.forget_thread(settings.thread);

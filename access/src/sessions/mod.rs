@@ -44,18 +44,34 @@ pub struct SessionContext {
     pub crypto: Vec<SyncSender<ToCrypto>>,
     /// What the agent says.
     pub policy: Arc<ArcSwap<Policy>>,
-    /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
-    pub shake_interval_ms: Arc<AtomicU32>,
+    /// What the control thread wants of all threads.
+    pub orders: Arc<Orders>,
     /// How reconnect tickets are made and checked; a reload changes it.
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
     /// Budgets of this thread's connections that are not open.
     pub admission: AdmissionLimits,
-    /// Clients that each thread asks to leave a second; 0 while the node does not drain.
-    pub drain_per_second: Arc<AtomicU32>,
-    /// Set before the threads are told to stop: one that panics then is not started again.
-    pub stopping: Arc<AtomicBool>,
     /// Where this thread's numbers are read by others.
     pub counters: Arc<ShardCounters>,
+}
+
+/// What the control thread wants of the threads of sessions while they run. They look for
+/// themselves: neither a full inbox nor a panic makes them forget.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
+    pub shake_interval_ms: AtomicU32,
+    /// Clients that each thread asks to leave a second; 0 while the node does not drain.
+    pub drain_per_second: AtomicU32,
+    /// Set before the threads are told to stop: one that panics then is not started again.
+    pub stopping: AtomicBool,
+}
+
+impl Orders {
+    /// Serve, with this least time between two shakes, ms.
+    #[must_use]
+    pub fn new(shake_interval_ms: u32) -> Self {
+        Self { shake_interval_ms: shake_interval_ms.into(), ..Self::default() }
+    }
 }
 
 /// What is counted about sockets and QUIC connections.
@@ -137,7 +153,7 @@ impl<'a, C: Carrier> Sessions<'a, C> {
             wall: self.context.node.clock.anchor().wall(now),
             shake_interval_ms: policy
                 .shake_interval_ms
-                .unwrap_or_else(|| self.context.shake_interval_ms.load(Ordering::Relaxed)),
+                .unwrap_or_else(|| self.context.orders.shake_interval_ms.load(Ordering::Relaxed)),
             cue: policy.cue,
             tier: 0,
         }
@@ -165,10 +181,9 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         more && sent
     }
 
-    /// A rate that changed holds from now on. Read, not told: neither a full inbox nor a panic of
-    /// the thread makes it forget that the node drains.
+    /// A rate that changed holds from now on.
     fn obey_drain(&mut self, now: Timestamp) {
-        let per_second = self.context.drain_per_second.load(Ordering::Relaxed);
+        let per_second = self.context.orders.drain_per_second.load(Ordering::Relaxed);
         if per_second != self.drain_per_second {
             self.drain_per_second = per_second;
             self.engine.handle_drain(now, per_second);
