@@ -173,7 +173,7 @@ fn gala() -> Result<()> {
 fn rush() -> Result<()> {
     let mut event = ready("rush", RUSH)?;
     arm(&event)?;
-    let options = ["--connections", "18000", "--packets", "51000", "--tickets", "tickets.log"];
+    let options = ["--connections", "19200", "--packets", "51000", "--tickets", "tickets.log"];
     let load = load(&event, "opens", &options)?;
     println!("{load}");
     event.await_settled()?;
