@@ -1,5 +1,5 @@
 //! `netbench opens`: how many durable opens a node acknowledges each second. First everybody wins
-//! and keeps the tickets; then all of them are opened as fast as the node takes them.
+//! and keeps the tickets; then all of them are opened, at a rate or as fast as the node takes them.
 
 use crate::load::{Fleet, Latency, Opens, Pace, Plan, Target, TargetArgs, TicketLog};
 use anyhow::{Result, bail};
@@ -24,6 +24,9 @@ pub(crate) struct OpensArgs {
     /// Tickets to hold before opening begins; fewer after `win_seconds` is an error
     #[arg(long, default_value_t = 51_000)]
     packets: usize,
+    /// Tickets to open each second; 0 is all at once
+    #[arg(long, default_value_t = 0)]
+    open_rate: u32,
     /// Longest time to open in
     #[arg(long, default_value_t = 60)]
     open_seconds: u64,
@@ -85,7 +88,7 @@ pub(crate) fn run(args: &OpensArgs) -> Result<()> {
     let start = Instant::now();
     let mut opens_in_second = Vec::new();
     let (mut before, mut end) = (0, start);
-    fleet.open_kept()?;
+    fleet.open_kept(args.open_rate)?;
     fleet.run_while(Pace::Silent, Duration::from_secs(args.open_seconds), |fleet| {
         let receipts = fleet.counts().receipts;
         while start.elapsed().as_secs() > opens_in_second.len() as u64 {

@@ -74,10 +74,29 @@ pub(crate) struct Fleet {
     open: usize,
     timers: BinaryHeap<Reverse<(u64, usize, Wake)>>,
     closed_loop: bool,
+    /// Kept tickets that are opened at a rate.
+    opening: Option<Opening>,
     round_ns: u64,
     /// What one connection just said.
     inbox: Vec<u8>,
     out: Vec<u8>,
+}
+
+/// Kept tickets that are opened at a rate.
+struct Opening {
+    per_second: u64,
+    since: u64,
+    /// How many were asked for.
+    asked: u64,
+    /// The connection whose turn is next.
+    next: usize,
+}
+
+impl Opening {
+    /// When the next may be asked for, ns.
+    const fn due(&self) -> u64 {
+        self.since + (self.asked as u128 * 1_000_000_000 / self.per_second as u128) as u64
+    }
 }
 
 impl Fleet {
@@ -109,6 +128,7 @@ impl Fleet {
             open: 0,
             timers: BinaryHeap::new(),
             closed_loop: false,
+            opening: None,
             round_ns: 0,
             inbox: Vec::with_capacity(1 << 16),
             out: Vec::with_capacity(1 << 12),
@@ -179,13 +199,14 @@ impl Fleet {
                 let Some((index, at)) = schedule.due(now) else { break };
                 self.shake_open(index, at)?;
             }
+            let opening = self.open_due(now)?;
             if now - asked_ns > 50_000_000 {
                 asked_ns = now;
                 if !going_on(self) {
                     break;
                 }
             }
-            let next = schedule.next().unwrap_or(end).min(end);
+            let next = schedule.next().unwrap_or(end).min(opening).min(end);
             let wait = if self.spin { 0 } else { next.saturating_sub(now) };
             // The kernel's timeout is in whole ms: below one, look again at once.
             let wait = if wait < 1_000_000 { 0 } else { wait.min(20_000_000) };
@@ -205,16 +226,34 @@ impl Fleet {
         self.run_while(Pace::Silent, duration, |fleet| fleet.peers.iter().any(|p| !p.is_idle()))
     }
 
-    /// From now on tickets are opened as they come, those that were kept at once.
+    /// From now on tickets are opened as they come; those that were kept, `per_second` of them a
+    /// second, or all at once when that is 0.
     ///
     /// # Errors
     /// A socket fails in a way that no peer can cause.
-    pub(crate) fn open_kept(&mut self) -> Result<()> {
+    pub(crate) fn open_kept(&mut self, per_second: u32) -> Result<()> {
         self.habits.opens = Opens::AtOnce;
-        for index in 0..self.peers.len() {
-            self.open_held(index)?;
+        let per_second = if per_second == 0 { u64::MAX } else { u64::from(per_second) };
+        self.opening = Some(Opening { per_second, since: now_ns(), asked: 0, next: 0 });
+        self.open_due(now_ns()).map(drop)
+    }
+
+    /// Opens what is due of the kept tickets, a connection's together; returns when to look again.
+    fn open_due(&mut self, now: u64) -> Result<u64> {
+        while let Some(opening) = &mut self.opening {
+            let index = opening.next;
+            let at = opening.due();
+            if index == self.peers.len() {
+                self.opening = None;
+            } else if at > now {
+                return Ok(at);
+            } else {
+                opening.next += 1;
+                opening.asked += self.peers[index].held() as u64;
+                self.open_held(index)?;
+            }
         }
-        Ok(())
+        Ok(u64::MAX)
     }
 
     /// Counts and latencies since the last call, and begins anew.
