@@ -45,6 +45,46 @@ pub struct Node {
     pub clock: Clock,
 }
 
+#[cfg(test)]
+impl Node {
+    /// Shard 17 of campaign 2015, epoch 1, without packets.
+    pub(crate) fn for_tests(incarnation: u8, keys: KeySet) -> Arc<Self> {
+        let campaign = CampaignId(2015);
+        let manifest = Manifest {
+            campaign,
+            name: "test".to_owned(),
+            currency: "CNY".to_owned(),
+            exponent: 2,
+            plan_digest: [0; 32],
+            packets: 0,
+            budget: yao_protocol::Fen::ZERO,
+            wins_per_user: 3,
+            wins_per_sponsor: 1,
+            ticket_lifetime_seconds: 60,
+            sponsors: Vec::new(),
+            waves: Vec::new(),
+            shard_count: 638,
+            shards: Vec::new(),
+        };
+        Arc::new(Self {
+            name: "test".to_owned(),
+            campaign,
+            shard: ShardId(17),
+            epoch: Epoch(1),
+            incarnation: Incarnation([incarnation; 16]),
+            boot_id: [0; 16],
+            ticket_key: Arc::new(SignKey::from_seed(&Self::TEST_TICKET_SEED)),
+            mac_key: MacKey::new(yao_protocol::KeyId(1), [6; 32]),
+            keys: ArcSwap::from_pointee(keys),
+            manifest,
+            clock: Clock::start(),
+        })
+    }
+
+    /// Of the ticket key of [`Node::for_tests`].
+    pub(crate) const TEST_TICKET_SEED: [u8; 32] = [2; 32];
+}
+
 /// The inboxes of all shard threads.
 #[derive(Clone, Debug)]
 pub struct Shards {

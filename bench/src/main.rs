@@ -15,6 +15,7 @@ mod opens;
 mod shake;
 mod slowloris;
 mod token;
+mod windows;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -1,13 +1,15 @@
 //! `netbench malformed`: broken frames before and after HELLO, and whether anybody else notices.
 //!
-//! Ordinary connections shake all the time. One-second windows take turns: without the attack, with
-//! it, without it again. The claim is about the median of the windows' p99; the third kind of
-//! window is the control, which says how much the first kind differs from itself.
+//! Ordinary connections shake all the time, in windows with the attack and without it
+//! (`windows.rs`).
 
 mod attack;
 mod mutate;
 
-use crate::load::{Fleet, Latency, Meter, Opens, Pace, Plan, Target, TargetArgs, now_ns};
+use crate::{
+    load::{Fleet, Meter, Opens, Pace, Plan, Target, TargetArgs, now_ns},
+    windows::{self, Claim, WINDOW, Windows},
+};
 use anyhow::{Context, Result, bail};
 use attack::{Attack, Outcomes};
 use mutate::Mutator;
@@ -20,17 +22,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
 };
 
-/// A fault harms nobody when the median p99 stays within this ratio, or within [`SLACK_US`].
+/// The p99 of others may rise so much (`windows.rs`).
 const RATIO_MAX: f64 = 1.5;
-/// See [`RATIO_MAX`].
-const SLACK_US: u64 = 5_000;
 /// Memory that the server may keep after the attack, bytes.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
-/// One window.
-const WINDOW: Duration = Duration::from_secs(1);
 /// Users of the attack begin here, far from the others.
 const ATTACK_USERS: u64 = 1 << 40;
 /// Rounds of windows at most, should the attack be slower than planned.
@@ -72,12 +69,9 @@ struct Report {
     verdict: &'static str,
     rounds: usize,
     outcomes: Outcomes,
-    /// Median p99 of the ordinary connections, us.
-    p99_us_without: u64,
-    p99_us_with: u64,
-    p99_us_control: u64,
-    ratio_with: f64,
-    ratio_control: f64,
+    /// Latency of the others.
+    #[serde(flatten)]
+    claim: Claim,
     /// Ordinary shakes that got no good answer.
     errors: u64,
     private_dirty_before: u64,
@@ -110,7 +104,7 @@ pub(crate) fn run(args: &MalformedArgs) -> Result<()> {
     let per_window = args.frames.div_ceil(rounds);
     let mut attack = Attack::new(Target::node(&attack_target)?, mutator)?;
     let before = meter.private_dirty_bytes()?;
-    let mut p99 = [const { Vec::new() }; 3];
+    let mut windows = Windows::default();
     let mut errors = 0;
     let mut round = 0;
     while round < args.rounds || attack.outcomes().frames < args.frames {
@@ -118,31 +112,25 @@ pub(crate) fn run(args: &MalformedArgs) -> Result<()> {
             let sent = attack.outcomes().frames;
             bail!("only {sent} of {} broken frames were sent in {ROUNDS_MAX} s", args.frames);
         }
-        for (kind, p99) in p99.iter_mut().enumerate() {
+        for kind in 0..windows::KINDS {
             fleet.take();
-            if kind == 1 {
+            if kind == windows::WITH {
                 attack = with_attack(attack, per_window, || fleet.run(pace, WINDOW))?;
             } else {
                 fleet.run(pace, WINDOW)?;
             }
             let (counts, latency, _) = fleet.take();
             errors += counts.troubles();
-            p99.push(latency.p99);
-            tell(round, kind, latency)?;
+            windows.push(round, kind, latency)?;
         }
         round += 1;
     }
     let after = meter.private_dirty_bytes().context("the server ended")?;
-    let [without, with, control] = p99.map(median);
     let mut report = Report {
         verdict: "unharmed",
         rounds: round,
         outcomes: attack.outcomes().clone(),
-        p99_us_without: without,
-        p99_us_with: with,
-        p99_us_control: control,
-        ratio_with: with as f64 / without.max(1) as f64,
-        ratio_control: control as f64 / without.max(1) as f64,
+        claim: windows.claim(),
         errors,
         private_dirty_before: before,
         private_dirty_after: after,
@@ -171,11 +159,8 @@ fn with_attack(
 }
 
 fn judge(report: &mut Report) {
-    let Report { p99_us_without, p99_us_with, errors, .. } = *report;
-    let within = report.ratio_with <= RATIO_MAX || p99_us_with <= p99_us_without + SLACK_US;
-    if !within {
-        report.problems.push(format!("p99 rose from {p99_us_without} us to {p99_us_with} us"));
-    }
+    let errors = report.errors;
+    report.problems.extend(report.claim.problem(RATIO_MAX));
     if errors > 0 {
         report.problems.push(format!("{errors} ordinary shakes got no good answer"));
     }
@@ -191,19 +176,6 @@ fn judge(report: &mut Report) {
     }
 }
 
-fn tell(round: usize, kind: usize, latency: Latency) -> Result<()> {
-    let name = ["without", "with", "without"][kind];
-    writeln!(
-        io::stderr(),
-        "round {:>2} {name:>8}: p50 {} us, p99 {} us, max {} us",
-        round + 1,
-        latency.p50,
-        latency.p99,
-        latency.max
-    )?;
-    Ok(())
-}
-
 fn print(report: &Report, json: bool) -> Result<()> {
     let mut out = io::stdout();
     if json {
@@ -211,17 +183,11 @@ fn print(report: &Report, json: bool) -> Result<()> {
     } else {
         writeln!(
             out,
-            "{}: {} broken frames in {} rounds; p99 {} us without, {} us with ({:.2} x), control \
-             {} us \
-             ({:.2} x); private memory {} KiB before, {} KiB after",
+            "{}: {} broken frames in {} rounds; {}; private memory {} KiB before, {} KiB after",
             report.verdict,
             report.outcomes.frames,
             report.rounds,
-            report.p99_us_without,
-            report.p99_us_with,
-            report.ratio_with,
-            report.p99_us_control,
-            report.ratio_control,
+            report.claim,
             report.private_dirty_before / 1_024,
             report.private_dirty_after / 1_024
         )?;
@@ -230,9 +196,4 @@ fn print(report: &Report, json: bool) -> Result<()> {
         bail!("{}", report.problems.join("; "));
     }
     Ok(())
-}
-
-fn median(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or(0)
 }

@@ -9,7 +9,7 @@ pub mod tcp;
 pub mod tls;
 pub mod trust;
 
-use crate::error::LinkError;
+use crate::{error::LinkError, limits::OUTGOING_BYTES_MAX};
 use quic::QuicLink;
 use std::{fmt, net::IpAddr};
 use tcp::TcpLink;
@@ -47,6 +47,16 @@ pub enum Link {
     Tls(Box<TlsLink>),
     /// QUIC.
     Quic(Box<QuicLink>),
+}
+
+/// Adds frames to what waits to be sent; refuses more than a peer that reads would leave.
+fn queue(outgoing: &mut Vec<u8>, bytes: &[u8]) -> Result<(), LinkError> {
+    let waiting_bytes = outgoing.len() + bytes.len();
+    if waiting_bytes > OUTGOING_BYTES_MAX {
+        return Err(LinkError::Backlog(waiting_bytes));
+    }
+    outgoing.extend_from_slice(bytes);
+    Ok(())
 }
 
 /// The same call on whichever link it is.

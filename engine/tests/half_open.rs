@@ -48,22 +48,8 @@ const PEERS: u32 = 10_000;
 const BYTES_MAX: i64 = 4_096 - 4;
 
 fn engine(now: Timestamp) -> ShardEngine {
-    let settings = Settings {
-        thread: 0,
-        connections_max: PEERS,
-        generation_first: 0,
-        campaign: CampaignId(1),
-        wins_per_user: 3,
-        mac_key: MacKey::new(KeyId(1), [1; 32]),
-        reconnect: None,
-        heartbeat_ms_min: 1_000,
-        heartbeat_ms_max: 60_000,
-        handshake_ms_max: 5_000,
-        greeting_ms_max: 3_000,
-        frame_ms_max: 5_000,
-        return_ms: (0, 0),
-        endpoints: Vec::new(),
-    };
+    let mac_key = MacKey::new(KeyId(1), [1; 32]);
+    let settings = Settings { connections_max: PEERS, ..Settings::new(CampaignId(1), mac_key) };
     let mut engine = ShardEngine::new(settings, now);
     engine.handle_admission(AdmissionLimits {
         connections_max: PEERS,

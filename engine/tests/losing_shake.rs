@@ -56,22 +56,7 @@ const BATCH: u64 = 1_000;
 fn a_losing_shake_allocates_nothing_and_takes_at_most_150_ns() {
     let now = Timestamp::from_ns(1_000_000_000);
     let campaign = CampaignId(1);
-    let settings = Settings {
-        thread: 0,
-        connections_max: 10,
-        generation_first: 0,
-        campaign,
-        wins_per_user: 3,
-        mac_key: MacKey::new(KeyId(1), [1; 32]),
-        reconnect: None,
-        heartbeat_ms_min: 1_000,
-        heartbeat_ms_max: 60_000,
-        handshake_ms_max: 5_000,
-        greeting_ms_max: 3_000,
-        frame_ms_max: 5_000,
-        return_ms: (0, 0),
-        endpoints: Vec::new(),
-    };
+    let settings = Settings::new(campaign, MacKey::new(KeyId(1), [1; 32]));
     let mut engine = ShardEngine::new(settings, now);
     let connection = engine.handle_accepted(now, true).expect("room");
     // Packets are waiting, but only of a sponsor that nobody asks for: the longest losing path.

@@ -15,20 +15,9 @@ const HEARTBEAT_MS_MAX: u32 = 8_000;
 
 /// Runs every case; an error names how many are red.
 pub(crate) fn run() -> Result<()> {
-    let plan = Plan {
-        campaign_file: "campaigns/demo.toml",
-        campaign: 1,
-        shard: 0,
-        factor: 1,
-        shake_interval_ms: 200,
-        heartbeat_ms_max: HEARTBEAT_MS_MAX,
-        threads: 2,
-        // What is not won in the wave waits: all cases, over each way in, find packets.
-        grace_seconds: 50,
-        release: false,
-        fail_points: false,
-        sections: "",
-    };
+    // What is not won in the wave waits: all cases, over each way in, find packets.
+    let grace_seconds = 50;
+    let plan = Plan { heartbeat_ms_max: HEARTBEAT_MS_MAX, grace_seconds, ..Plan::DEMO };
     let mut event = Event::prepare("conform", plan)?;
     play(&mut event).with_context(|| {
         format!("the event's files are kept in {}", event.directory().display())

@@ -33,20 +33,7 @@ pub(crate) struct DemoArguments {
 
 /// Runs the event; an error unless everything balances.
 pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
-    let plan = Plan {
-        campaign_file: "campaigns/demo.toml",
-        campaign: 1,
-        shard: 0,
-        factor: 1,
-        shake_interval_ms: 200,
-        heartbeat_ms_max: 300_000,
-        threads: 2,
-        grace_seconds: 3,
-        release: false,
-        fail_points: false,
-        sections: "",
-    };
-    let mut event = Event::prepare("demo", plan)?;
+    let mut event = Event::prepare("demo", Plan::DEMO)?;
     let start = Instant::now();
     let result = play(&mut event, arguments.clients);
     let audit = result.with_context(|| {

@@ -73,6 +73,23 @@ pub(crate) struct Plan {
     pub(crate) sections: &'static str,
 }
 
+impl Plan {
+    /// campaigns/demo.toml: 10,000 packets in ten seconds, at the pace of the clock.
+    pub(crate) const DEMO: Self = Self {
+        campaign_file: "campaigns/demo.toml",
+        campaign: 1,
+        shard: 0,
+        factor: 1,
+        shake_interval_ms: 200,
+        heartbeat_ms_max: 300_000,
+        threads: 2,
+        grace_seconds: 3,
+        release: false,
+        fail_points: false,
+        sections: "",
+    };
+}
+
 /// A prepared event; its servers end with it.
 pub(crate) struct Event {
     plan: Plan,

@@ -169,7 +169,8 @@ fn gala() -> Result<()> {
     balanced(&event, &audit)
 }
 
-/// 19,200 users win what is released, 10,300 a second, and keep it; then they open as much a second.
+/// 19,200 users win what is released, 10,300 a second, and keep it; then they open as many a
+/// second.
 fn rush() -> Result<()> {
     let mut event = ready("rush", RUSH)?;
     arm(&event)?;

@@ -6,7 +6,6 @@ use super::{
     threads,
 };
 use crate::{
-    clock::Clock,
     config,
     messages::{ToCrypto, ToIssuer, ToShard},
     node::{Node, Shards},
@@ -25,12 +24,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use yao_protocol::{
-    CampaignId, Epoch, Fen, Incarnation, KeyId, ShardId, UserId, WallTime,
-    keys::{KeySet, MacKey, SignKey},
-    manifest::Manifest,
-    token::Identity,
-};
+use yao_protocol::{CampaignId, UserId, WallTime, keys::KeySet, token::Identity};
 
 pub(crate) const CAMPAIGN: CampaignId = CampaignId(2015);
 
@@ -77,7 +71,7 @@ impl Rig {
         let shards = Shards::new(opened.outlets);
         let (issuer, issued) = sync_channel(65_536);
         let context = SessionContext {
-            node: node(),
+            node: Node::for_tests(1, KeySet::default()),
             gate: Arc::default(),
             registry: Arc::default(),
             shards: shards.clone(),
@@ -133,36 +127,4 @@ fn believer(shards: &Shards) -> std::sync::mpsc::SyncSender<ToCrypto> {
         }
     });
     sender
-}
-
-fn node() -> Arc<Node> {
-    let manifest = Manifest {
-        campaign: CAMPAIGN,
-        name: "test".to_owned(),
-        currency: "CNY".to_owned(),
-        exponent: 2,
-        plan_digest: [0; 32],
-        packets: 0,
-        budget: Fen::ZERO,
-        wins_per_user: 3,
-        wins_per_sponsor: 1,
-        ticket_lifetime_seconds: 60,
-        sponsors: Vec::new(),
-        waves: Vec::new(),
-        shard_count: 638,
-        shards: Vec::new(),
-    };
-    Arc::new(Node {
-        name: "test".to_owned(),
-        campaign: CAMPAIGN,
-        shard: ShardId(17),
-        epoch: Epoch(1),
-        incarnation: Incarnation([1; 16]),
-        boot_id: [0; 16],
-        ticket_key: Arc::new(SignKey::from_seed(&[2; 32])),
-        mac_key: MacKey::new(KeyId(1), [6; 32]),
-        keys: ArcSwap::from_pointee(KeySet::default()),
-        manifest,
-        clock: Clock::start(),
-    })
 }

@@ -2,8 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test has patience, not time")]
 
 use super::*;
-use crate::{clock::Clock, inbox, inbox::Inbox, messages::ToShard};
-use arc_swap::ArcSwap;
+use crate::{inbox, inbox::Inbox, messages::ToShard};
 use std::{
     collections::BTreeMap,
     fs,
@@ -14,8 +13,7 @@ use yao_engine::{ConnectionId, spool::RECORD_BYTES};
 use yao_protocol::{
     CampaignId, Epoch, Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, ShardId, SponsorId,
     UserId, WallTime, WaveIndex,
-    keys::{KeyOwner, KeySet, MacKey, PublicKeyFile, SignKey},
-    manifest::Manifest,
+    keys::{KeyOwner, KeySet, PublicKeyFile, SignKey},
     receipt::{RECEIPT_BYTES, Receipt},
     settlement::{Batch, OpenResult},
     spool::{Open, WATERMARK_MAGIC},
@@ -25,7 +23,7 @@ use yao_protocol::{
 const CAMPAIGN: CampaignId = CampaignId(2015);
 const SHARD: ShardId = ShardId(17);
 const SETTLEMENT_SEED: [u8; 32] = [4; 32];
-const TICKET_SEED: [u8; 32] = [2; 32];
+const TICKET_SEED: [u8; 32] = Node::TEST_TICKET_SEED;
 /// More than any of these tests needs; reached only when something is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -43,35 +41,7 @@ fn key_set() -> KeySet {
 }
 
 fn node(incarnation: u8) -> Arc<Node> {
-    let manifest = Manifest {
-        campaign: CAMPAIGN,
-        name: "test".to_owned(),
-        currency: "CNY".to_owned(),
-        exponent: 2,
-        plan_digest: [0; 32],
-        packets: 0,
-        budget: Fen::ZERO,
-        wins_per_user: 3,
-        wins_per_sponsor: 1,
-        ticket_lifetime_seconds: 60,
-        sponsors: Vec::new(),
-        waves: Vec::new(),
-        shard_count: 638,
-        shards: Vec::new(),
-    };
-    Arc::new(Node {
-        name: "test".to_owned(),
-        campaign: CAMPAIGN,
-        shard: SHARD,
-        epoch: Epoch(1),
-        incarnation: Incarnation([incarnation; 16]),
-        boot_id: [0; 16],
-        ticket_key: Arc::new(SignKey::from_seed(&TICKET_SEED)),
-        mac_key: MacKey::new(KeyId(1), [6; 32]),
-        keys: ArcSwap::from_pointee(key_set()),
-        manifest,
-        clock: Clock::start(),
-    })
+    Node::for_tests(incarnation, key_set())
 }
 
 fn ticket(index: u32, user: u64) -> Box<Ticket> {

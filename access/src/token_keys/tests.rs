@@ -128,20 +128,8 @@ fn reconnect(id: u8) -> Reconnect {
 impl Door {
     fn new(tokens: TokenKeys) -> Self {
         let settings = Settings {
-            thread: 0,
-            connections_max: 10_000,
-            generation_first: 0,
-            campaign: CAMPAIGN,
-            wins_per_user: 3,
-            mac_key: MacKey::new(KeyId(9), [9; 32]),
             reconnect: Some(reconnect(1)),
-            heartbeat_ms_min: 1,
-            heartbeat_ms_max: 60_000,
-            handshake_ms_max: 5_000,
-            greeting_ms_max: 3_000,
-            frame_ms_max: 5_000,
-            return_ms: (0, 0),
-            endpoints: Vec::new(),
+            ..Settings::new(CAMPAIGN, MacKey::new(KeyId(9), [9; 32]))
         };
         let engine = ShardEngine::new(settings, Timestamp::from_ns(0));
         Self { engine, tokens, registry: Registry::default(), wall: NOW }

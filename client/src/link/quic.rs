@@ -4,7 +4,7 @@
 use super::{incoming::Incoming, trust::Trust};
 use crate::{
     error::LinkError,
-    limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, OUTGOING_BYTES_MAX, QUIC_SILENCE_MS_MAX, READ_BYTES},
+    limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, QUIC_SILENCE_MS_MAX, READ_BYTES},
 };
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
@@ -122,12 +122,7 @@ impl QuicLink {
     /// # Errors
     /// [`LinkError::Backlog`] when the peer does not read.
     pub fn queue(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        let waiting_bytes = self.outgoing.len() + bytes.len();
-        if waiting_bytes > OUTGOING_BYTES_MAX {
-            return Err(LinkError::Backlog(waiting_bytes));
-        }
-        self.outgoing.extend_from_slice(bytes);
-        Ok(())
+        super::queue(&mut self.outgoing, bytes)
     }
 
     /// Sends what can be sent without waiting.

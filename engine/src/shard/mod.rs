@@ -85,6 +85,30 @@ pub struct Settings {
     pub endpoints: Vec<String>,
 }
 
+impl Settings {
+    /// A thread of a node that was told nothing else: three wins a user, no reconnect tickets, and
+    /// the times that docs/config.md gives as defaults.
+    #[must_use]
+    pub fn new(campaign: CampaignId, mac_key: MacKey) -> Self {
+        Self {
+            thread: 0,
+            connections_max: 10_000,
+            generation_first: 0,
+            campaign,
+            wins_per_user: 3,
+            mac_key,
+            reconnect: None,
+            heartbeat_ms_min: 15_000,
+            heartbeat_ms_max: 300_000,
+            handshake_ms_max: 5_000,
+            greeting_ms_max: 3_000,
+            frame_ms_max: 5_000,
+            return_ms: (1_000, 10_000),
+            endpoints: Vec::new(),
+        }
+    }
+}
+
 /// What the shell knows at this moment; read once per batch of events.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {

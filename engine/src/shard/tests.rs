@@ -43,18 +43,9 @@ impl World {
         let settings = Settings {
             thread: 3,
             connections_max: 1_000,
-            generation_first: 0,
-            campaign: CAMPAIGN,
-            wins_per_user: 3,
-            mac_key: mac_key(),
-            reconnect: None,
-            heartbeat_ms_min: 1_000,
             heartbeat_ms_max: 60_000,
-            handshake_ms_max: 5_000,
-            greeting_ms_max: 3_000,
-            frame_ms_max: 5_000,
-            return_ms: (1_000, 2_000),
             endpoints: vec!["other:1".into()],
+            ..Settings::new(CAMPAIGN, mac_key())
         };
         let now = at(1_000_000);
         let mut engine = ShardEngine::new(settings, now);

@@ -79,17 +79,10 @@ fn settings() -> Settings {
         thread: 1,
         connections_max: CONNECTIONS_MAX,
         generation_first: 5,
-        campaign: CAMPAIGN,
-        wins_per_user: 3,
-        mac_key: mac_key(),
         reconnect: Some(Reconnect { keys, lifetime_seconds: 1_200 }),
-        heartbeat_ms_min: 1_000,
         heartbeat_ms_max: 60_000,
-        handshake_ms_max: 5_000,
-        greeting_ms_max: 3_000,
-        frame_ms_max: 5_000,
-        return_ms: (1_000, 2_000),
         endpoints: vec!["tls://other.example:7443".to_owned()],
+        ..Settings::new(CAMPAIGN, mac_key())
     }
 }
 

@@ -125,20 +125,11 @@ fn new_issuer(recovered: &Recovered) -> Issuer {
 
 fn new_engine(now: Timestamp, generation_first: u32) -> ShardEngine {
     let settings = Settings {
-        thread: 0,
         connections_max: u32::from(USERS) * 2,
         generation_first,
-        campaign: CAMPAIGN,
         wins_per_user: WINS_PER_USER,
-        mac_key: mac_key(),
-        reconnect: None,
-        heartbeat_ms_min: 1_000,
         heartbeat_ms_max: 3_600_000,
-        handshake_ms_max: 5_000,
-        greeting_ms_max: 3_000,
-        frame_ms_max: 5_000,
-        return_ms: (1_000, 2_000),
-        endpoints: Vec::new(),
+        ..Settings::new(CAMPAIGN, mac_key())
     };
     ShardEngine::new(settings, now)
 }

@@ -7,19 +7,7 @@ use serde_json::{Map, Value};
 
 /// campaigns/demo.toml: 10,000 packets in ten seconds. One thread for streams, whose number is 0,
 /// and one for QUIC, number 1; both may be panicked.
-pub(super) const DEMO: Plan = Plan {
-    campaign_file: "campaigns/demo.toml",
-    campaign: 1,
-    shard: 0,
-    factor: 1,
-    shake_interval_ms: 200,
-    heartbeat_ms_max: 300_000,
-    threads: 1,
-    grace_seconds: 3,
-    release: false,
-    fail_points: true,
-    sections: "",
-};
+pub(super) const DEMO: Plan = Plan { threads: 1, fail_points: true, ..Plan::DEMO };
 /// The thread that serves TCP and TLS in [`DEMO`].
 pub(super) const STREAM_THREAD: u16 = 0;
 /// The thread that serves QUIC in [`DEMO`].
