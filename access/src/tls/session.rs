@@ -53,7 +53,7 @@ pub(crate) struct TlsSession {
     /// without memory, otherwise.
     cut: Vec<u8>,
     secured: bool,
-    /// It failed: rustls is not asked any more, which after an error may panic.
+    /// It failed, or was closed: rustls is not asked any more, which then may panic.
     broken: bool,
 }
 
@@ -122,14 +122,16 @@ impl TlsSession {
             // Whatever follows the end means nothing.
             rest = &[];
         }
+        // Kept before it is judged: rustls remembers how far it looked into a message that is cut,
+        // and panics when it is asked for an alert without these bytes.
+        self.cut = rest.to_vec();
         if self.secured && !was_secured && self.connection.alpn_protocol() != Some(super::ALPN) {
             return Err(TlsError::Alpn);
         }
         let limit = if session_open { RECORD_BYTES_MAX } else { GREETING_BYTES_MAX };
-        if rest.len() > limit {
-            return Err(TlsError::TooLarge(rest.len()));
+        if self.cut.len() > limit {
+            return Err(TlsError::TooLarge(self.cut.len()));
         }
-        self.cut = rest.to_vec();
         Ok(Fed { secured: self.secured && !was_secured, ended, cut: !self.cut.is_empty() })
     }
 
@@ -198,9 +200,11 @@ impl TlsSession {
         self.write(out, plain.len(), |traffic, room| traffic.encrypt(plain, room))
     }
 
-    /// Appends the alert that nothing follows.
+    /// Appends the alert that nothing follows; nothing is read after it either.
     pub(crate) fn close(&mut self, out: &mut Vec<u8>) -> Result<(), TlsError> {
-        self.write(out, 0, |traffic, room| traffic.queue_close_notify(room))
+        let closed = self.write(out, 0, |traffic, room| traffic.queue_close_notify(room));
+        self.broken = true;
+        closed
     }
 
     fn write(

@@ -30,12 +30,13 @@ const ADDRESSES: usize = 64;
 /// The attack grows evenly over this time, and opens again no faster: what the server closes after
 /// 3 s or 5 s then comes evenly, too, and not in waves between which there is peace.
 const GROWTH: Duration = Duration::from_secs(3);
-/// Connections opened in one go, so that sockets are looked after in between.
-const OPENED_AT_ONCE: usize = 500;
+/// Connections opened in one go. What comes over a network comes one by one; a burst would be
+/// another attack.
+const OPENED_AT_ONCE: usize = 16;
 /// Between two bytes of a dribbled HELLO.
 const DRIP: Duration = Duration::from_millis(400);
 /// How long the attacker sleeps when nothing happens.
-const REST: Duration = Duration::from_millis(5);
+const REST: Duration = Duration::from_millis(1);
 /// RST instead of FIN: nothing is left behind.
 const LINGER: Option<Duration> = Some(Duration::ZERO);
 

@@ -6,9 +6,11 @@
 use super::{connection::NONE, table::Table};
 use crate::time::Timestamp;
 
-/// Nanoseconds of a tick. Chosen because no deadline of a session is shorter than a second.
-pub(super) const TICK_NS: u64 = 128 * 1_000_000;
-/// Slots of the wheel; 4,096 ticks are almost nine minutes, longer deadlines are put back.
+/// Nanoseconds of a tick. No deadline of a session is shorter than a second, but all that is due in
+/// a tick fires in one go: thousands of connections that were opened evenly, and are held half-way,
+/// shall be closed as evenly.
+pub(super) const TICK_NS: u64 = 32 * 1_000_000;
+/// Slots of the wheel; 4,096 ticks are some two minutes, longer deadlines are put back.
 const WHEEL_SLOTS: u32 = 4_096;
 
 /// Deadlines of the connections in a [`Table`].
@@ -19,7 +21,7 @@ pub(super) struct Wheel {
     next_tick: u32,
 }
 
-/// The tick in which `now` lies. Wraps after 17 years of uptime.
+/// The tick in which `now` lies. Wraps after four years of uptime.
 pub(super) const fn tick_of(now: Timestamp) -> u32 {
     (now.as_ns() / TICK_NS) as u32
 }

@@ -91,6 +91,96 @@ fn an_error_while_a_handshake_message_is_cut_gives_an_alert() {
     }
 }
 
+/// The start of a handshake message of 24,575 bytes: rustls waits for its end.
+fn fragment() -> Vec<u8> {
+    let mut bytes = vec![0; 5_000];
+    bytes[..4].copy_from_slice(&[24, 0, 0x5f, 0xff]);
+    bytes
+}
+
+#[test]
+fn a_handshake_message_that_never_ends_is_refused_at_the_limit() {
+    let check = |open: bool, records: usize| {
+        let (mut server, mut forger) = forged();
+        let (mut plain, mut out) = (Vec::new(), Vec::new());
+        let mut bytes = forger.record(HANDSHAKE, &fragment());
+        for _ in 1..records {
+            bytes.extend(forger.record(HANDSHAKE, &[0; 6_000]));
+        }
+        let fed = server.feed(&mut bytes, &mut plain, &mut out, open);
+        assert!(matches!(fed, Err(TlsError::TooLarge(_))), "{fed:?}");
+        assert!(!out.is_empty(), "the peer is told that it is over");
+        server.close(&mut out).expect_err("it is over");
+    };
+    check(false, 1);
+    // Longer than any message: what a session may leave is a record.
+    check(true, 4);
+}
+
+#[test]
+fn a_stranger_who_leaves_a_message_cut_is_refused_as_any_other() {
+    let mut pair = Pair::new(&settings(), &Arc::new(client_config(ALL, &[])));
+    let hello = pair.client_bytes();
+    pair.feed(&hello, usize::MAX).expect("only the end tells what is spoken");
+    pair.client_reads().expect("the server is no liar");
+    let mut bytes = pair.client_bytes();
+    let mut forger = Forger::of(pair.client);
+    bytes.extend(forger.record(HANDSHAKE, &fragment()[..100]));
+    let fed = pair.server.feed(&mut bytes, &mut pair.plain, &mut pair.out, false);
+    assert!(matches!(fed, Err(TlsError::Alpn)), "{fed:?}");
+    assert!(!pair.out.is_empty());
+}
+
+/// Records of every inner type, whole messages, fragments and garbage, cut anywhere, while the
+/// server speaks or closes in between: an end at most, never a panic.
+#[test]
+fn whatever_a_peer_with_keys_sends_nothing_panics() {
+    let (settings, config) = (settings(), Arc::new(client_config(ALL, &[ALPN])));
+    let (mut refused, mut survived) = (0, 0);
+    for seed in 0..1_500_u64 {
+        let mut state = seed;
+        // SplitMix64: 0 to `below - 1`.
+        let mut roll = |below: usize| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed >> 33) as usize % below
+        };
+        let mut pair = Pair::new(&settings, &config);
+        pair.exchange(usize::MAX).expect("a good handshake");
+        let (mut server, mut forger) = (pair.server, Forger::of(pair.client));
+        let mut result = Ok(());
+        for _ in 0..=roll(7) {
+            let payload = match roll(6) {
+                0 => KEY_UPDATE[..roll(6)].to_vec(),
+                1 => fragment()[..roll(5_001)].to_vec(),
+                2 => vec![1, 0],
+                3 => vec![0; roll(16_384)],
+                _ => (0..roll(6)).map(|_| roll(256) as u8).collect(),
+            };
+            let kind = [ALERT, HANDSHAKE, HANDSHAKE, DATA, DATA, 20, 0][roll(7)];
+            let bytes = forger.record(kind, &payload);
+            let cut = if roll(2) == 0 { bytes.len() } else { 1 + roll(bytes.len()) };
+            for piece in bytes.chunks(cut) {
+                let (mut plain, mut out) = (Vec::new(), Vec::new());
+                let open = roll(2) == 0;
+                let fed = server.feed(&mut piece.to_vec(), &mut plain, &mut out, open);
+                result = result.and(fed.map(|_| ()));
+            }
+            match roll(4) {
+                0 => drop(server.seal(b"pong", &mut Vec::new())),
+                1 => drop(server.close(&mut Vec::new())),
+                _ => {}
+            }
+        }
+        match result {
+            Ok(()) => survived += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 100 && survived > 100, "{refused} refused, {survived} survived");
+}
+
 /// A peer that asks for new keys again and again, or sends empty records, is sent away before it
 /// costs more than its packets do.
 #[test]
