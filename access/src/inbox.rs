@@ -28,9 +28,14 @@ struct Wake {
     pending: AtomicBool,
 }
 
-/// The queue is full, or its thread has ended: the message comes back.
-#[derive(Debug)]
-pub struct Full<T>(pub T);
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The queue is full.
+    Full,
+    /// The thread that read it has ended.
+    Gone,
+}
 
 /// A queue of at most `capacity` messages whose receiver is woken by `waker`.
 #[must_use]
@@ -50,8 +55,8 @@ impl<T> Outlet<T> {
     /// Hands `message` over and wakes the owner if he sleeps; never waits.
     ///
     /// # Errors
-    /// [`Full`] returns the message: what to do without room is the sender's decision.
-    pub fn send(&self, message: T) -> Result<(), Full<T>> {
+    /// The message was not taken: what to do then is the sender's decision.
+    pub fn send(&self, message: T) -> Result<(), NotTaken> {
         match self.queue.try_send(message) {
             Ok(()) => {
                 if !self.wake.pending.swap(true, Ordering::AcqRel) {
@@ -60,9 +65,8 @@ impl<T> Outlet<T> {
                 }
                 Ok(())
             }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                Err(Full(message))
-            }
+            Err(TrySendError::Full(_)) => Err(NotTaken::Full),
+            Err(TrySendError::Disconnected(_)) => Err(NotTaken::Gone),
         }
     }
 }
@@ -73,5 +77,22 @@ impl<T> Inbox<T> {
         // Cleared before looking: a message that arrives after the look wakes again.
         self.wake.pending.store(false, Ordering::Release);
         self.queue.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_not_a_thread_that_ended() {
+        let poll = mio::Poll::new().expect("a poller");
+        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let (outlet, inbox) = inbox(1, waker);
+        assert_eq!(outlet.send(1), Ok(()));
+        assert_eq!(outlet.send(2), Err(NotTaken::Full));
+        assert_eq!(inbox.next(), Some(1));
+        drop(inbox);
+        assert_eq!(outlet.send(3), Err(NotTaken::Gone));
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     clock::Clock,
-    inbox::Outlet,
+    inbox::{NotTaken, Outlet},
     messages::{OpenReply, ToShard},
 };
 use arc_swap::ArcSwap;
@@ -119,12 +119,12 @@ impl Shards {
         }
     }
 
-    /// Hands `message` to thread `thread` even if its inbox is full just now; waits until it fits.
-    /// For orders that must not get lost.
+    /// Hands `message` to thread `thread` even if its inbox is full just now: waits until it fits,
+    /// or until the thread has ended. For orders that must not get lost.
     pub fn insist(&self, thread: u16, message: &ToShard) {
         let Some(outlet) = self.outlets.get(usize::from(thread)) else { return };
         // The thread reads its inbox in each of its turns, also after a panic.
-        while outlet.send(message.clone()).is_err() {
+        while outlet.send(message.clone()) == Err(NotTaken::Full) {
             std::thread::yield_now();
         }
     }
