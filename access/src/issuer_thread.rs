@@ -50,6 +50,41 @@ pub struct IssuerContext {
     pub status: Arc<ArcSwap<IssuerStatus>>,
 }
 
+/// A number's name, and how to read it; `_total` names a counter.
+type Number<T> = (&'static str, fn(&T) -> u64);
+
+/// What the issuer and its vetting count. docs/metrics.md has these names, and those of a wave.
+const NUMBERS: [Number<Issuer>; 14] = [
+    ("issuer_candidates_total", |issuer| issuer.counters().candidates),
+    ("issuer_resends_total", |issuer| issuer.counters().resends),
+    ("issuer_issued_total", |issuer| issuer.counters().issued),
+    ("issuer_reissued_total", |issuer| issuer.counters().reissued),
+    ("issuer_lost_total", |issuer| issuer.counters().lost),
+    ("issuer_limited_total", |issuer| issuer.counters().limited),
+    ("issuer_refused_total", |issuer| issuer.counters().refused),
+    ("issuer_wins_known", |issuer| issuer.wins() as u64),
+    ("vets_sent_total", |issuer| issuer.vet_counters().sent),
+    ("vets_allowed_total", |issuer| issuer.vet_counters().allowed),
+    ("vets_refused_total", |issuer| issuer.vet_counters().refused),
+    ("vets_expired_total", |issuer| issuer.vet_counters().expired),
+    ("vets_unasked_total", |issuer| issuer.vet_counters().unasked),
+    ("vets_breaker_opened_total", |issuer| issuer.vet_counters().breaker_opened),
+];
+
+/// What there is to say of a wave.
+pub(crate) const WAVE_NUMBERS: [Number<WaveView>; 10] = [
+    ("wave_packets", |wave| u64::from(wave.count)),
+    ("wave_reserved", |wave| u64::from(wave.high)),
+    ("wave_start", |wave| u64::from(wave.start)),
+    ("wave_released_total", |wave| u64::from(wave.released)),
+    ("wave_queued", |wave| u64::from(wave.queued)),
+    ("wave_vetting", |wave| u64::from(wave.vetting)),
+    ("wave_issued_total", |wave| u64::from(wave.issued)),
+    ("wave_skipped_total", |wave| u64::from(wave.skipped)),
+    ("wave_unissued", |wave| u64::from(wave.count - wave.start - wave.issued - wave.skipped)),
+    ("wave_offset_us", |wave| wave.offset_us),
+];
+
 /// What the issuer says of itself, ten times a second.
 #[derive(Clone, Debug, Default)]
 pub struct IssuerStatus {
@@ -57,13 +92,13 @@ pub struct IssuerStatus {
     pub waves: Vec<WaveStatus>,
     /// Why nothing is issued, if so.
     pub fenced: Option<String>,
-    numbers: Vec<(&'static str, u64)>,
+    numbers: [u64; NUMBERS.len()],
 }
 
 impl IssuerStatus {
     /// Every number with its name; `_total` names a counter.
     pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.numbers.iter().copied()
+        NUMBERS.iter().map(|(name, _)| *name).zip(self.numbers)
     }
 }
 
@@ -91,20 +126,7 @@ impl WaveStatus {
     /// Every number with its name; `_total` names a counter.
     pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let view = self.view;
-        let unissued = view.count - view.start - view.issued - view.skipped;
-        [
-            ("wave_packets", u64::from(view.count)),
-            ("wave_reserved", u64::from(view.high)),
-            ("wave_start", u64::from(view.start)),
-            ("wave_released_total", u64::from(view.released)),
-            ("wave_queued", u64::from(view.queued)),
-            ("wave_vetting", u64::from(view.vetting)),
-            ("wave_issued_total", u64::from(view.issued)),
-            ("wave_skipped_total", u64::from(view.skipped)),
-            ("wave_unissued", u64::from(unissued)),
-            ("wave_offset_us", view.offset_us),
-        ]
-        .into_iter()
+        WAVE_NUMBERS.into_iter().map(move |(name, read)| (name, read(&view)))
     }
 }
 
@@ -305,23 +327,7 @@ impl Desk<'_> {
             return;
         }
         self.status_at = now.plus(STATUS);
-        let (counters, vets) = (self.issuer.counters(), self.issuer.vet_counters());
-        let numbers = vec![
-            ("issuer_candidates_total", counters.candidates),
-            ("issuer_resends_total", counters.resends),
-            ("issuer_issued_total", counters.issued),
-            ("issuer_reissued_total", counters.reissued),
-            ("issuer_lost_total", counters.lost),
-            ("issuer_limited_total", counters.limited),
-            ("issuer_refused_total", counters.refused),
-            ("issuer_wins_known", self.issuer.wins() as u64),
-            ("vets_sent_total", vets.sent),
-            ("vets_allowed_total", vets.allowed),
-            ("vets_refused_total", vets.refused),
-            ("vets_expired_total", vets.expired),
-            ("vets_unasked_total", vets.unasked),
-            ("vets_breaker_opened_total", vets.breaker_opened),
-        ];
+        let numbers = NUMBERS.map(|(_, read)| read(&self.issuer));
         let waves = self.issuer.waves().map(WaveStatus::new).collect();
         let fenced = self.issuer.fenced().map(str::to_owned);
         self.context.status.store(Arc::new(IssuerStatus { waves, fenced, numbers }));

@@ -1,16 +1,16 @@
 //! The access node: IO shells around the engine. Every rule lives in `yao-engine`; here are the
 //! threads, sockets, files and clocks.
 //!
-//! Threads and who owns what: ARCHITECTURE.md, "Threads of the access process".
+//! Threads and who owns what: ARCHITECTURE.md, "Processes and threads".
 #![deny(unsafe_code)]
 
 pub mod agent_link;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod crypto;
 pub mod disk_outlet;
-pub mod doctor;
 pub mod files;
 pub mod gate;
 pub mod inbox;
@@ -18,7 +18,6 @@ pub mod issuer_thread;
 pub mod messages;
 pub mod money_disk;
 pub mod node;
-pub mod order;
 pub mod quic;
 pub mod recovery;
 pub mod registry;

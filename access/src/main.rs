@@ -9,8 +9,9 @@ use std::{
 };
 use tracing_subscriber::EnvFilter;
 use yao_access::{
+    commands::{ask, doctor},
     config::{Config, load},
-    doctor, order, server,
+    server,
 };
 
 /// The Yao access node.
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
             (config, Box::new(|config, _| server::check(&config).map(Outcome::Said)))
         }
         (Some(Command::Drain { config, rate, deadline }), _) => {
-            let act = move |config, _: &Path| order::drain(&config, rate, deadline);
+            let act = move |config, _: &Path| ask::drain(&config, rate, deadline);
             (config, Box::new(move |config, path| act(config, path).map(Outcome::Said)))
         }
         (Some(Command::Doctor { config }), _) => {

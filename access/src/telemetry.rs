@@ -72,7 +72,7 @@ macro_rules! counter {
     };
 }
 
-/// Every number of a shard thread, once. docs/metrics.md lists the same names.
+/// Every number of a shard thread, once. docs/metrics.md lists these names and every other.
 pub const SHARD_COUNTERS: [ShardCounter; 42] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
@@ -151,8 +151,12 @@ pub const SHARD_COUNTERS: [ShardCounter; 42] = [
     counter!("receipts_sent_total", "Receipts sent to clients", |s| s.engine.receipts),
     counter!("received_bytes_total", "Bytes received from clients", |s| s.sockets.bytes_in),
     counter!("sent_bytes_total", "Bytes sent to clients", |s| s.sockets.bytes_out),
-    counter!("tls_handshakes_total", "TLS handshakes completed", |s| s.sockets.tls_handshakes),
-    counter!("tls_errors_total", "Connections whose peer broke TLS", |s| s.sockets.tls_errors),
+    counter!("tls_handshakes_total", "Handshakes of TLS or QUIC completed", |s| s
+        .sockets
+        .tls_handshakes),
+    counter!("tls_errors_total", "Connections whose peer broke TLS or QUIC", |s| s
+        .sockets
+        .tls_errors),
     counter!("partial_frame_bytes", "Bytes of incomplete frames held", |s| s.partial_bytes),
     counter!("loop_late_us", "How late the last timer of the loop was, us", |s| s.late_us),
     counter!("loop_late_us_total", "Sum of how late the loop's timers were, us", |s| s.late_us),
@@ -239,6 +243,20 @@ pub struct DiskCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_document_has_every_metric_and_no_other() {
+        let document = include_str!("../../docs/metrics.md");
+        let cells = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('|').next());
+        // `one`, `another{label}`
+        let words = cells.flat_map(|cell| cell.split('`').step_by(2));
+        let named: BTreeSet<String> =
+            words.map(|word| word.split('{').next().unwrap_or_default().to_owned()).collect();
+        let printed = crate::control::metric_names();
+        let difference: Vec<_> = printed.symmetric_difference(&named).collect();
+        assert!(difference.is_empty(), "docs/metrics.md or /metrics lacks {difference:?}");
+    }
 
     #[test]
     fn counters_never_fall_although_their_thread_begins_again() {

@@ -1,7 +1,7 @@
 //! `netbench malformed`: broken frames before and after HELLO, and whether anybody else notices.
 //!
-//! Ordinary connections shake all the time, in windows with the attack and without it
-//! (`windows.rs`).
+//! Ordinary connections shake all the time: first under a flood, which says what breaks, then in
+//! windows with the attack and without it (`windows.rs`), which say who waits.
 
 mod attack;
 mod mutate;
@@ -32,6 +32,10 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const ATTACK_USERS: u64 = 1 << 40;
 /// Rounds of windows at most, should the attack be slower than planned.
 const ROUNDS_MAX: usize = 600;
+/// A flood that takes longer is not getting through, windows.
+const FLOOD_WINDOWS_MAX: u64 = 1_800;
+/// What a flood would like to send in a window: more than goes.
+const FLOOD_PER_WINDOW: u64 = 100_000;
 
 /// Broken frames before and after HELLO, and whether anybody else notices
 #[derive(Clone, Debug, clap::Args)]
@@ -41,9 +45,12 @@ pub(crate) struct MalformedArgs {
     /// Process whose memory is read
     #[arg(long)]
     server_pid: u32,
-    /// Broken frames in all, half of them after HELLO
+    /// Broken frames of the windows, half of them after HELLO
     #[arg(long, default_value_t = 100_000)]
     frames: u64,
+    /// Broken frames sent before, as fast as they go: latency is not judged then
+    #[arg(long, default_value_t = 0)]
+    flood: u64,
     /// Rounds of three one-second windows: without, with, without
     #[arg(long, default_value_t = 20)]
     rounds: usize,
@@ -68,6 +75,9 @@ pub(crate) struct MalformedArgs {
 struct Report {
     verdict: &'static str,
     rounds: usize,
+    /// The flood's seconds.
+    flood_windows: u64,
+    /// Of flood and windows.
     outcomes: Outcomes,
     /// Latency of the others.
     #[serde(flatten)]
@@ -104,12 +114,23 @@ pub(crate) fn run(args: &MalformedArgs) -> Result<()> {
     let per_window = args.frames.div_ceil(rounds);
     let mut attack = Attack::new(Target::node(&attack_target)?, mutator)?;
     let before = meter.private_dirty_bytes()?;
-    let mut windows = Windows::default();
-    let mut errors = 0;
-    let mut round = 0;
-    while round < args.rounds || attack.outcomes().frames < args.frames {
-        if round == ROUNDS_MAX {
+    let (mut errors, mut flood_windows) = (0, 0);
+    while attack.outcomes().frames < args.flood {
+        if flood_windows == FLOOD_WINDOWS_MAX {
             let sent = attack.outcomes().frames;
+            bail!("only {sent} of {} broken frames went in {FLOOD_WINDOWS_MAX} s", args.flood);
+        }
+        fleet.take();
+        attack = with_attack(attack, FLOOD_PER_WINDOW, || fleet.run(pace, WINDOW))?;
+        errors += fleet.take().0.troubles();
+        flood_windows += 1;
+    }
+    let flooded = attack.outcomes().frames;
+    let mut windows = Windows::default();
+    let mut round = 0;
+    while round < args.rounds || attack.outcomes().frames - flooded < args.frames {
+        if round == ROUNDS_MAX {
+            let sent = attack.outcomes().frames - flooded;
             bail!("only {sent} of {} broken frames were sent in {ROUNDS_MAX} s", args.frames);
         }
         for kind in 0..windows::KINDS {
@@ -129,6 +150,7 @@ pub(crate) fn run(args: &MalformedArgs) -> Result<()> {
     let mut report = Report {
         verdict: "unharmed",
         rounds: round,
+        flood_windows,
         outcomes: attack.outcomes().clone(),
         claim: windows.claim(),
         errors,

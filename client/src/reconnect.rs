@@ -35,6 +35,10 @@ pub enum Retry {
     /// The device left the network while connecting: says nothing about the node, so it is tried
     /// again as if for the first time.
     NetworkChanged,
+    /// The server did not believe the reconnect ticket: says nothing about the node either, so the
+    /// session token is shown to that same node, at once. A ticket is gone once it was shown, so
+    /// this comes once per ticket and makes no busy loop.
+    WithToken,
     /// The server said never, or the app asked to end.
     Never,
 }
@@ -85,7 +89,7 @@ pub struct Attempt {
 pub struct Reconnect {
     back_off: BackOff,
     random: Random,
-    /// Connections that ended since the last WELCOME.
+    /// Connections that failed or ended since the last session that lasted.
     failure_count: u32,
     /// Since when the current connection is welcomed.
     welcome: Option<Timestamp>,
@@ -161,8 +165,16 @@ impl Reconnect {
         retry: Retry,
         endpoints: &[String],
     ) -> Option<Attempt> {
-        if retry == Retry::NetworkChanged {
-            let at = now.plus_ms(self.random.up_to(self.back_off.first_ms_max));
+        let no_failure_wait_ms = match retry {
+            Retry::NetworkChanged => Some(self.random.up_to(self.back_off.first_ms_max)),
+            // No jitter: whoever shows a ticket comes at a time of his own already.
+            Retry::WithToken => Some(0),
+            _ => None,
+        };
+        // Neither a failure nor a reason to leave: another node would draw a pending shake anew
+        // whose win is recorded here (M6).
+        if let Some(wait_ms) = no_failure_wait_ms {
+            let at = now.plus_ms(wait_ms);
             return Some(Attempt { at, token_must_be_new: false, was_asked: false });
         }
         let welcome = self.welcome.take();
@@ -399,6 +411,33 @@ mod tests {
             plan.handle_end(now, Retry::BackOff, &[]);
             assert_ne!(*plan.endpoint(), here, "but a failure is one");
         }
+    }
+
+    #[test]
+    fn m6_a_refused_ticket_is_no_failure_of_the_node_and_the_token_is_shown_there_at_once() {
+        let check = |failures: u32, welcomed: bool| {
+            let now = Timestamp::ZERO;
+            let mut plan = plan(&["a:1", "b:1", "c:1"], 4);
+            for _ in 0..failures {
+                plan.handle_end(now, Retry::BackOff, &[]);
+            }
+            if welcomed {
+                plan.handle_welcome(now, &[]);
+                plan.handle_end(now, Retry::BackOff, &[]);
+            }
+            let (here, failure_count) = (plan.endpoint().clone(), plan.failure_count);
+            let attempt = plan.handle_end(now, Retry::WithToken, &[]);
+            let expected = Attempt { at: now, token_must_be_new: false, was_asked: false };
+            assert_eq!(attempt, Some(expected), "after {failures} failures");
+            assert_eq!(*plan.endpoint(), here, "after {failures} failures");
+            assert_eq!(plan.failure_count, failure_count, "the next wait is not longer for it");
+            plan.handle_end(now, Retry::BackOff, &[]);
+            assert_ne!(*plan.endpoint(), here, "but a failure with the token is one");
+        };
+        check(0, false);
+        check(7, false);
+        check(0, true);
+        check(7, true);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod event;
 mod http;
 mod layers;
 mod process;
+mod programs;
 mod shell;
 mod soak;
 mod table;

@@ -1,7 +1,7 @@
 //! From TOML and environment to a [`Config`] that cannot be wrong. Every error names the key, what
 //! is wrong with it, and what to do. Reads one file and the environment it is given; nothing else.
 
-use super::{AgentConfig, Config, IdentityConfig};
+use super::{AgentConfig, Config, HEARTBEAT_MS_MAX, IdentityConfig, SessionConfig};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -272,7 +272,37 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "name at most 8 endpoints of at most 255 bytes",
     )?;
     check_identity(&config.identity)?;
-    let session = &config.session;
+    check_session(&config.session)?;
+    let spool = &config.spool;
+    check(
+        (1..=64).contains(&spool.batches_in_flight_max),
+        "spool.batches_in_flight_max",
+        &spool.batches_in_flight_max,
+        "use 1 to 64",
+    )?;
+    check(
+        spool.commit_us_max <= 1_000_000,
+        "spool.commit_us_max",
+        &spool.commit_us_max,
+        "use at most 1000000: clients wait this long for a receipt",
+    )?;
+    let admin = config.admin.listen;
+    check(
+        admin.ip().is_loopback(),
+        "admin.listen",
+        &admin,
+        "use a loopback address: there is no login on this port",
+    )?;
+    config.agent.as_ref().map_or(Ok(()), check_agent)
+}
+
+fn check_session(session: &SessionConfig) -> Result<(), ConfigError> {
+    check(
+        session.heartbeat_ms_max <= HEARTBEAT_MS_MAX,
+        "session.heartbeat_ms_max",
+        &session.heartbeat_ms_max,
+        "use at most 1500000: QUIC ends what is silent for longer without a word",
+    )?;
     check(
         session.heartbeat_ms_min < session.heartbeat_ms_max,
         "session.heartbeat_ms_min",
@@ -296,28 +326,7 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "session.frame_ms_max",
         &session.frame_ms_max,
         "use at least 100",
-    )?;
-    let spool = &config.spool;
-    check(
-        (1..=64).contains(&spool.batches_in_flight_max),
-        "spool.batches_in_flight_max",
-        &spool.batches_in_flight_max,
-        "use 1 to 64",
-    )?;
-    check(
-        spool.commit_us_max <= 1_000_000,
-        "spool.commit_us_max",
-        &spool.commit_us_max,
-        "use at most 1000000: clients wait this long for a receipt",
-    )?;
-    let admin = config.admin.listen;
-    check(
-        admin.ip().is_loopback(),
-        "admin.listen",
-        &admin,
-        "use a loopback address: there is no login on this port",
-    )?;
-    config.agent.as_ref().map_or(Ok(()), check_agent)
+    )
 }
 
 fn check_admission(config: &Config) -> Result<(), ConfigError> {
@@ -437,6 +446,8 @@ jwks = "jwks.json"
         check("[identity.reconnect]\n", &[], "keys");
         check("[session]\nheartbeat_max_ms = 5\n", &[], "did you mean `heartbeat_ms_max`");
         check("[session]\nheartbeat_ms_min = 400000\n", &[], "heartbeat_ms_min");
+        check("[session]\nheartbeat_ms_max = 1500001\n", &[], "use at most 1500000");
+        read(GOOD, &[("YAO__SESSION__HEARTBEAT_MS_MAX", "1500000")]).expect("the longest");
         check("[admission]\nburst = 0\n", &[], "admission.burst");
         check("[admission]\nbursts = 1\n", &[], "did you mean `burst`");
         check("", &[("YAO__LISTEN__PROXY_FROM", "[\"10.0.0.0/33\"]")], "no block of addresses");

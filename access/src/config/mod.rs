@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
 use yao_engine::admission::AdmissionLimits;
 
+/// The longest silence that a node may allow, ms. QUIC itself ends a silent connection at the
+/// lesser of its two ends' figures: 3,700 s here (`quic/settings.rs`), 1,800 s in the SDK
+/// (`client/src/limits.rs`). A heartbeat must come well before, or sessions end without a word.
+pub const HEARTBEAT_MS_MAX: u32 = 1_500_000;
+
 /// The whole file. Every key can also be set by the environment: `YAO__SECTION__KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,7 +191,7 @@ pub struct SessionConfig {
     pub shake_interval_ms: u32,
     /// Least time between two PINGs, ms.
     pub heartbeat_ms_min: u32,
-    /// Silence after which a connection is closed, ms.
+    /// Silence after which a connection is closed, ms; [`HEARTBEAT_MS_MAX`] at most.
     pub heartbeat_ms_max: u32,
     /// Time for the handshake of TLS or QUIC, ms.
     pub handshake_ms_max: u32,

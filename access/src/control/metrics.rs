@@ -2,6 +2,7 @@
 //! address or connection, ever.
 
 use super::Control;
+use crate::telemetry::{Count, CryptoCounters};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::collections::BTreeMap;
 
@@ -57,22 +58,12 @@ fn record(sample: Sample) {
     }
 }
 
+/// Goes through tables only, so that `names` has what this has.
 fn samples(control: &Control) -> Vec<Sample> {
     let mut all = Vec::new();
     shard_samples(control, &mut all);
     let plain = |name: &str, value| Sample { name: name.to_owned(), labels: Vec::new(), value };
-    all.push(plain("users", control.registry.len() as u64));
-    all.push(plain("reconnects_replayed_total", control.registry.replayed()));
-    all.push(plain("messages_dropped_total", control.shards.dropped()));
-    for (name, read) in CRYPTO {
-        all.push(plain(name, control.crypto.iter().map(|counters| read(counters)).sum()));
-    }
-    let disk = &control.disk;
-    all.push(plain("journal_records_total", disk.journal_records.value()));
-    all.push(plain("journal_syncs_total", disk.journal_syncs.value()));
-    all.push(plain("journal_late_us", disk.journal_late_us.value()));
-    all.push(plain("cursor_raises_total", disk.cursor_raises.value()));
-    all.push(plain("fenced", disk.fenced.value()));
+    all.extend(PLAIN.iter().map(|(name, read)| plain(name, read(control))));
     let issuer = control.issuer_status.load();
     all.extend(issuer.numbers().map(|(name, value)| plain(name, value)));
     for wave in &issuer.waves {
@@ -82,19 +73,52 @@ fn samples(control: &Control) -> Vec<Sample> {
         }
     }
     for (name, value) in control.spool.numbers() {
-        all.push(plain(&format!("spool_{name}"), value));
+        all.push(plain(&format!("{SPOOL}{name}"), value));
     }
     all
 }
 
-type CryptoNumber = (&'static str, fn(&crate::telemetry::CryptoCounters) -> u64);
+/// Every name that [`samples`] can bring.
+#[cfg(test)]
+pub(crate) fn names() -> std::collections::BTreeSet<String> {
+    let shards = crate::telemetry::SHARD_COUNTERS.iter().map(|counter| counter.name);
+    let plain = PLAIN.iter().map(|(name, _)| *name);
+    let issuer = crate::issuer_thread::IssuerStatus::default();
+    let issuer = issuer.numbers().map(|(name, _)| name);
+    let waves = crate::issuer_thread::WAVE_NUMBERS.iter().map(|(name, _)| *name);
+    let names = shards.chain([THREAD_CONNECTIONS]).chain(plain).chain(issuer).chain(waves);
+    let spool = crate::spool::SpoolCounters::default();
+    let spool = spool.numbers().map(|(name, _)| format!("{SPOOL}{name}"));
+    names.map(str::to_owned).chain(spool).collect()
+}
 
-const CRYPTO: [CryptoNumber; 4] = [
-    ("tokens_believed_total", |c| c.tokens.value()),
-    ("tokens_refused_total", |c| c.tokens_bad.value()),
-    ("tickets_verified_total", |c| c.tickets.value()),
-    ("tickets_refused_total", |c| c.tickets_bad.value()),
+/// The connections of one thread.
+const THREAD_CONNECTIONS: &str = "thread_connections";
+/// Before the spool's own names.
+const SPOOL: &str = "spool_";
+
+/// A number without a label, and how to read it.
+type Plain = (&'static str, fn(&Control) -> u64);
+
+/// What threads of sessions, issuer and spool do not tell themselves.
+const PLAIN: [Plain; 12] = [
+    ("users", |c| c.registry.len() as u64),
+    ("reconnects_replayed_total", |c| c.registry.replayed()),
+    ("messages_dropped_total", |c| c.shards.dropped()),
+    ("tokens_believed_total", |c| crypto_sum(c, |thread| &thread.tokens)),
+    ("tokens_refused_total", |c| crypto_sum(c, |thread| &thread.tokens_bad)),
+    ("tickets_verified_total", |c| crypto_sum(c, |thread| &thread.tickets)),
+    ("tickets_refused_total", |c| crypto_sum(c, |thread| &thread.tickets_bad)),
+    ("journal_records_total", |c| c.disk.journal_records.value()),
+    ("journal_syncs_total", |c| c.disk.journal_syncs.value()),
+    ("journal_late_us", |c| c.disk.journal_late_us.value()),
+    ("cursor_raises_total", |c| c.disk.cursor_raises.value()),
+    ("fenced", |c| c.disk.fenced.value()),
 ];
+
+fn crypto_sum(control: &Control, count: fn(&CryptoCounters) -> &Count) -> u64 {
+    control.crypto.iter().map(|thread| count(thread).value()).sum()
+}
 
 /// A metric's name and its one label, if any.
 type Series = (&'static str, Option<(&'static str, &'static str)>);
@@ -106,7 +130,7 @@ fn shard_samples(control: &Control, all: &mut Vec<Sample>) {
         for (counter, value) in counters.iter() {
             *sums.entry((counter.name, counter.label)).or_default() += value;
             if counter.name == "connections" {
-                let name = "thread_connections".to_owned();
+                let name = THREAD_CONNECTIONS.to_owned();
                 all.push(Sample { name, labels: vec![("thread", thread.to_string())], value });
             }
         }

@@ -22,6 +22,8 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 pub use metrics::Exporter;
+#[cfg(test)]
+pub(crate) use metrics::names as metric_names;
 use serde_json::{Value, json};
 use std::{
     io,

@@ -2,6 +2,7 @@
 //! session needs one stream, one frame in each direction, and patience.
 
 use super::crypto::{LeanConfig, VERSION};
+use crate::config::HEARTBEAT_MS_MAX;
 use aws_lc_rs::hkdf;
 use quinn_proto::{
     EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt, congestion::NewRenoConfig,
@@ -23,12 +24,14 @@ const CRYPTO_BYTES: usize = 4 * 1024;
 const INCOMING_MAX: usize = 64;
 /// Bytes kept for one of those, and for all.
 const INCOMING_BYTES: u64 = 4 * 1024;
-/// A connection without a packet for so long is gone. The engine's heartbeat, at most an hour, ends
-/// a silent session before.
+/// A connection without a packet for so long is gone, and sooner where the client's own figure is
+/// lower. The engine's heartbeat ends a silent session before either: the configuration takes none
+/// above [`HEARTBEAT_MS_MAX`].
 const IDLE_MS: u32 = 3_700_000;
 /// An address must prove itself again within this time.
 const RETRY_LIFETIME: Duration = Duration::from_secs(10);
 
+const _: () = assert!(HEARTBEAT_MS_MAX < IDLE_MS);
 const _: () = assert!(RECEIVE_BYTES as usize >= CLIENT_PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES);
 
 /// What connections are made with.

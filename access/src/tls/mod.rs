@@ -11,7 +11,7 @@ pub(crate) use session::{Fed, TlsSession};
 use crate::config::{CertificateConfig, TlsConfig};
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ServerConfig, SupportedCipherSuite,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
     crypto::{CryptoProvider, aws_lc_rs as provider},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
@@ -27,6 +27,10 @@ pub const ALPN: &[u8] = b"yao/1";
 /// Resumption tickets sent after each full handshake. One connection, one return.
 const TICKETS: usize = 1;
 
+/// What a key must sign with: all that clients need to understand (wire.md 1.4).
+const SCHEMES: &[SignatureScheme] =
+    &[SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256];
+
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -41,7 +45,9 @@ pub enum CertificateError {
         hint: &'static str,
     },
     /// Key and chain do not belong together, or the key is of a kind that we do not serve.
-    #[error("{path}: {message}; `tls.certificates` takes a chain and its own private key")]
+    #[error(
+        "{path}: {message}; `tls.certificates` takes a chain and its own key, Ed25519 or P-256"
+    )]
     Pair {
         /// The chain's file.
         path: String,
@@ -183,11 +189,17 @@ fn certified_key(
     let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| {
         unreadable(&pair.key, &error.to_string(), "it must hold the private key as PEM (PKCS#8)")
     })?;
-    let refuse = |error: rustls::Error| CertificateError::Pair {
+    let refuse = |message: String| CertificateError::Pair {
         path: pair.chain.display().to_string(),
-        message: error.to_string(),
+        message,
     };
-    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(refuse)
+    let certified = CertifiedKey::from_der(chain, key, provider);
+    let certified = certified.map_err(|error| refuse(error.to_string()))?;
+    // The provider would sign with others, too, which clients need not understand.
+    if certified.key.choose_scheme(SCHEMES).is_none() {
+        return Err(refuse("its key is of another kind".to_owned()));
+    }
+    Ok(Arc::new(certified))
 }
 
 fn unreadable(path: &Path, message: &str, hint: &'static str) -> CertificateError {

@@ -5,7 +5,10 @@ mod openssl;
 
 use super::{ALPN, TlsSettings, session::Fed, session::TlsError, session::TlsSession};
 use crate::config::{CertificateConfig, TlsConfig};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+    SignatureAlgorithm,
+};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -16,7 +19,7 @@ use rustls::{
 use std::{
     fs,
     io::{Read, Write},
-    path::PathBuf,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -31,20 +34,25 @@ fn certificates() -> &'static Certificates {
     static MADE: OnceLock<Certificates> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
-        let made = [("a", &PKCS_ED25519), ("b", &PKCS_ECDSA_P256_SHA256)].map(|(name, kind)| {
-            let key = KeyPair::generate_for(kind).expect("a key");
-            let parameters = CertificateParams::new(vec!["localhost".to_owned()]);
-            let signed = parameters.expect("a good name").self_signed(&key).expect("signed");
-            let path = |end: &str| -> PathBuf { folder.path().join(format!("{name}{end}")) };
-            fs::write(path(".pem"), signed.pem()).expect("written");
-            fs::write(path(".key"), key.serialize_pem()).expect("written");
-            let pair = CertificateConfig { chain: path(".pem"), key: path(".key") };
-            (pair, signed.der().clone())
-        });
-        let [(first, ed25519), (second, p256)] = made;
+        let (first, ed25519) = certificate(folder.path(), "a", &PKCS_ED25519);
+        let (second, p256) = certificate(folder.path(), "b", &PKCS_ECDSA_P256_SHA256);
         let config = TlsConfig { certificates: vec![first, second] };
         Certificates { _folder: folder, config, chains: [ed25519, p256] }
     })
+}
+
+fn certificate(
+    folder: &Path,
+    name: &str,
+    kind: &'static SignatureAlgorithm,
+) -> (CertificateConfig, CertificateDer<'static>) {
+    let key = KeyPair::generate_for(kind).expect("a key");
+    let parameters = CertificateParams::new(vec!["localhost".to_owned()]);
+    let signed = parameters.expect("a good name").self_signed(&key).expect("signed");
+    let path = |end: &str| folder.join(format!("{name}{end}"));
+    fs::write(path(".pem"), signed.pem()).expect("written");
+    fs::write(path(".key"), key.serialize_pem()).expect("written");
+    (CertificateConfig { chain: path(".pem"), key: path(".key") }, signed.der().clone())
 }
 
 fn settings() -> TlsSettings {
@@ -337,6 +345,17 @@ fn a_client_gets_the_first_certificate_that_it_understands() {
     check(&[SignatureScheme::ED25519], Some(ed25519));
     check(&[SignatureScheme::ECDSA_NISTP256_SHA256], Some(p256));
     check(&[SignatureScheme::RSA_PSS_SHA256], None);
+}
+
+#[test]
+fn a_key_of_another_kind_is_refused_with_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pair, _) = certificate(folder.path(), "p384", &PKCS_ECDSA_P384_SHA384);
+    let good = certificates().config.certificates.clone();
+    let config = TlsConfig { certificates: good.into_iter().chain([pair]).collect() };
+    let error = TlsSettings::default().prepare(&config).expect_err("refused").to_string();
+    assert!(error.contains("p384.pem") && error.contains("Ed25519 or P-256"), "{error}");
+    assert!(!error.contains('\n'), "{error}");
 }
 
 #[test]

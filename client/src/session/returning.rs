@@ -1,5 +1,6 @@
 //! The reconnect ticket: the newest is kept, shown once in place of the session token, and
-//! forgotten. A ticket that is refused costs one attempt: the next one shows the session token.
+//! forgotten. A ticket that is refused costs one attempt: the next one shows the session token, to
+//! the same node.
 
 use super::Session;
 use crate::{
@@ -48,11 +49,11 @@ impl Session {
     }
 
     /// The greeting was not believed. When it showed a ticket, nothing is said about the session
-    /// token, nor about the tally: come back with them. Else `None`.
+    /// token, nor about the tally, nor about the node: come back to it with them. Else `None`.
     pub(super) const fn handle_not_believed(&mut self) -> Option<Retry> {
         if self.returning.shown {
             self.returning.shown = false;
-            return Some(Retry::Now);
+            return Some(Retry::WithToken);
         }
         self.auth_failed_count += 1;
         None

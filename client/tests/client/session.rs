@@ -197,19 +197,29 @@ async fn a_refused_token_is_renewed_or_ends_the_client() {
     assert_eq!((error.clone(), error.blame()), (Error::TokenRefused, Blame::App));
 }
 
-#[tokio::test]
-async fn a_ticket_of_an_earlier_life_spares_the_backend_until_it_is_refused() {
-    let (door, mut config) = listen_by(Transport::Tcp).await;
+/// A reconnect ticket of that age, as the wallet keeps it.
+fn reconnect_ticket(issued_at: u64) -> ReconnectSecret {
     let keys = ReconnectKeys::new(vec![mac_key()]).expect("one key");
     let expires_at = WallTime(u64::MAX);
     let identity = Identity { user: UserId(77), device: 0, risk: 0, expires_at };
-    let made = |issued_at| {
-        let ticket = ReconnectTicket::issue(&identity, WallTime(issued_at), 600);
-        keys.sign(&ticket.expect("the token never ends"))
-    };
+    let ticket = ReconnectTicket::issue(&identity, WallTime(issued_at), 600);
+    ReconnectSecret(keys.sign(&ticket.expect("the token never ends")))
+}
+
+/// What a node says to a ticket or token that it does not believe.
+const NOT_BELIEVED: Refusal = Refusal {
+    code: ErrorCode::AuthFailed,
+    class: RetryClass::Reauthenticate,
+    closes: true,
+    delay_ms: 0,
+    jitter_ms: 0,
+};
+
+#[tokio::test]
+async fn a_ticket_of_an_earlier_life_spares_the_backend_until_it_is_refused() {
+    let (door, mut config) = listen_by(Transport::Tcp).await;
     let mut store = MemoryStore::default();
-    let record = Record::Reconnect(Some(ReconnectSecret(made(1))));
-    store.append(&record).expect("in memory");
+    store.append(&Record::Reconnect(Some(reconnect_ticket(1)))).expect("in memory");
     config.store = Box::new(store);
     let minted = Arc::new(AtomicU32::new(0));
     let asked = Arc::clone(&minted);
@@ -218,24 +228,51 @@ async fn a_ticket_of_an_earlier_life_spares_the_backend_until_it_is_refused() {
         async move { Ok("token".to_owned()) }
     });
     let (_client, _events) = Client::connect(config).expect("a good configuration");
-    let (mut peer, _) = Peer::welcome(&door, &hex::encode(&made(1)), 0).await;
-    peer.send(|out| put_reconnect(out, &made(2))).await;
+    let (mut peer, _) = Peer::welcome(&door, &hex::encode(&reconnect_ticket(1).0), 0).await;
+    peer.send(|out| put_reconnect(out, &reconnect_ticket(2).0)).await;
     drop(peer);
     let mut peer = Peer::accept(&door).await;
-    let token = hex::encode(&made(2));
+    let token = hex::encode(&reconnect_ticket(2).0);
     assert_eq!(peer.next().await, Seen::Hello { token, tally: false });
     assert_eq!(asked.load(Ordering::Relaxed), 0, "the backend was not asked");
-    let refusal = Refusal {
-        code: ErrorCode::AuthFailed,
-        class: RetryClass::Reauthenticate,
-        closes: true,
-        delay_ms: 0,
-        jitter_ms: 0,
-    };
     let id = peer.request_id;
-    peer.send(|out| refusal.put(out, id)).await;
+    peer.send(|out| NOT_BELIEVED.put(out, id)).await;
     Peer::welcome(&door, "token", 0).await;
     assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn m6_a_refused_ticket_of_an_earlier_life_sends_no_pending_shake_to_another_node() {
+    let (one, mut config) = listen_by(Transport::Tcp).await;
+    let (two, other) = listen_by(Transport::Tcp).await;
+    config.endpoints.extend(other.endpoints);
+    let shake = ShakeId(42);
+    let mut store = MemoryStore::default();
+    for record in [Record::Pending(Some(shake)), Record::Reconnect(Some(reconnect_ticket(1)))] {
+        store.append(&record).expect("in memory");
+    }
+    config.store = Box::new(store);
+    let (_client, mut events) = Client::connect(config).expect("a good configuration");
+    // Each user has an order of his own: home is where this one comes first.
+    let (home, away, mut peer) = tokio::select! {
+        peer = Peer::accept(&one) => (&one, &two, peer),
+        peer = Peer::accept(&two) => (&two, &one, peer),
+    };
+    let token = hex::encode(&reconnect_ticket(1).0);
+    assert_eq!(peer.next().await, Seen::Hello { token, tally: false });
+    let id = peer.request_id;
+    peer.send(|out| NOT_BELIEVED.put(out, id)).await;
+    let (mut peer, _) = tokio::select! {
+        welcomed = Peer::welcome(home, "token", 0) => welcomed,
+        _ = Peer::accept(away) => panic!("the shake would be drawn a second time there"),
+    };
+    let retry_ms = until(&mut events, |event| match event {
+        Event::Disconnected { retry_ms, .. } => Some(retry_ms),
+        _ => None,
+    });
+    assert_eq!(retry_ms.await, 0, "at once");
+    let Seen::Shake(again) = peer.next().await else { panic!("a shake is pending") };
+    assert_eq!((again.shake, again.resend), (shake, true));
 }
 
 #[tokio::test]

@@ -4,11 +4,8 @@
 pub(super) const QUEUE_WAIT_NS: u64 = 60 * 1_000_000_000;
 /// Reserving begins this long before T0, us, so that the first packet is there at its moment.
 pub(super) const LEAD_US: u64 = 10 * 1_000_000;
-/// Issue credit is capped at this part of a second's packets: at one second's, for an audience
-/// told to
-/// shake now shakes in step, once an interval, and what passed meanwhile must still be there ...
-pub(super) const CREDIT_SHARE: u64 = 1;
-/// ... but at no less than this many packets, so that a slow wave is not held up.
+/// Issue credit is capped at a second's packets, but at no less than this many, so that a slow wave
+/// is not held up.
 pub(super) const CREDIT_PACKETS_MIN: u64 = 2;
 /// While a backlog waits for credit the books are stepped this often, ns.
 pub(super) const CATCH_UP_STEP_NS: u64 = 10 * 1_000_000;

@@ -5,9 +5,7 @@
 
 use super::{
     RecoveredSection,
-    limits::{
-        CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, CREDIT_SHARE, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN,
-    },
+    limits::{CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN},
 };
 use crate::{
     Anchor,
@@ -264,9 +262,11 @@ impl Wave {
         self.offset_us = offset_us;
     }
 
+    /// Credit is capped at one second's packets: an audience told to shake now shakes in step, once
+    /// an interval, and what passed meanwhile must still be there for it.
     fn credit_max(&self, clock: &WaveClock, offset_us: u64) -> u64 {
         let per_second = self.curve.rate(offset_us).saturating_mul(u64::from(clock.factor()));
-        (per_second / CREDIT_SHARE).max(CREDIT_PACKETS_MIN * PACKET)
+        per_second.max(CREDIT_PACKETS_MIN * PACKET)
     }
 
     fn queue(&mut self, queued: Queued) {

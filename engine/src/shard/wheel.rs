@@ -113,7 +113,7 @@ mod tests {
         }
         wheel.unlink(&mut table, slots[4]);
         let mut fired = Vec::new();
-        for ms in (1_000..520_000).step_by(50) {
+        for ms in (1_000..130_000).step_by(50) {
             while let Some(slot) = wheel.fire(&mut table, at(ms)) {
                 fired.push((slot, ms));
             }
@@ -121,9 +121,9 @@ mod tests {
         let order: Vec<u32> = fired.iter().map(|(slot, _)| *slot).collect();
         assert_eq!(order, [slots[1], slots[2], slots[0]]);
         for ((_, ms), due) in fired.iter().zip([2_000, 3_000, 4_000]) {
-            assert!((due..due + 400).contains(ms), "fired at {ms}, due {due}");
+            assert!((due..due + 120).contains(ms), "fired at {ms}, due {due}");
         }
-        let late = wheel.fire(&mut table, at(530_000));
+        let late = wheel.fire(&mut table, at(135_000));
         assert_eq!(late, Some(slots[3]), "beyond the horizon it fires early, to be put back");
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn run(bytes: &[u8]) {
     match config::load::parse(toml, path, base, environment) {
         Ok(config) => {
             assert!(config.session.heartbeat_ms_min < config.session.heartbeat_ms_max);
+            assert!(config.session.heartbeat_ms_max <= config::HEARTBEAT_MS_MAX);
             assert!(config.listen.endpoints.len() <= 8, "more endpoints than WELCOME carries");
         }
         Err(error) => assert!(!error.to_string().is_empty(), "an error says something"),

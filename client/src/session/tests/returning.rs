@@ -20,7 +20,7 @@ fn the_newest_reconnect_ticket_is_shown_once_and_then_the_session_token() {
     table.check(1, Input::Reconnect(8), &[some]);
     table.check(1, Input::Break, &["disconnect BackOff"]);
     table.check(2, Input::Connect, &[none, "send HELLO with ticket 8"]);
-    table.check(3, Input::Refuse(refused()), &["disconnect Now"]);
+    table.check(3, Input::Refuse(refused()), &["disconnect WithToken"]);
     // Now it is about the session token, and the server's word about that is obeyed.
     table.check(4, Input::Connect, &["send HELLO"]);
     table.check(5, Input::Refuse(refused()), &["disconnect Reauthenticate"]);
@@ -49,7 +49,7 @@ fn a_reconnect_ticket_of_an_earlier_life_of_the_app_is_tried() {
     let expected = ["persist no reconnect ticket", "send HELLO with ticket 7"];
     table.check(0, Input::Connect, &expected);
     let refused = refusal(ErrorCode::AuthFailed, RetryClass::Reauthenticate, 0);
-    table.check(1, Input::Refuse(refused), &["disconnect Now"]);
+    table.check(1, Input::Refuse(refused), &["disconnect WithToken"]);
     table.check(2, Input::Connect, &["send HELLO with tally"]);
 }
 

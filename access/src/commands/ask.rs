@@ -1,4 +1,4 @@
-//! Orders to a running node, over its admin port: what `yao-access drain` sends.
+//! What is asked of a running node, over its admin port: what `yao-access drain` posts.
 
 use crate::config::Config;
 use anyhow::{Context, Result, bail};

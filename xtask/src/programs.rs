@@ -1,0 +1,81 @@
+//! Programs that tests need and this repository does not build: from the system, or else from
+//! Debian's packages, unpacked under `target/programs` without being installed.
+
+use crate::shell;
+use anyhow::{Context, Result};
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// `PATH` for tests, on which `openssl` is found.
+///
+/// # Errors
+/// The machine has none, and Debian's package cannot be had either.
+pub(crate) fn path_with_openssl() -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    if runs(Path::new("openssl")) {
+        return Ok(path);
+    }
+    let folder = shell::target().join("programs");
+    let program = folder.join("bin/openssl");
+    if !runs(&program) {
+        unpack_openssl(&folder, &program)?;
+    }
+    let folders = [folder.join("bin")].into_iter().chain(env::split_paths(&path));
+    env::join_paths(folders).context("a folder of PATH has a colon")
+}
+
+fn runs(program: &Path) -> bool {
+    Command::new(program).arg("version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The program and its library, whose package has another name in each release of Debian.
+fn unpack_openssl(folder: &Path, program: &Path) -> Result<()> {
+    let packages = folder.join("packages");
+    fs::create_dir_all(&packages)?;
+    let needs = shell::output(Command::new("apt-cache").args(["depends", "openssl"]))?;
+    let libraries = needs.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    let wanted = libraries.filter(|name| name.starts_with("libssl")).chain(["openssl"]);
+    let mut download = Command::new("apt-get");
+    download.arg("download").args(wanted).current_dir(&packages);
+    shell::run(&mut download)?;
+    let root = folder.join("root");
+    for entry in fs::read_dir(&packages)? {
+        shell::run(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&root))?;
+    }
+    let library = root.join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
+    write_starter(program, &root.join("usr/bin/openssl"), &library)
+}
+
+/// A program is started with its own library, which the system does not know.
+fn write_starter(starter: &Path, program: &Path, library: &Path) -> Result<()> {
+    let text = format!(
+        "#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n",
+        library.display(),
+        program.display()
+    );
+    fs::create_dir_all(starter.parent().map_or_else(PathBuf::new, Path::to_owned))?;
+    fs::write(starter, text)?;
+    fs::set_permissions(starter, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_starter_hands_its_arguments_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let starter = folder.path().join("bin/say");
+        write_starter(&starter, Path::new("/bin/echo"), folder.path()).expect("written");
+        let output = Command::new(&starter).args(["one two", "$HOME"]).output().expect("it runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "one two $HOME\n");
+        assert!(runs(&starter) && !runs(&folder.path().join("bin/other")));
+    }
+}
