@@ -197,10 +197,14 @@ impl Reconnect {
         };
         self.failure_count = self.failure_count.saturating_add(1);
         // A win whose answer was lost is recorded on its node (M6): look there once more, unless
-        // the node itself wants us gone.
-        let stay =
-            welcome.is_some() && endpoints.is_empty() && !matches!(retry, Retry::After { .. });
-        if !stay {
+        // the node itself wants us gone. A token that is refused says nothing of the node, unless
+        // it refuses the next one, too.
+        let stay = match retry {
+            Retry::After { .. } => false,
+            Retry::Reauthenticate => welcome.is_some() || first_failure,
+            _ => welcome.is_some(),
+        };
+        if !(stay && endpoints.is_empty()) {
             self.move_on(endpoints);
         }
         let at = now.plus_ms(wait_ms.min(DELAY_MS_MAX));
@@ -411,6 +415,16 @@ mod tests {
             plan.handle_end(now, Retry::BackOff, &[]);
             assert_ne!(*plan.endpoint(), here, "but a failure is one");
         }
+    }
+
+    #[test]
+    fn m6_a_refused_session_token_is_renewed_for_the_same_node_but_once() {
+        let mut plan = plan(&["a:1", "b:1", "c:1"], 4);
+        let here = plan.endpoint().clone();
+        plan.handle_end(Timestamp::ZERO, Retry::Reauthenticate, &[]);
+        assert_eq!(*plan.endpoint(), here, "the token was at fault");
+        plan.handle_end(Timestamp::ZERO, Retry::Reauthenticate, &[]);
+        assert_ne!(*plan.endpoint(), here, "a node that refuses a new one may lack a key");
     }
 
     #[test]
