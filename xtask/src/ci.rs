@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check in the order in which it is cheapest to fail.
 
-use crate::{conform, demo, layers, programs, shell, tidy};
+use crate::{conform, demo, layers, mutants, programs, shell, tidy};
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
     ("format", || shell::run(shell::cargo().args(["fmt", "--all", "--check"]))),
     ("layers", layers::run),
     ("tidy", tidy::run),
+    ("mutants fit", || mutants::run(&mutants::MutantsArguments::CHECK)),
     ("clippy", || {
         let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         shell::run(shell::cargo().args(arguments))

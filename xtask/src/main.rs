@@ -8,6 +8,7 @@ mod demo;
 mod event;
 mod http;
 mod layers;
+mod mutants;
 mod process;
 mod programs;
 mod shell;
@@ -41,6 +42,8 @@ enum Command {
     Soak(soak::SoakArguments),
     /// Prove who imports whom.
     Layers,
+    /// Make one money rule wrong at a time, and prove that a test fails.
+    Mutants(mutants::MutantsArguments),
     /// Check the repository's own rules.
     Tidy,
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Layers => layers::run(),
+        Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Tidy => tidy::run(),
     };
     match result {
