@@ -331,6 +331,8 @@ impl Fleet {
 
     /// Heartbeats, opens that were refused for a while, and lines for the log.
     fn round(&mut self, now: u64) -> Result<()> {
+        // Whose kept tickets are not due yet has nothing to ask again.
+        let asked = self.opening.as_ref().map_or(self.peers.len(), |opening| opening.next);
         for index in 0..self.peers.len() {
             let peer = &mut self.peers[index];
             if peer.phase != Phase::Open || !self.target.has_sessions() {
@@ -342,7 +344,8 @@ impl Fleet {
                 peer.put_ping(&mut out);
                 self.send(index, out)?;
             }
-            if self.habits.opens == Opens::AtOnce && self.peers[index].held() > 0 {
+            let opens = self.habits.opens == Opens::AtOnce && index < asked;
+            if opens && self.peers[index].held() > 0 {
                 self.open_held(index)?;
             }
         }
