@@ -103,7 +103,8 @@ impl SeedShard {
         let header_bytes = length as u64;
         if stamp.bytes != header_bytes + header.body_bytes() {
             let expected = header_bytes + header.body_bytes();
-            let message = format!("has {} bytes, its header says {expected}", stamp.bytes);
+            let message =
+                format!("has {} bytes, its header says {expected}; copy it again", stamp.bytes);
             return Err(content(path, message));
         }
         check_identity(path, &header, &key, manifest)?;
@@ -124,7 +125,9 @@ impl SeedShard {
         }
         let listed = manifest.shard(header.shard).map(|entry| entry.hash);
         if listed != Some(*whole.finalize().as_bytes()) {
-            return Err(content(path, "is not the file that the manifest lists for this shard"));
+            let message = "is not the file that the manifest lists for this shard; copy both from \
+                           one run of `yao-seedgen generate`";
+            return Err(content(path, message));
         }
         Ok(Self { file, path: path.to_owned(), header, header_bytes, key, stamp })
     }

@@ -70,7 +70,7 @@ pub enum CursorError {
     /// The file is a copy or was restored.
     #[error(
         "the state directory was copied or restored (inode {found}, expected {expected}): packets \
-         may have been issued since, so it must not go on"
+         may have been issued since, so it must not go on; use the directory it was made from"
     )]
     Copied {
         /// The inode that the cursor remembers.
