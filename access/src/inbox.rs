@@ -1,9 +1,9 @@
 //! Bounded queues into a shard thread, which sleeps in its poller rather than on the queue.
 
+use crate::wake::WakeFlag;
 use mio::Waker;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
     mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
 };
 
@@ -24,8 +24,7 @@ pub struct Inbox<T> {
 #[derive(Debug)]
 struct Wake {
     waker: Waker,
-    /// Whether the owner has been woken and has not looked yet: one wake-up serves a whole burst.
-    pending: AtomicBool,
+    flag: WakeFlag,
 }
 
 /// Why a message was not taken.
@@ -41,7 +40,7 @@ pub enum NotTaken {
 #[must_use]
 pub fn inbox<T>(capacity: usize, waker: Waker) -> (Outlet<T>, Inbox<T>) {
     let (sender, receiver) = sync_channel(capacity);
-    let wake = Arc::new(Wake { waker, pending: AtomicBool::new(false) });
+    let wake = Arc::new(Wake { waker, flag: WakeFlag::new() });
     (Outlet { queue: sender, wake: Arc::clone(&wake) }, Inbox { queue: receiver, wake })
 }
 
@@ -59,7 +58,7 @@ impl<T> Outlet<T> {
     pub fn send(&self, message: T) -> Result<(), NotTaken> {
         match self.queue.try_send(message) {
             Ok(()) => {
-                if !self.wake.pending.swap(true, Ordering::AcqRel) {
+                if self.wake.flag.raise() {
                     // A waker fails only when its poller is gone, and then nobody listens.
                     self.wake.waker.wake().ok();
                 }
@@ -72,11 +71,13 @@ impl<T> Outlet<T> {
 }
 
 impl<T> Inbox<T> {
-    /// The next message, if there is one. Drain until `None` after each wake-up.
+    /// The next message, if there is one. Drain until `None` after each wake-up: before that no
+    /// other comes.
     pub fn next(&self) -> Option<T> {
-        // Cleared before looking: a message that arrives after the look wakes again.
-        self.wake.pending.store(false, Ordering::Release);
-        self.queue.try_recv().ok()
+        self.queue.try_recv().ok().or_else(|| {
+            self.wake.flag.lower();
+            self.queue.try_recv().ok()
+        })
     }
 }
 

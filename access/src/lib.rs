@@ -13,6 +13,8 @@ pub mod crypto;
 pub mod disk_outlet;
 pub mod files;
 pub mod gate;
+#[cfg(test)]
+mod gate_tests;
 pub mod inbox;
 pub mod issuer_thread;
 pub mod messages;
@@ -29,6 +31,8 @@ pub mod shard;
 pub mod slot_file;
 pub mod spool;
 pub mod state_dir;
+mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod token_keys;
+pub mod wake;

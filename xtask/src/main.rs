@@ -8,6 +8,7 @@ mod demo;
 mod event;
 mod http;
 mod layers;
+mod miri;
 mod mutants;
 mod process;
 mod programs;
@@ -42,6 +43,8 @@ enum Command {
     Soak(soak::SoakArguments),
     /// Prove who imports whom.
     Layers,
+    /// Run what Miri can run under its checks; needs a nightly compiler.
+    Miri,
     /// Make one money rule wrong at a time, and prove that a test fails.
     Mutants(mutants::MutantsArguments),
     /// Check the repository's own rules.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Layers => layers::run(),
+        Command::Miri => miri::run(),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Tidy => tidy::run(),
     };
