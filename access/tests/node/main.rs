@@ -2,4 +2,5 @@
 //! process on files of its own, told by signals and its admin port, asked over real sockets.
 
 mod drain;
+mod newcomers;
 mod support;

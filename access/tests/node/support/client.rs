@@ -117,6 +117,17 @@ impl Client {
         }
     }
 
+    /// The next GOAWAY; tickets that come unasked are passed over.
+    pub(crate) async fn go_away(&mut self) -> GoAway {
+        loop {
+            match self.hear().await {
+                Heard::GoAway(go_away) => return go_away,
+                Heard::Reconnect(_) | Heard::Win { .. } => {}
+                other => panic!("GOAWAY, not {other:?}"),
+            }
+        }
+    }
+
     /// The next frame, or the end of the connection.
     pub(crate) async fn hear(&mut self) -> Heard {
         timeout(PATIENCE, self.hear_unbounded()).await.expect("the node says something")
