@@ -114,6 +114,24 @@ async fn endpoints_and_times_change_with_a_reload() {
     assert_eq!(node.exit_code().await, 0);
 }
 
+#[tokio::test]
+async fn who_finds_no_room_over_plain_tcp_is_told_where_there_may_be_some() {
+    let event = sociable();
+    event.set("listen.threads", 1);
+    event.set("admission.connections_max", 4);
+    let node = event.start();
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(Client::connect(&node, Transport::Tcp).await);
+    }
+    // Accepted in the order in which they came.
+    let mut fifth = Client::connect(&node, Transport::Tcp).await;
+    assert_eq!(fifth.go_away().await, told(GoAwayReason::Overload));
+    assert_eq!(fifth.hear().await, Heard::End);
+    silent[0].hello(event.backend.token(1).as_bytes()).await;
+    assert!(matches!(silent[0].hear().await, Heard::Welcome(_)), "who is in stays in");
+}
+
 /// The SDK's own clients, asked to leave together, come back at times of their own.
 #[tokio::test]
 async fn each_client_draws_its_own_delay_from_what_it_is_told() {
