@@ -101,8 +101,9 @@ const SPOOL: &str = "spool_";
 type Plain = (&'static str, fn(&Control) -> u64);
 
 /// What threads of sessions, issuer and spool do not tell themselves.
-const PLAIN: [Plain; 12] = [
+const PLAIN: [Plain; 13] = [
     ("users", |c| c.registry.len() as u64),
+    ("newcomers_refused", |c| u64::from(c.refuses_new())),
     ("reconnects_replayed_total", |c| c.registry.replayed()),
     ("messages_dropped_total", |c| c.shards.dropped()),
     ("tokens_believed_total", |c| crypto_sum(c, |thread| &thread.tokens)),

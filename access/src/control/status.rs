@@ -35,6 +35,8 @@ pub(super) fn status(control: &Control) -> Value {
         "schedule_version": control.schedule_version(),
         "connections": sum("connections"),
         "users": control.registry.len(),
+        "newcomers": if control.refuses_new() { "refused" } else { "taken" },
+        "drain": control.drain_json(),
         "shakes": sum("shakes_total"),
         "unready": control.unready_reasons(),
         "fenced": issuer.fenced,
