@@ -3,6 +3,7 @@
 mod bare;
 mod budgets;
 mod joined;
+mod limits;
 mod moves;
 mod restart;
 
