@@ -9,12 +9,14 @@
 mod connections;
 mod crypto;
 mod identifiers;
+mod resets;
 mod settings;
 mod socket;
 mod steering;
 #[cfg(test)]
 mod tests;
 
+pub use resets::ResetSecret;
 pub(crate) use settings::server_config;
 pub use socket::QuicPorts;
 
@@ -32,8 +34,8 @@ use yao_engine::{
 const SOCKET: Token = Token(0);
 /// Only two sources: the socket and the inbox.
 const EVENTS_MAX: usize = 8;
-/// Reads of the socket before timers and the inbox have their turn.
-const READS_MAX: u32 = 16;
+/// Datagrams taken from the socket before timers and the inbox have their turn.
+const DATAGRAMS_MAX: u32 = 512;
 /// Handshakes begun before those who are here have their turn.
 const NEWCOMERS_MAX: u32 = 32;
 /// Counters are handed to the control thread, and new certificates looked for, this often.
@@ -157,18 +159,14 @@ impl<'a> QuicThread<'a> {
     fn read_socket(&mut self, now: Timestamp) -> io::Result<()> {
         self.read_again = false;
         let mut newcomers = 0;
-        for _ in 0..READS_MAX {
-            // Those who are here come first: a handshake takes as long as ten of their packets.
+        for _ in 0..DATAGRAMS_MAX {
+            // Those who are here come first: a handshake takes as long as ten of their packets. One
+            // read may bring two thousand datagrams: what is left of it waits for the next turn.
             if newcomers >= NEWCOMERS_MAX {
                 break;
             }
-            let Some(count) = self.ports.receive()? else { return Ok(()) };
-            for index in 0..count {
-                let (meta, bytes) = self.ports.datagrams(index);
-                for datagram in bytes.chunks(meta.stride.max(1)) {
-                    newcomers += u32::from(on_datagram(&mut self.sessions, now, meta, datagram));
-                }
-            }
+            let Some((meta, datagram)) = self.ports.next_datagram()? else { return Ok(()) };
+            newcomers += u32::from(on_datagram(&mut self.sessions, now, meta, datagram));
         }
         self.read_again = true;
         Ok(())

@@ -23,6 +23,7 @@ use crate::{
     messages::{ToCrypto, ToIssuer, ToShard},
     money_disk::{MoneyDisk, ToMoneyDisk},
     node::{Node, Shards},
+    quic::ResetSecret,
     recovery::{self, Recovered},
     registry::Registry,
     seed_shard::SeedShard,
@@ -154,6 +155,7 @@ pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
         incarnation: Incarnation(incarnation),
         boot_id: recovery::boot_id()?,
         ticket_key: Arc::new(SignKey::from_seed(&ticket_key.seed)),
+        resets: ResetSecret::derive(&ticket_key.seed),
         mac_key: MacKey::new(checked.shard_key.mac_key_id, checked.shard_key.mac_key),
         keys: ArcSwap::from_pointee(checked.keys),
         manifest: checked.manifest,
@@ -204,7 +206,7 @@ impl Parts {
         recovered: Recovered,
     ) -> Result<Self> {
         let admin = admin_listener(config.admin.listen)?;
-        let opened = ports::open(&config, &tls)?;
+        let opened = ports::open(&config, &tls, &node.resets)?;
         let (addresses, shards) = (opened.addresses, Shards::new(opened.outlets));
         let (issuer, issuer_queue) = sync_channel(ISSUER_QUEUE);
         let (disk, disk_queue) = sync_channel(DISK_QUEUE);

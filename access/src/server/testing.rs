@@ -6,9 +6,10 @@ use super::{
     threads,
 };
 use crate::{
-    config,
+    config::{self, TlsConfig},
     messages::{ToCrypto, ToIssuer, ToShard},
     node::{Node, Shards},
+    quic::ResetSecret,
     sessions::SessionContext,
     tls::TlsSettings,
 };
@@ -35,6 +36,9 @@ pub(crate) struct Rig {
     /// Certificates that clients must trust: Ed25519 and P-256.
     pub(crate) roots: Vec<rustls::pki_types::CertificateDer<'static>>,
     pub(crate) context: SessionContext,
+    /// What new connections of TLS and QUIC are made with; a test may put others in force.
+    pub(crate) tls: TlsSettings,
+    pub(crate) tls_config: TlsConfig,
     /// What the sessions told the issuer, who is nobody here.
     _issuer: Receiver<ToIssuer>,
     threads: Vec<JoinHandle<()>>,
@@ -44,6 +48,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts the threads that `listen`, the body of the section of that name, asks for.
     pub(crate) fn start(listen: &str) -> Self {
+        Self::start_with(listen, &ResetSecret::derive(&Node::TEST_TICKET_SEED))
+    }
+
+    /// The same for a node with `resets`.
+    pub(crate) fn start_with(listen: &str, resets: &ResetSecret) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut roots = Vec::new();
         let mut text = format!(
@@ -65,9 +74,9 @@ impl Rig {
         let config = config::load::parse(&text, Path::new("rig"), folder.path(), environment);
         let config = config.expect("a good configuration");
         let tls = TlsSettings::default();
-        let prepared = tls.prepare(config.tls.as_ref().expect("has certificates"));
-        tls.put_in_force(prepared.expect("good certificates"));
-        let opened = ports::open(&config, &tls).expect("ports");
+        let tls_config = config.tls.clone().expect("has certificates");
+        tls.put_in_force(tls.prepare(&tls_config).expect("good certificates"));
+        let opened = ports::open(&config, &tls, resets).expect("ports");
         let shards = Shards::new(opened.outlets);
         let (issuer, issued) = sync_channel(65_536);
         let context = SessionContext {
@@ -92,16 +101,36 @@ impl Rig {
         };
         let threads = opened.ways.into_iter().enumerate().map(start).collect();
         let addresses = opened.addresses;
-        Self { addresses, shards, roots, context, _issuer: issued, threads, _folder: folder }
+        Self {
+            addresses,
+            shards,
+            roots,
+            context,
+            tls,
+            tls_config,
+            _issuer: issued,
+            threads,
+            _folder: folder,
+        }
+    }
+
+    /// Ends as a killed process does: sockets are closed, and nobody is told.
+    pub(crate) fn kill(self) {
+        self.end(&ToShard::Panic);
+    }
+
+    fn end(&self, how: &ToShard) {
+        self.context.orders.stopping.store(true, Ordering::Relaxed);
+        for number in 0..self.shards.count() {
+            self.shards.send(u16::try_from(number).expect("few threads"), how.clone());
+        }
     }
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        self.context.orders.stopping.store(true, Ordering::Relaxed);
-        for number in 0..self.shards.count() {
-            self.shards.send(u16::try_from(number).expect("few threads"), ToShard::Stop);
-        }
+        // After a kill it finds nobody.
+        self.end(&ToShard::Stop);
         for thread in self.threads.drain(..) {
             thread.join().expect("a thread of sessions never panics outside of its guard");
         }
