@@ -19,11 +19,14 @@ impl<C: Carrier> Sessions<'_, C> {
     fn do_effect(&mut self, surroundings: &Surroundings, effect: Effect) {
         match effect {
             Effect::CheckToken { connection, token } => {
-                if !self.ask_crypto(connection, ToCrypto::Token { connection, token }) {
-                    let mut out = Vec::new();
+                let mut out = Vec::new();
+                // What cannot be good must not wait behind, nor take the room of, what may be.
+                if !self.context.tokens.load().is_plausible(&token) {
+                    self.engine.handle_token_implausible(surroundings, connection, &mut out);
+                } else if !self.ask_crypto(connection, ToCrypto::Token { connection, token }) {
                     self.engine.handle_token_busy(connection, &mut out);
-                    self.send(connection, &out);
                 }
+                self.send(connection, &out);
             }
             Effect::ClaimReconnect { connection, identity, issued_at } => {
                 let first =

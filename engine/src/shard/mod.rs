@@ -144,7 +144,8 @@ pub struct CandidateShake {
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Check this session token and report by [`ShardEngine::handle_token`].
+    /// Check this session token and report by [`ShardEngine::handle_token`]; at once by
+    /// [`ShardEngine::handle_token_implausible`] when it names no key of ours.
     CheckToken {
         /// Whose HELLO.
         connection: ConnectionId,

@@ -168,6 +168,18 @@ impl ShardEngine {
         self.put_reconnect_due(surroundings, id.slot, out);
     }
 
+    /// No key here can have signed this session token: it is refused as any other, without having
+    /// been checked.
+    pub fn handle_token_implausible(
+        &mut self,
+        surroundings: &Surroundings,
+        id: ConnectionId,
+        out: &mut Vec<u8>,
+    ) {
+        self.counters.tokens_implausible += 1;
+        self.handle_token(surroundings, id, None, out);
+    }
+
     /// The thread that checks tokens has no room: the client is asked to come back.
     pub fn handle_token_busy(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
         let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };

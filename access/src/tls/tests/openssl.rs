@@ -1,7 +1,7 @@
 //! Sessions under OpenSSL's client, over sockets: what rustls' client might do as rustls' server
 //! expects it.
 
-use crate::server::testing::{CAMPAIGN, Rig};
+use crate::server::testing::{CAMPAIGN, Rig, token};
 use std::{
     io::{Read, Write},
     process::{Child, ChildStdin, Command, Output, Stdio},
@@ -89,7 +89,7 @@ impl Phone {
         let stderr = Pipe::new(child.stderr.take().expect("piped"));
         let mut phone = Self { child, stdin, stdout, stderr };
         let mut hello = Vec::new();
-        let token: &[u8] = b"7";
+        let token = &token(7);
         let (tally, campaign) = (None, CAMPAIGN);
         let greeting =
             Hello { version_min: 1, version_max: 1, software: 0, campaign, tally, token };
