@@ -78,8 +78,8 @@ impl TokenKeys {
         Ok(Self { keys, audience: audience.to_owned() })
     }
 
-    /// Whether the signature of `token` is worth checking: it has the parts of a JWT, names a key of
-    /// ours with that key's algorithm, and has a signature of that algorithm's length. Proves
+    /// Whether the signature of `token` is worth checking: it has the parts of a JWT, names a key
+    /// of ours with that key's algorithm, and has a signature of that algorithm's length. Proves
     /// nothing and costs no cryptography.
     #[must_use]
     pub fn is_plausible(&self, token: &[u8]) -> bool {
