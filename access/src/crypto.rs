@@ -17,6 +17,7 @@ use yao_protocol::{
     UserId,
     client::{ErrorCode, Refusal, RetryClass},
     ticket::{Ticket, verify_tickets},
+    token::Bearer,
 };
 
 /// Tickets verified together. Larger batches gain nothing more and delay the first answer.
@@ -49,6 +50,7 @@ pub struct CryptoContext {
 struct Waiting {
     connection: ConnectionId,
     request_id: u32,
+    bearer: Bearer,
     ticket: Ticket,
 }
 
@@ -81,9 +83,9 @@ fn take(context: &CryptoContext, message: ToCrypto, waiting: &mut Vec<Waiting>) 
             counter.add(1);
             context.shards.send(connection.thread, ToShard::TokenChecked { connection, identity });
         }
-        ToCrypto::Ticket { connection, request_id, user, ticket } => {
+        ToCrypto::Ticket { connection, request_id, user, bearer, ticket } => {
             match plausible(context, user, &*ticket) {
-                Some(ticket) => waiting.push(Waiting { connection, request_id, ticket }),
+                Some(ticket) => waiting.push(Waiting { connection, request_id, bearer, ticket }),
                 None => refuse(context, connection, request_id),
             }
         }
@@ -105,7 +107,7 @@ fn check_tickets(context: &CryptoContext, waiting: &mut Vec<Waiting>) {
     let keys = context.node.keys.load();
     let good = verify_tickets(&tickets, &keys);
     for (open, good) in waiting.drain(..).zip(good) {
-        let Waiting { connection, request_id, ticket } = open;
+        let Waiting { connection, request_id, bearer, ticket } = open;
         if !good {
             let body = &ticket.body;
             if keys.ticket(body.campaign, body.shard, body.epoch).is_some() {
@@ -118,7 +120,8 @@ fn check_tickets(context: &CryptoContext, waiting: &mut Vec<Waiting>) {
             continue;
         }
         context.counters.tickets.add(1);
-        let message = ToSpool::Open { connection, request_id, ticket: Box::new(ticket) };
+        let ticket = Box::new(ticket);
+        let message = ToSpool::Open { connection, request_id, bearer, ticket };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             context.spool.try_send(message)
         {

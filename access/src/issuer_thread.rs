@@ -214,8 +214,8 @@ impl Desk<'_> {
         let input = match message {
             ToIssuer::Candidate(candidate) => Input::Candidate(candidate),
             ToIssuer::Resend(candidate) => Input::Resend(candidate),
-            ToIssuer::Welcomed { connection, user, wins, sponsors } => {
-                Input::Welcomed { connection, user, wins, sponsors }
+            ToIssuer::Welcomed { connection, user, wins, sponsors, bearer } => {
+                Input::Welcomed { connection, user, wins, sponsors, bearer }
             }
             ToIssuer::Verdict { call, allowed } => Input::Verdict { call, allowed },
             ToIssuer::AgentAvailable(available) => Input::AgentAvailable(available),
@@ -274,9 +274,9 @@ impl Desk<'_> {
         let context = self.context;
         match output {
             Output::Gate(books) => self.books = books,
-            Output::Vet(vet) => {
-                if !context.agent.as_ref().is_some_and(|agent| agent.vet(vet)) {
-                    self.issuer.handle(now, Input::VetUnsent { call: vet.call });
+            Output::Vet(question) => {
+                if !context.agent.as_ref().is_some_and(|agent| agent.vet(question)) {
+                    self.issuer.handle(now, Input::VetUnsent { call: question.vet.call });
                 }
             }
             Output::Journal(event) => self.send_to_disk(now, ToMoneyDisk::Journal(event)),

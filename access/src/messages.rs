@@ -11,7 +11,7 @@ use yao_protocol::{
     seed_file::SeedRecord,
     tally::TALLY_BYTES,
     ticket::{TICKET_BYTES, Ticket},
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 /// To a shard thread.
@@ -82,6 +82,8 @@ pub enum ToSpool {
         connection: ConnectionId,
         /// His request.
         request_id: u32,
+        /// His device and risk class.
+        bearer: Bearer,
         /// The ticket.
         ticket: Box<Ticket>,
     },
@@ -129,6 +131,8 @@ pub enum ToIssuer {
         wins: u8,
         /// Of which sponsors.
         sponsors: SponsorSet,
+        /// His device and risk class.
+        bearer: Bearer,
     },
     /// The agent's verdict on a winner.
     Verdict {
@@ -181,6 +185,8 @@ pub enum ToCrypto {
         request_id: u32,
         /// The user of the session: the ticket must be his.
         user: UserId,
+        /// His device and risk class.
+        bearer: Bearer,
         /// The 136 bytes.
         ticket: Box<[u8; TICKET_BYTES]>,
     },

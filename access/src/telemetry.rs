@@ -75,7 +75,7 @@ macro_rules! counter {
 }
 
 /// Every number of a shard thread, once. docs/metrics.md lists these names and every other.
-pub const SHARD_COUNTERS: [ShardCounter; 43] = [
+pub const SHARD_COUNTERS: [ShardCounter; 44] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
     counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
@@ -104,6 +104,9 @@ pub const SHARD_COUNTERS: [ShardCounter; 43] = [
     counter!("sessions_opened_total", "Sessions opened", |s| s.engine.welcomed),
     counter!("sessions_refused_total", "Tokens or tallies not accepted", |s| {
         s.engine.unauthenticated
+    }),
+    counter!("tokens_implausible_total", "Tokens that no key here can have signed", |s| {
+        s.engine.tokens_implausible
     }),
     counter!("reconnects_total", "HELLOs with a reconnect ticket", |s| s.engine.reconnects),
     counter!("reconnects_refused_total", "Reconnect tickets forged, unknown or expired", |s| {

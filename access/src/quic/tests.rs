@@ -9,7 +9,7 @@ mod restart;
 
 use crate::{
     messages::ToShard,
-    server::testing::{CAMPAIGN, Rig},
+    server::testing::{CAMPAIGN, Rig, token},
     tls::ALPN,
 };
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
@@ -68,14 +68,14 @@ fn config(rig: &Rig) -> ClientConfig {
 }
 
 fn put_hello(out: &mut Vec<u8>, user: u64) {
-    let token = user.to_string();
+    let token = token(user);
     let hello = Hello {
         version_min: 1,
         version_max: 1,
         software: 0,
         campaign: CAMPAIGN,
         tally: None,
-        token: token.as_bytes(),
+        token: &token,
     };
     hello.put(out, 1);
 }

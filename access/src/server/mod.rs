@@ -311,6 +311,7 @@ impl Parts {
                 shards: self.shards.clone(),
                 issuer: self.issuer.clone(),
                 crypto: crypto.to_vec(),
+                tokens: Arc::clone(&self.tokens),
                 policy: Arc::clone(policy),
                 orders: Arc::clone(&self.orders),
                 reconnect: Arc::clone(&self.reconnect),

@@ -41,7 +41,7 @@ fn agent_out(slot: &Arc<OnceLock<AgentHandle>>, vet_ms_max: u32) -> AgentOut {
     let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
     AgentOut {
         vet_ms_max,
-        vet: Box::new(move |vet| for_vets.get().is_some_and(|agent| agent.vet(vet))),
+        vet: Box::new(move |question| for_vets.get().is_some_and(|agent| agent.vet(question))),
         deliver: Box::new(move |request_id, batch| {
             for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))
         }),

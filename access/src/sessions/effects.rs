@@ -19,33 +19,36 @@ impl<C: Carrier> Sessions<'_, C> {
     fn do_effect(&mut self, surroundings: &Surroundings, effect: Effect) {
         match effect {
             Effect::CheckToken { connection, token } => {
-                if !self.ask_crypto(connection, ToCrypto::Token { connection, token }) {
-                    let mut out = Vec::new();
+                let mut out = Vec::new();
+                // What cannot be good must not wait behind, nor take the room of, what may be.
+                if !self.context.tokens.load().is_plausible(&token) {
+                    self.engine.handle_token_implausible(surroundings, connection, &mut out);
+                } else if !self.ask_crypto(connection, ToCrypto::Token { connection, token }) {
                     self.engine.handle_token_busy(connection, &mut out);
-                    self.send(connection, &out);
                 }
+                self.send(connection, &out);
             }
             Effect::ClaimReconnect { connection, identity, issued_at } => {
-                let first =
-                    self.context.registry.claim(surroundings.wall, identity.user, issued_at);
-                let identity = first.then_some(identity);
+                let fits = self.context.registry.claim(surroundings.wall, &identity, issued_at);
+                let identity = fits.then_some(identity);
                 let mut out = Vec::new();
                 self.engine.handle_token(surroundings, connection, identity, &mut out);
                 self.send(connection, &out);
             }
-            Effect::Opened { connection, user, wins, sponsors } => {
+            Effect::Opened { connection, user, wins, sponsors, bearer } => {
                 // Its WELCOME may have found the socket broken: nobody would ever take it out of
                 // the registry again.
                 if !self.engine.is_live(connection) {
                     return;
                 }
-                let opened = self.context.registry.opened(user, connection);
+                let now = surroundings.wall;
+                let opened = self.context.registry.opened(now, user, bearer.device, connection);
                 if let Some(older) = opened.older {
                     self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
                 }
                 if opened.drawn {
                     // Without room the user's tickets come with his next session, or by RESEND.
-                    let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors };
+                    let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors, bearer };
                     self.context.issuer.try_send(welcomed).ok();
                 }
             }
@@ -56,8 +59,8 @@ impl<C: Carrier> Sessions<'_, C> {
                     self.lost(surroundings, &candidate, NoWinReason::Busy);
                 }
             }
-            Effect::CheckTicket { connection, request_id, user, ticket } => {
-                let message = ToCrypto::Ticket { connection, request_id, user, ticket };
+            Effect::CheckTicket { connection, request_id, user, bearer, ticket } => {
+                let message = ToCrypto::Ticket { connection, request_id, user, bearer, ticket };
                 if !self.ask_crypto(connection, message) {
                     let mut out = Vec::new();
                     self.engine.handle_open_busy(connection, request_id, &mut out);

@@ -10,6 +10,7 @@ use crate::{
     node::{Node, Shards},
     registry::Registry,
     telemetry::ShardCounters,
+    token_keys::TokenKeys,
 };
 use arc_swap::{ArcSwap, Cache};
 use std::sync::{
@@ -43,6 +44,8 @@ pub struct SessionContext {
     pub issuer: SyncSender<ToIssuer>,
     /// The crypto threads' queues.
     pub crypto: Vec<SyncSender<ToCrypto>>,
+    /// Keys of session tokens: which are worth checking. A reload changes them.
+    pub tokens: Arc<ArcSwap<TokenKeys>>,
     /// What the agent says.
     pub policy: Arc<ArcSwap<Policy>>,
     /// What the control thread wants of all threads.

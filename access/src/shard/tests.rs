@@ -3,8 +3,9 @@
 
 mod descriptors;
 mod proxied;
+mod unqueued;
 
-use crate::server::testing::{CAMPAIGN, Rig};
+use crate::server::testing::{CAMPAIGN, Rig, token};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::{
     io::{self, Read, Write},
@@ -22,9 +23,11 @@ use yao_protocol::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn hello(user: u64) -> Vec<u8> {
-    let token = user.to_string();
+    hello_with(&token(user))
+}
+
+fn hello_with(token: &[u8]) -> Vec<u8> {
     let (tally, campaign) = (None, CAMPAIGN);
-    let token = token.as_bytes();
     let mut bytes = Vec::new();
     Hello { version_min: 1, version_max: 1, software: 0, campaign, tally, token }
         .put(&mut bytes, 1);

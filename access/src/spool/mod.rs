@@ -37,7 +37,7 @@ use yao_engine::{
     vetting::VetDesk,
 };
 use yao_protocol::{
-    agent::Vet,
+    agent::Question,
     log::SegmentHeader,
     settlement::{Answer, digest},
     spool::Watermark,
@@ -60,7 +60,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// The way to the agent. `false` means: no agent, or no room, now.
 pub struct AgentOut {
     /// Asks about an open.
-    pub vet: Box<dyn Fn(Vet) -> bool + Send>,
+    pub vet: Box<dyn Fn(Question) -> bool + Send>,
     /// How long its verdict is waited for, ms.
     pub vet_ms_max: u32,
     /// Hands over a signed batch under a request id.
@@ -234,8 +234,8 @@ impl Runner {
     fn receive(&mut self, message: ToSpool) {
         let now = self.node.clock.now();
         let input = match message {
-            ToSpool::Open { connection, request_id, ticket } => {
-                Input::Open { connection, request_id, ticket: *ticket }
+            ToSpool::Open { connection, request_id, bearer, ticket } => {
+                Input::Open { connection, request_id, bearer, ticket: *ticket }
             }
             ToSpool::Verdict { call, allowed } => Input::Verdict { call, allowed },
             ToSpool::Delivered { request_id, answer } => {
@@ -286,8 +286,9 @@ impl Runner {
                 self.shards.open_decided(connection, request_id, reply);
                 None
             }
-            Output::Vet(vet) => {
-                (!(self.agent.vet)(vet)).then_some(Input::VetUnsent { call: vet.call })
+            Output::Vet(question) => {
+                let call = question.vet.call;
+                (!(self.agent.vet)(question)).then_some(Input::VetUnsent { call })
             }
             Output::Write(records) => {
                 for (sequence, open) in &records {

@@ -18,6 +18,7 @@ use yao_protocol::{
     settlement::{Batch, OpenResult},
     spool::{Open, WATERMARK_MAGIC},
     ticket::{Ticket, TicketBody},
+    token::Bearer,
 };
 
 const CAMPAIGN: CampaignId = CampaignId(2015);
@@ -95,7 +96,7 @@ impl Rig {
 
     fn open(&self, request_id: u32, ticket: Box<Ticket>) {
         let connection = ConnectionId { thread: 0, slot: 1, generation: 0 };
-        self.send(ToSpool::Open { connection, request_id, ticket });
+        self.send(ToSpool::Open { connection, request_id, bearer: Bearer::default(), ticket });
     }
 
     /// Waits for `count` answers.

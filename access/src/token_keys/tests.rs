@@ -37,7 +37,7 @@ struct Backend {
     other: EncodingKey,
 }
 
-fn base64_url(bytes: &[u8]) -> String {
+pub(crate) fn base64_url(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
@@ -155,8 +155,12 @@ impl Door {
             let identity = match effect {
                 Effect::CheckToken { token, .. } => self.tokens.identity(&token, self.wall),
                 Effect::ClaimReconnect { identity, issued_at, .. } => {
-                    let first = self.registry.claim(self.wall, identity.user, issued_at);
-                    first.then_some(identity)
+                    let fits = self.registry.claim(self.wall, &identity, issued_at);
+                    fits.then_some(identity)
+                }
+                Effect::Opened { connection, user, bearer, .. } => {
+                    self.registry.opened(self.wall, user, bearer.device, connection);
+                    continue;
                 }
                 _ => continue,
             };

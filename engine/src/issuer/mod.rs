@@ -28,13 +28,14 @@ use crate::{
 use std::{collections::VecDeque, sync::Arc};
 use yao_protocol::{
     CampaignId, Epoch, PacketId, PacketIndex, ShakeId, ShardId, SponsorSet, UserId, WaveIndex,
-    agent::Vet,
+    agent::Question,
     journal::{Event, SkipReason},
     keys::SignKey,
     policy::Policy,
     seed_file::{Section, SeedRecord},
     tally::Tally,
     ticket::{Ticket, TicketBody},
+    token::Bearer,
 };
 
 /// What does not change in the life of an issuer.
@@ -128,6 +129,8 @@ pub enum Input {
         wins: u8,
         /// Of which sponsors.
         sponsors: SponsorSet,
+        /// On which device, and in which risk class.
+        bearer: Bearer,
     },
     /// The agent's verdict.
     Verdict {
@@ -182,7 +185,7 @@ pub enum Output {
     /// Publish this to the shards.
     Gate(GateView),
     /// Ask the agent.
-    Vet(Vet),
+    Vet(Question),
     /// Append this to the journal; synced within 10 ms (M8). Comes before the ticket it is about.
     Journal(Event),
     /// Raise the wave's cursor to `high`, sync it, read the packets from `first`: then report
@@ -298,7 +301,7 @@ impl Issuer {
     pub fn new(settings: Settings, key: Arc<SignKey>, recovered: &Recovered) -> Self {
         let mut winners = Winners::default();
         assert_eq!(recovered.issued_above_high(), None, "the cursor is older than the journal");
-        recovered.issued.iter().for_each(|body| winners.record(*body));
+        recovered.issued.iter().for_each(|body| winners.record(*body, 0));
         let waves = recovered.sections.iter().map(Wave::new).collect();
         Self {
             desk: VetDesk::new(settings.vet_ms_max, limits::CALL_FIRST),
@@ -337,8 +340,9 @@ impl Issuer {
                 self.counters.resends += 1;
                 self.decide(now, &candidate);
             }
-            Input::Welcomed { connection, user, wins, sponsors } => {
+            Input::Welcomed { connection, user, wins, sponsors, bearer } => {
                 self.winners.learn(user, wins, sponsors);
+                self.winners.place(user, bearer.device);
                 self.greet(now, connection, user);
             }
             Input::Verdict { call, allowed } => {

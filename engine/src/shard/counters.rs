@@ -25,6 +25,8 @@ pub struct Counters {
     pub welcomed: u64,
     /// HELLOs whose token or tally was not accepted.
     pub unauthenticated: u64,
+    /// Of those, session tokens that no key here can have signed: nobody checked a signature.
+    pub tokens_implausible: u64,
     /// HELLOs with a reconnect ticket.
     pub reconnects: u64,
     /// Of those, tickets that are forged, of an unknown key, or too old. Used ones are the shell's

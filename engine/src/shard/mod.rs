@@ -41,7 +41,7 @@ use yao_protocol::{
     keys::MacKey,
     limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX},
     ticket::TICKET_BYTES,
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 /// Opens of one connection that may be under way at once. A user wins three packets; eight leave
@@ -138,20 +138,24 @@ pub struct CandidateShake {
     pub wins: u8,
     /// From which sponsors.
     pub sponsors: SponsorSet,
+    /// On which device, and in which risk class.
+    pub bearer: Bearer,
 }
 
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Check this session token and report by [`ShardEngine::handle_token`].
+    /// Check this session token and report by [`ShardEngine::handle_token`]; at once by
+    /// [`ShardEngine::handle_token_implausible`] when it names no key of ours.
     CheckToken {
         /// Whose HELLO.
         connection: ConnectionId,
         /// The JWT.
         token: Vec<u8>,
     },
-    /// A good reconnect ticket came with HELLO: if no ticket of this user as new as `issued_at` was
-    /// used before, report `identity` by [`ShardEngine::handle_token`], else `None`.
+    /// A good reconnect ticket came with HELLO: if this user's latest session here began before
+    /// `issued_at` and on the same device, report `identity` by [`ShardEngine::handle_token`], else
+    /// `None`.
     ClaimReconnect {
         /// Whose HELLO.
         connection: ConnectionId,
@@ -170,6 +174,8 @@ pub enum Effect {
         wins: u8,
         /// Of which sponsors.
         sponsors: SponsorSet,
+        /// On which device, and in which risk class.
+        bearer: Bearer,
     },
     /// Take a slot of the gate and hand this to the issuer. When there is no slot, or no room in
     /// the issuer's queue, report by [`ShardEngine::handle_lost`] at once.
@@ -184,6 +190,8 @@ pub enum Effect {
         request_id: u32,
         /// Who he is.
         user: UserId,
+        /// On which device, and in which risk class.
+        bearer: Bearer,
         /// The ticket.
         ticket: Box<[u8; TICKET_BYTES]>,
     },

@@ -5,7 +5,7 @@ use super::{Broken, Effect, ShardEngine, Surroundings, session::NOT_BELIEVED};
 use yao_protocol::{
     UserId, WallTime, client,
     reconnect::{ReconnectKeys, ReconnectTicket},
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 /// How reconnect tickets are made and checked.
@@ -45,6 +45,11 @@ impl Cold {
             renew_seconds: 0,
             risk: identity.risk,
         }
+    }
+
+    /// What the session token says beside the user.
+    pub(super) const fn bearer(&self) -> Bearer {
+        Bearer { device: self.device, risk: self.risk }
     }
 
     const fn identity(&self, user: UserId) -> Identity {

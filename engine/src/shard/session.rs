@@ -163,11 +163,23 @@ impl ShardEngine {
         self.admission.leave(id.slot);
         self.counters.welcomed += 1;
         let (wins, sponsors) = (connection.wins, connection.sponsors);
-        let user = identity.user;
-        self.effects.push_back(Effect::Opened { connection: id, user, wins, sponsors });
+        let (user, bearer) = (identity.user, identity.bearer());
+        self.effects.push_back(Effect::Opened { connection: id, user, wins, sponsors, bearer });
         self.welcome(surroundings).put(out, request_id);
         *self.table.cold_mut(id.slot) = Cold::of(&identity);
         self.put_reconnect_due(surroundings, id.slot, out);
+    }
+
+    /// No key here can have signed this session token: it is refused as any other, without having
+    /// been checked.
+    pub fn handle_token_implausible(
+        &mut self,
+        surroundings: &Surroundings,
+        id: ConnectionId,
+        out: &mut Vec<u8>,
+    ) {
+        self.counters.tokens_implausible += 1;
+        self.handle_token(surroundings, id, None, out);
     }
 
     /// The thread that checks tokens has no room: the client is asked to come back.
@@ -294,6 +306,7 @@ impl ShardEngine {
             user: connection.user,
             wins: connection.wins,
             sponsors: connection.sponsors,
+            bearer: self.table.cold(slot).bearer(),
         }
     }
 
@@ -352,9 +365,15 @@ impl ShardEngine {
             return;
         }
         connection.opens_in_flight += 1;
-        let user = connection.user;
+        let (user, bearer) = (connection.user, self.table.cold(slot).bearer());
         let (connection, ticket) = (self.id(slot), Box::new(*ticket));
-        self.effects.push_back(Effect::CheckTicket { connection, request_id, user, ticket });
+        self.effects.push_back(Effect::CheckTicket {
+            connection,
+            request_id,
+            user,
+            bearer,
+            ticket,
+        });
     }
 
     /// An open was decided: its receipt, or why not.

@@ -17,11 +17,12 @@ use yao_protocol::{
     keys::{MacKey, SignKey},
     tally::{TALLY_BYTES, Tally},
     ticket::{Ticket, TicketBody},
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 const CAMPAIGN: CampaignId = CampaignId(7);
 const USER: UserId = UserId(77);
+const BEARER: Bearer = Bearer { device: 5, risk: 2 };
 
 fn at(ms: u64) -> Timestamp {
     Timestamp::from_ns(ms * 1_000_000)
@@ -89,7 +90,8 @@ impl World {
     }
 
     fn believe(&mut self, user: UserId) -> Vec<u8> {
-        let identity = Identity { user, device: 0, risk: 0, expires_at: WallTime(u64::MAX) };
+        let Bearer { device, risk } = BEARER;
+        let identity = Identity { user, device, risk, expires_at: WallTime(u64::MAX) };
         let mut out = Vec::new();
         let connection = self.connection;
         self.engine.handle_token(&self.surroundings, connection, Some(identity), &mut out);
@@ -156,7 +158,13 @@ fn hello_is_checked_and_welcomed() {
         if welcome.wins_per_user == 3 && welcome.endpoints == ["other:1"]));
     assert_eq!(
         world.effects(),
-        [Effect::Opened { connection, user: USER, wins: 0, sponsors: SponsorSet::EMPTY }]
+        [Effect::Opened {
+            connection,
+            user: USER,
+            wins: 0,
+            sponsors: SponsorSet::EMPTY,
+            bearer: BEARER
+        }]
     );
     assert_eq!(world.state(), State::Open);
 }
@@ -277,6 +285,7 @@ fn a_sponsor_already_won_is_no_candidate_and_the_limit_ends_it() {
         user: USER,
         wins: 2,
         sponsors: SponsorSet(0b11),
+        bearer: BEARER,
     };
     assert_eq!(world.effects(), [Effect::Candidate(candidate)]);
     assert_eq!(reason(&world.receive(&shake(3, false))), NoWinReason::Pending);
@@ -412,7 +421,7 @@ fn every_client_message_of_an_open_session_is_accepted() {
     assert!(matches!(&messages(&out)[..], [(_, ServerMessage::Pong(WallTime(5)))]));
     assert!(matches!(
         &world.effects()[..],
-        [Effect::CheckTicket { request_id: 6, .. }, Effect::Close { .. }]
+        [Effect::CheckTicket { request_id: 6, bearer: BEARER, .. }, Effect::Close { .. }]
     ));
 }
 

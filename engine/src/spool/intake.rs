@@ -12,11 +12,12 @@ use crate::{
 };
 use yao_protocol::{
     PacketId,
-    agent::{Vet, VetKind},
+    agent::{Question, Standing, Vet, VetKind},
     client::{ErrorCode, Refusal, RetryClass},
     receipt::Receipt,
     spool::Open,
     ticket::Ticket,
+    token::Bearer,
 };
 
 /// Opens that wait for the disk at once. At 10,000 opens a second this is six seconds of a disk
@@ -153,6 +154,7 @@ impl Spool {
         now: Timestamp,
         connection: ConnectionId,
         request_id: u32,
+        bearer: Bearer,
         ticket: &Ticket,
     ) {
         // The user acted now: later waits for verdict and disk do not make the ticket expire.
@@ -169,7 +171,7 @@ impl Spool {
             Asked::Allowed(asked) => self.accept(now, &asked),
             Asked::Send { call } => {
                 let body = &ticket.body;
-                self.ready.push_back(Output::Vet(Vet {
+                let vet = Vet {
                     call,
                     kind: VetKind::Open,
                     user: body.user,
@@ -177,7 +179,10 @@ impl Spool {
                     amount: body.amount,
                     packet: body.packet,
                     shake: body.shake,
-                }));
+                };
+                // Counted when they were won; an open changes nothing about that.
+                let standing = Standing { bearer, ..Standing::default() };
+                self.ready.push_back(Output::Vet(Question { vet, standing }));
             }
         }
     }

@@ -24,13 +24,14 @@ use crate::{Anchor, ConnectionId, Timestamp, vetting::VetDesk};
 use std::{collections::VecDeque, sync::Arc};
 use yao_protocol::{
     CampaignId, Epoch, Incarnation, ShardId, WallTime,
-    agent::Vet,
+    agent::Question,
     client::Refusal,
     log::RECORD_OVERHEAD_BYTES,
     receipt::Receipt,
     settlement::{Answer, Batch, OpenResult},
     spool::{OPEN_BYTES, Open, Watermark},
     ticket::Ticket,
+    token::Bearer,
 };
 
 /// Bytes of one open in a segment.
@@ -81,6 +82,8 @@ pub enum Input {
         connection: ConnectionId,
         /// His request.
         request_id: u32,
+        /// His device and risk class.
+        bearer: Bearer,
         /// The ticket.
         ticket: Ticket,
     },
@@ -174,7 +177,7 @@ pub enum Output {
         reply: Reply,
     },
     /// Ask the agent; when there is none, or no room, report [`Input::VetUnsent`].
-    Vet(Vet),
+    Vet(Question),
     /// Append these records, in memory or to the file.
     Write(Vec<(u64, Open)>),
     /// Write and sync everything appended; report [`Input::Synced`] or [`Input::DiskFailed`].
@@ -307,8 +310,8 @@ impl Spool {
     /// One thing that happened. Drain [`Self::poll`] afterwards, or after a burst of inputs.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         match input {
-            Input::Open { connection, request_id, ticket } => {
-                self.handle_open(now, connection, request_id, &ticket);
+            Input::Open { connection, request_id, bearer, ticket } => {
+                self.handle_open(now, connection, request_id, bearer, &ticket);
             }
             Input::Verdict { call, allowed } => self.handle_verdict(now, call, allowed),
             Input::VetUnsent { call } => self.handle_vet_unsent(now, call),

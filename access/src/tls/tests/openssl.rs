@@ -3,7 +3,7 @@
 
 use super::limits;
 use crate::{
-    server::testing::{CAMPAIGN, Rig},
+    server::testing::{CAMPAIGN, Rig, token},
     tls::{crypto_provider, quic_provider},
 };
 use std::{
@@ -93,7 +93,7 @@ impl Phone {
         let stderr = Pipe::new(child.stderr.take().expect("piped"));
         let mut phone = Self { child, stdin, stdout, stderr };
         let mut hello = Vec::new();
-        let token: &[u8] = b"7";
+        let token = &token(7);
         let (tally, campaign) = (None, CAMPAIGN);
         let greeting =
             Hello { version_min: 1, version_max: 1, software: 0, campaign, tally, token };

@@ -5,12 +5,14 @@ use super::super::*;
 use crate::vetting::VetDesk;
 use std::collections::{BTreeMap, BTreeSet};
 use yao_protocol::{
-    Fen, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex, keys::SignKey,
-    settlement::digest, ticket::TicketBody,
+    Fen, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex, agent::Standing,
+    keys::SignKey, settlement::digest, ticket::TicketBody,
 };
 
 pub(super) const SHARD: ShardId = ShardId(17);
 pub(super) const CAMPAIGN: CampaignId = CampaignId(2015);
+/// On which everybody opens.
+const BEARER: Bearer = Bearer { device: 5, risk: 2 };
 const START: WallTime = WallTime(1_424_275_200_000_000);
 /// From issue to expiry of the tickets here.
 pub(super) const LIFETIME_US: u64 = 60_000_000;
@@ -146,7 +148,7 @@ impl World {
         self.next_connection += 1;
         self.asked.insert(asked, ticket);
         let connection = ConnectionId { thread: 0, slot: asked.0, generation: 0 };
-        self.input(Input::Open { connection, request_id: asked.0, ticket });
+        self.input(Input::Open { connection, request_id: asked.0, bearer: BEARER, ticket });
         asked
     }
 
@@ -258,7 +260,10 @@ impl World {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Reply { request_id, reply, .. } => self.replied(Asked(request_id), reply),
-            Output::Vet(vet) => self.vets.push(vet.call),
+            Output::Vet(question) => {
+                assert_eq!(question.standing, Standing { bearer: BEARER, ..Standing::default() });
+                self.vets.push(question.vet.call);
+            }
             Output::Write(records) => self.disk.appended.extend(records),
             Output::Sync { sequence } => {
                 assert_eq!(self.disk.appended.last().map(|record| record.0), Some(sequence));
