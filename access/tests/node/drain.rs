@@ -190,15 +190,13 @@ async fn who_does_not_leave_is_cut_off_and_the_exit_code_says_so() {
     let mut leaves = Client::welcomed(&node, Transport::Tcp, 1).await;
     let mut stays = Client::welcomed(&node, Transport::Quic, 2).await;
     node.users(2).await;
+    let began = Instant::now();
     node.signal(Signal::TERM);
     leaves.go_away().await;
     leaves.bye().await;
     stays.go_away().await;
-    let asked = Instant::now();
-    stays.ping().await;
-    assert_eq!(stays.hear().await, Heard::Pong);
     assert_eq!(stays.hear().await, Heard::End, "cut off without a word");
-    assert!(asked.elapsed() > Duration::from_millis(1_500), "after {:?}", asked.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(2), "cut off after {:?}", began.elapsed());
     assert_eq!(node.exit_code().await, OVERSTAYED);
     let stopped = node.logged("stopped");
     assert_eq!((&stopped["asked"], &stopped["overstayed"]), (&2.into(), &1.into()));

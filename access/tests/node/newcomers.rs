@@ -119,6 +119,7 @@ async fn who_finds_no_room_over_plain_tcp_is_told_where_there_may_be_some() {
     let event = sociable();
     event.set("listen.threads", 1);
     event.set("admission.connections_max", 4);
+    event.set("session.greeting_ms_max", 60_000);
     let node = event.start();
     let mut silent = Vec::new();
     for _ in 0..4 {
