@@ -46,7 +46,7 @@ impl SpoolSegments {
         header: SegmentHeader,
     ) -> Result<(Self, Index, Recovered), SegmentError> {
         let mut index = Index::default();
-        let (log, recovered) = SegmentLog::open(directory, LogKind::SPOOL, header, |_, record| {
+        let (log, recovered) = SegmentLog::open(&[directory], LogKind::SPOOL, header, |_, record| {
             index.insert(record.sequence, &decode(&record)?);
             Ok(())
         })?;

@@ -295,7 +295,7 @@ fn small_segments(directory: &Path, records: u64) -> SpoolSegments {
         first_sequence: 0,
     };
     let (segments, ..) = SpoolSegments::open(directory, header).expect("open");
-    let mut segments = segments.with_segment_bytes_max(10 * RECORD_BYTES);
+    let mut segments = segments.with_segment_bytes_max(64 + 10 * RECORD_BYTES);
     for sequence in 1..=records {
         let index = u32::try_from(sequence).expect("small");
         let open = Open { accepted_at: WallTime(sequence), ticket: *ticket(index, 7) };
