@@ -37,6 +37,7 @@ pub(super) fn status(control: &Control) -> Value {
         "users": control.registry.len(),
         "shakes": sum("shakes_total"),
         "unready": control.unready_reasons(),
+        "warnings": control.spool.warnings(),
         "fenced": issuer.fenced,
         "waves": waves,
         "issuer": issuer.numbers().map(|(n, v)| (n.to_owned(), v.into())).collect::<Map<_, _>>(),

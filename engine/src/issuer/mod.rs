@@ -163,6 +163,11 @@ pub enum Input {
     },
     /// The journal cannot (or can again) take records: issuing rests.
     JournalHold(bool),
+    /// Opens find little room: so many hundredths of what is due may be issued, at most 100.
+    Throttle {
+        /// 100 for all of it, 0 for nothing more.
+        percent: u8,
+    },
 }
 
 /// Why the issuer wakes.
@@ -285,6 +290,7 @@ pub struct Issuer {
     gate: GateView,
     fenced: Option<String>,
     hold: bool,
+    share_percent: u8,
     counters: Counters,
 }
 
@@ -311,6 +317,7 @@ impl Issuer {
             gate: GateView::default(),
             fenced: None,
             hold: false,
+            share_percent: 100,
             counters: Counters::default(),
         }
     }
@@ -360,6 +367,11 @@ impl Issuer {
             }
             Input::Fenced { reason } => self.fenced = self.fenced.take().or(Some(reason)),
             Input::JournalHold(hold) => self.hold = hold,
+            Input::Throttle { percent } => {
+                assert!(percent <= 100, "a throttle never makes more of what is due");
+                self.share_percent = percent;
+                self.waves.iter_mut().for_each(|wave| wave.throttle(percent));
+            }
         }
     }
 
@@ -456,6 +468,12 @@ impl Issuer {
     #[must_use]
     pub const fn vet_counters(&self) -> &VetCounters {
         self.desk.counters()
+    }
+
+    /// How many hundredths of what is due may be issued.
+    #[must_use]
+    pub const fn share_percent(&self) -> u8 {
+        self.share_percent
     }
 
     /// Why nothing is issued, if so.
