@@ -59,7 +59,8 @@ pub enum PairError {
     /// The configuration names none any more.
     #[error(
         "{path} says that this spool has a fallback in {fallback}, where accepted opens may lie, \
-         but spool.fallback is not set; set it again, or remove the file if all of them are settled",
+         but spool.fallback is not set; set it again, or remove the file if all of them are \
+         settled",
         path = path.display(), fallback = fallback.display()
     )]
     Forgotten {
