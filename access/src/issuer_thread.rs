@@ -54,7 +54,7 @@ pub struct IssuerContext {
 type Number<T> = (&'static str, fn(&T) -> u64);
 
 /// What the issuer and its vetting count. docs/metrics.md has these names, and those of a wave.
-const NUMBERS: [Number<Issuer>; 14] = [
+const NUMBERS: [Number<Issuer>; 15] = [
     ("issuer_candidates_total", |issuer| issuer.counters().candidates),
     ("issuer_resends_total", |issuer| issuer.counters().resends),
     ("issuer_issued_total", |issuer| issuer.counters().issued),
@@ -62,6 +62,7 @@ const NUMBERS: [Number<Issuer>; 14] = [
     ("issuer_lost_total", |issuer| issuer.counters().lost),
     ("issuer_limited_total", |issuer| issuer.counters().limited),
     ("issuer_refused_total", |issuer| issuer.counters().refused),
+    ("issuer_share_percent", |issuer| u64::from(issuer.share_percent())),
     ("issuer_wins_known", |issuer| issuer.wins() as u64),
     ("vets_sent_total", |issuer| issuer.vet_counters().sent),
     ("vets_allowed_total", |issuer| issuer.vet_counters().allowed),
@@ -228,6 +229,7 @@ impl Desk<'_> {
                 Input::Reserved { wave, first, high, records }
             }
             ToIssuer::Fenced { reason } => Input::Fenced { reason },
+            ToIssuer::Throttle { percent } => Input::Throttle { percent },
             ToIssuer::Stop => {
                 self.drain();
                 self.disk.finish();

@@ -163,6 +163,11 @@ pub enum ToIssuer {
         /// What failed, for the operator.
         reason: String,
     },
+    /// The spool fills up: so many hundredths of what is due may be issued.
+    Throttle {
+        /// At most 100.
+        percent: u8,
+    },
     /// Finish, and end the thread.
     Stop,
 }

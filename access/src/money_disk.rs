@@ -117,6 +117,7 @@ impl MoneyDisk {
                 late_ns_max = self.now().ns_since(since).max(late_ns_max);
             }
             if stop {
+                self.journal.trim();
                 return;
             }
             if now >= check_at {

@@ -113,7 +113,7 @@ fn open_journal(
         first_sequence: 0,
     };
     let mut history = History::new(&header.sections);
-    let opened = SegmentLog::open(&directory, LogKind::JOURNAL, template, |_, record| {
+    let opened = SegmentLog::open(&[&directory], LogKind::JOURNAL, template, |_, record| {
         history.read(&Event::decode(record.kind, record.payload)?);
         Ok(())
     });

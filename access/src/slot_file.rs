@@ -207,6 +207,12 @@ impl SlotFile {
         }
     }
 
+    /// Breaks the disk under the file: it takes every byte and syncs nothing.
+    #[cfg(test)]
+    pub(crate) fn break_disk(&mut self) {
+        self.file = OpenOptions::new().write(true).open("/dev/null").expect("a device");
+    }
+
     /// Which file this is, to be compared with what its payload says (M4).
     ///
     /// # Errors

@@ -43,6 +43,9 @@ pub(crate) struct AuditArgs {
     /// The node's state directory
     #[arg(long)]
     state: PathBuf,
+    /// The fallback of the node's spool, if it has one
+    #[arg(long)]
+    spool_fallback: Option<PathBuf>,
     /// The schedule that the node played
     #[arg(long)]
     schedule: PathBuf,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
 use yao_protocol::{
-    limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, SHAKE_INTERVAL_MS_MAX},
+    limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, LOG_SEGMENT_BYTES, SHAKE_INTERVAL_MS_MAX},
     reconnect::RECONNECT_SECONDS_MAX,
 };
 
@@ -124,7 +124,17 @@ const KEYS: &[(&str, &[&str])] = &[
             "frame_ms_max",
         ],
     ),
-    ("spool", &["commit_us_max", "commit_bytes_max", "bytes_max", "batches_in_flight_max"]),
+    (
+        "spool",
+        &[
+            "commit_us_max",
+            "commit_bytes_max",
+            "bytes_max",
+            "batches_in_flight_max",
+            "backlog_per_second",
+            "fallback",
+        ],
+    ),
     ("agent", &["program", "config", "socket", "vet_ms_max", "prove_ms_max", "leave_ms_max"]),
     ("admin", &["listen", "fail_points"]),
     ("drain", &["per_second", "deadline_seconds", "return_ms_min", "return_ms_jitter"]),
@@ -239,6 +249,7 @@ fn resolve_paths(config: &mut Config, base: &Path) {
             paths.push(&mut agent.program);
         }
     }
+    paths.extend(&mut config.spool.fallback);
     paths.extend(config.identity.reconnect.iter_mut().map(|reconnect| &mut reconnect.keys));
     let certificates = config.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
     paths.extend(certificates.flat_map(|pair| [&mut pair.chain, &mut pair.key]));
@@ -279,6 +290,12 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "spool.batches_in_flight_max",
         &spool.batches_in_flight_max,
         "use 1 to 64",
+    )?;
+    check(
+        spool.bytes_max >= 2 * LOG_SEGMENT_BYTES,
+        "spool.bytes_max",
+        &spool.bytes_max,
+        "use at least 134217728: two segments",
     )?;
     check(
         spool.commit_us_max <= 1_000_000,
@@ -420,6 +437,7 @@ jwks = "jwks.json"
             ("YAO__SESSION__SHAKE_INTERVAL_MS", "250"),
             ("YAO__NODE__NAME", "n2"),
             ("YAO__LISTEN__TCP", "[\"127.0.0.1:7\"]"),
+            ("YAO__SPOOL__FALLBACK", "../other"),
             ("HOME", "/root"),
         ];
         let config = read(GOOD, &overrides).expect("good");
@@ -427,6 +445,7 @@ jwks = "jwks.json"
         assert_eq!(config.node.name, "n2");
         assert_eq!(config.listen.tcp[0].port(), 7);
         assert_eq!(config.node.state, Path::new("/etc/yao/state"));
+        assert_eq!(config.spool.fallback.as_deref(), Some(Path::new("/etc/yao/../other")));
         assert_eq!(config.session.heartbeat_ms_max, 300_000);
     }
 
@@ -450,6 +469,8 @@ jwks = "jwks.json"
         check("[session]\nheartbeat_ms_min = 400000\n", &[], "heartbeat_ms_min");
         check("[session]\nheartbeat_ms_max = 1500001\n", &[], "use at most 1500000");
         read(GOOD, &[("YAO__SESSION__HEARTBEAT_MS_MAX", "1500000")]).expect("the longest");
+        check("[spool]\nbytes_max = 0\n", &[], "two segments");
+        check("[spool]\nfall_back = \"b\"\n", &[], "did you mean `fallback`");
         check("[admission]\nburst = 0\n", &[], "admission.burst");
         check("[drain]\nper_second = 0\n", &[], "drain.per_second");
         check("[admission]\nbursts = 1\n", &[], "did you mean `burst`");
@@ -475,6 +496,7 @@ jwks = "jwks.json"
         let mut full = Config { agent: Some(agent), tls: Some(tls), ..config };
         let reconnect = ReconnectConfig { keys: "k".into(), lifetime_seconds: 600 };
         full.identity.reconnect = Some(reconnect);
+        full.spool.fallback = Some("f".into());
         let table = Table::try_from(&full).expect("serialises");
         let mut found: Vec<String> = Vec::new();
         for (section, entries) in &table {

@@ -222,10 +222,16 @@ pub struct SpoolConfig {
     pub commit_us_max: u64,
     /// Or until this many bytes are waiting.
     pub commit_bytes_max: usize,
-    /// Bytes of segments that are kept; settled ones go first, unsettled ones never.
+    /// Bytes of segments that are kept; settled ones go first, unsettled ones never. By this the
+    /// spool's fullness is measured.
     pub bytes_max: u64,
     /// Batches that are under way to settlement at once.
     pub batches_in_flight_max: usize,
+    /// Opens of the backlog that are delivered in a second, at most; 0 = 1.5 times the plan's
+    /// highest rate, and at least 100.
+    pub backlog_per_second: u32,
+    /// A directory on another disk, where opens are stored once the spool's own has failed.
+    pub fallback: Option<PathBuf>,
 }
 
 /// The agent process.
@@ -336,6 +342,8 @@ impl Default for SpoolConfig {
             commit_bytes_max: 256 * 1024,
             bytes_max: 2 * 1024 * 1024 * 1024,
             batches_in_flight_max: 4,
+            backlog_per_second: 0,
+            fallback: None,
         }
     }
 }

@@ -173,6 +173,12 @@ impl Control {
         if self.spool.is_fenced() {
             reasons.push("spool: opens cannot be stored; see the log and restart".to_owned());
         }
+        if self.spool.is_full() {
+            reasons.push(
+                "spool: full; opens are refused until settlement answers or the disk has room"
+                    .to_owned(),
+            );
+        }
         let clock: &Clock = &self.node.clock;
         let step_us = clock.wall_step_us();
         if step_us.abs() > CLOCK_STEP_US_MAX {

@@ -39,6 +39,7 @@ pub(super) fn status(control: &Control) -> Value {
         "drain": control.drain_json(),
         "shakes": sum("shakes_total"),
         "unready": control.unready_reasons(),
+        "warnings": control.spool.warnings(),
         "fenced": issuer.fenced,
         "waves": waves,
         "issuer": issuer.numbers().map(|(n, v)| (n.to_owned(), v.into())).collect::<Map<_, _>>(),

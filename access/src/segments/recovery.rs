@@ -1,8 +1,9 @@
 //! What a start finds in the segments of a log: every valid record, a torn tail, damage.
 //!
-//! A torn tail is the write that a crash interrupted: nothing valid behind it and nothing in it
-//! that was ever acknowledged. It is cut off. Everything else that is no record is damage: the
-//! segment is copied aside, its valid records stay, and somebody must look. Never removes a record.
+//! A torn tail is a write that a crash interrupted, or that failed before the log went on in
+//! another directory: nothing valid behind it and nothing in it that was ever acknowledged. It is
+//! cut off. Everything else that is no record is damage: the segment is copied aside, its valid
+//! records stay, and somebody must look. Never removes a record.
 
 use super::{LogKind, Segment, SegmentError, io_error};
 use crate::slot_file::sync_directory;
@@ -13,7 +14,7 @@ use std::{
 };
 use yao_protocol::{
     WireError,
-    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
+    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader, written_length},
 };
 
 /// What recovery found.
@@ -55,14 +56,24 @@ pub enum Damage {
     },
 }
 
-/// Scans all segments in `directory`, trims a torn tail, copies damaged ones aside.
+/// A segment's file, and where it stands among the others.
+struct Found {
+    first_sequence: u64,
+    path: PathBuf,
+    last: bool,
+    /// First sequence of the segment behind it, when that lies in another directory: the log went
+    /// on there, with everything that it had not synced here.
+    left_at: Option<u64>,
+}
+
+/// Scans all segments in `directories`, trims a torn tail, copies damaged ones aside.
 pub(super) fn recover(
-    directory: &Path,
+    directories: &[&Path],
     kind: LogKind,
     template: &SegmentHeader,
     mut visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
 ) -> Result<(Vec<Segment>, Recovered), SegmentError> {
-    let files = list(directory, kind)?;
+    let files = find(directories, kind)?;
     let mut recovery = Recovery {
         kind,
         template,
@@ -72,15 +83,15 @@ pub(super) fn recover(
         found: Recovered { records: 0, next_sequence: 1, torn_bytes: 0, damage: Vec::new() },
     };
     let mut bytes = Vec::new();
-    for (index, (first_sequence, path)) in files.iter().enumerate() {
+    for segment in &files {
         bytes.clear();
-        let last = index + 1 == files.len();
+        let path = &segment.path;
         let mut file = File::open(path).map_err(io_error("open", path))?;
-        if last {
+        if segment.last || segment.left_at.is_some() {
             settle_pages(path, &file)?;
         }
         file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
-        recovery.segment(*first_sequence, path, &bytes, last, &mut visit)?;
+        recovery.segment(segment, &bytes, &mut visit)?;
     }
     if recovery.committed >= recovery.found.next_sequence {
         let (first, last) = (recovery.found.next_sequence, recovery.committed);
@@ -88,6 +99,24 @@ pub(super) fn recover(
         recovery.found.next_sequence = last + 1;
     }
     Ok((recovery.segments, recovery.found))
+}
+
+/// The segments of all directories in the order in which they were written.
+fn find(directories: &[&Path], kind: LogKind) -> Result<Vec<Found>, SegmentError> {
+    let mut all = Vec::new();
+    for (place, directory) in directories.iter().enumerate() {
+        all.extend(list(directory, kind)?.into_iter().map(|(first, path)| (first, place, path)));
+    }
+    all.sort_unstable();
+    let next: Vec<Option<(u64, usize)>> =
+        all.iter().skip(1).map(|(first, place, _)| Some((*first, *place))).chain([None]).collect();
+    let found = all.into_iter().zip(next).map(|((first_sequence, place, path), next)| Found {
+        first_sequence,
+        path,
+        last: next.is_none(),
+        left_at: next.filter(|(_, other)| *other != place).map(|(first, _)| first),
+    });
+    Ok(found.collect())
 }
 
 struct Recovery<'a> {
@@ -105,16 +134,16 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     fn segment(
         &mut self,
-        first_sequence: u64,
-        path: &Path,
+        file: &Found,
         bytes: &[u8],
-        last: bool,
         visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(), SegmentError> {
+        let Found { first_sequence, ref path, .. } = *file;
         let header = SegmentHeader::decode(self.kind.magic, bytes)
             .ok()
             .filter(|header| header.first_sequence == first_sequence);
-        if bytes.len() <= SEGMENT_HEADER_BYTES {
+        let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+        if body.is_empty() || (header.is_none() && written_length(body) == 0) {
             // The header is synced before the first record is written: no record was ever here.
             return remove(path);
         }
@@ -125,7 +154,7 @@ impl Recovery<'_> {
             let (first, last) = (expected, first_sequence - 1);
             self.found.damage.push(Damage::Missing { first, last });
         }
-        let mut scan = Scan::new(&bytes[SEGMENT_HEADER_BYTES..], first_sequence);
+        let mut scan = Scan::new(body, first_sequence);
         for record in scan.by_ref() {
             self.record(path, &readable, record, visit)?;
         }
@@ -139,16 +168,19 @@ impl Recovery<'_> {
         let next_sequence =
             salvaged.last().map_or(scan.next_sequence(), |record| record.sequence + 1);
         let mut segment = Segment {
-            path: path.to_owned(),
+            path: path.clone(),
             first_sequence,
             next_sequence,
-            bytes: bytes.len() as u64,
+            bytes: (SEGMENT_HEADER_BYTES + written_length(body).max(scan.valid_bytes())) as u64,
             damaged: header.is_none() || !salvaged.is_empty(),
         };
-        self.judge_end(&mut segment, &scan, salvaged.len() as u64, last)?;
+        self.judge_end(&mut segment, &scan, salvaged.len() as u64, file);
+        if !segment.damaged && segment.bytes < bytes.len() as u64 {
+            truncate(path, segment.bytes)?;
+        }
         if header.is_none() && scan.end() == Some(ScanEnd::Clean) {
             self.found.damage.push(Damage::BadBytes {
-                path: path.to_owned(),
+                path: path.clone(),
                 offset: 0,
                 error: SegmentHeader::decode(self.kind.magic, bytes).err(),
                 sequence: first_sequence,
@@ -169,23 +201,18 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Trims a torn tail; anything else behind the valid records is damage.
-    fn judge_end(
-        &mut self,
-        segment: &mut Segment,
-        scan: &Scan<'_>,
-        salvaged: u64,
-        last: bool,
-    ) -> Result<(), SegmentError> {
-        let Some(ScanEnd::TornTail { error }) = scan.end() else { return Ok(()) };
+    /// Leaves a torn tail out of the segment; anything else behind the valid records is damage.
+    fn judge_end(&mut self, segment: &mut Segment, scan: &Scan<'_>, salvaged: u64, file: &Found) {
+        let Some(ScanEnd::TornTail { error }) = scan.end() else { return };
         let valid_bytes = SEGMENT_HEADER_BYTES as u64 + scan.valid_bytes() as u64;
         // Only the last segment can end in an interrupted write, and only behind everything that a
-        // record says was committed.
-        if last && !segment.damaged && scan.next_sequence() > self.committed {
-            truncate(&segment.path, valid_bytes)?;
-            self.found.torn_bytes = segment.bytes - valid_bytes;
+        // record says was committed. Or one whose writing failed, where the log went on elsewhere.
+        let interrupted = file.last && scan.next_sequence() > self.committed;
+        let left = file.left_at.is_some_and(|left_at| left_at <= scan.next_sequence());
+        if !segment.damaged && (interrupted || left) {
+            self.found.torn_bytes += segment.bytes - valid_bytes;
             segment.bytes = valid_bytes;
-            return Ok(());
+            return;
         }
         segment.damaged = true;
         self.found.damage.push(Damage::BadBytes {
@@ -195,7 +222,6 @@ impl Recovery<'_> {
             sequence: scan.next_sequence(),
             salvaged,
         });
-        Ok(())
     }
 
     fn record(
@@ -206,6 +232,10 @@ impl Recovery<'_> {
         visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(), SegmentError> {
         self.committed = self.committed.max(record.committed);
+        if self.expected.is_some_and(|expected| record.sequence < expected) {
+            // Written in both directories, in this one when the other had failed.
+            return Ok(());
+        }
         self.found.records += 1;
         visit(header, record).map_err(|error| SegmentError::Content {
             path: path.to_owned(),

@@ -9,7 +9,7 @@ mod wiring;
 use self::{
     ports::Addresses,
     threads::Way,
-    wiring::{agent_sinks, start_spool_and_agent, vet_ms_max},
+    wiring::{agent_sinks, backlog_per_second, start_spool_and_agent, vet_ms_max},
 };
 use crate::{
     agent_link::AgentHandle,
@@ -53,6 +53,7 @@ use yao_protocol::{
     keys::{MacKey, SignKey},
     manifest::Manifest,
     policy::Policy,
+    schedule::Schedule,
     seed_file::ShardKey,
 };
 
@@ -77,7 +78,7 @@ struct Checked {
     shard_key: ShardKey,
     seed: SeedShard,
     keys: yao_protocol::keys::KeySet,
-    schedule: yao_protocol::schedule::Schedule,
+    schedule: Schedule,
 }
 
 /// Reads and verifies every file the configuration names.
@@ -157,14 +158,13 @@ pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
         ticket_key: Arc::new(SignKey::from_seed(&ticket_key.seed)),
         resets: ResetSecret::derive(&ticket_key.seed),
         mac_key: MacKey::new(checked.shard_key.mac_key_id, checked.shard_key.mac_key),
-        keys: ArcSwap::from_pointee(checked.keys),
-        manifest: checked.manifest,
+        keys: ArcSwap::from_pointee(checked.keys.clone()),
+        manifest: checked.manifest.clone(),
         clock,
     });
     let recovered = recovery::recover(&node, &state, header)?;
-    let parts =
-        Parts::start(config, node, &state, checked.seed, checked.believed, checked.tls, recovered)?;
-    let ended = parts.serve(checked.schedule, config_path)?;
+    let parts = Parts::start(config, node, &state, checked, recovered)?;
+    let ended = parts.serve(config_path)?;
     drop(lock);
     Ok(ended)
 }
@@ -181,6 +181,7 @@ struct Parts {
     issuer_status: Arc<ArcSwap<issuer_thread::IssuerStatus>>,
     disk: SyncSender<ToMoneyDisk>,
     disk_counters: Arc<DiskCounters>,
+    schedule: Arc<Schedule>,
     spool: SpoolHandle,
     agent: Option<AgentHandle>,
     tokens: Arc<ArcSwap<TokenKeys>>,
@@ -200,11 +201,10 @@ impl Parts {
         config: Config,
         node: Arc<Node>,
         state: &StateDir,
-        seed: SeedShard,
-        believed: Believed,
-        tls: TlsSettings,
+        checked: Checked,
         recovered: Recovered,
     ) -> Result<Self> {
+        let Checked { believed, tls, seed, schedule, .. } = checked;
         let admin = admin_listener(config.admin.listen)?;
         let opened = ports::open(&config, &tls, &node.resets)?;
         let (addresses, shards) = (opened.addresses, Shards::new(opened.outlets));
@@ -213,7 +213,9 @@ impl Parts {
         let policy: Arc<ArcSwap<Policy>> = Arc::default();
         let gate = Arc::new(Gate::default());
         let sinks = |spool: &SpoolHandle| agent_sinks(&issuer, &spool.sender, &policy);
-        let (spool, agent) = start_spool_and_agent(&config, &node, &shards, state, sinks)?;
+        let rate = backlog_per_second(seed.header(), &schedule);
+        let (spool, agent) =
+            start_spool_and_agent(&config, &node, &shards, state, rate, &issuer, sinks)?;
         let issuer_status = Arc::default();
         let disk_counters = Arc::<DiskCounters>::default();
         let context = IssuerContext {
@@ -257,6 +259,7 @@ impl Parts {
             issuer_status,
             disk,
             disk_counters,
+            schedule: Arc::new(schedule),
             spool,
             agent,
             money_threads,
@@ -328,12 +331,8 @@ impl Parts {
     }
 
     /// Serves until told to end, then ends every thread in order.
-    fn serve(
-        self,
-        schedule: yao_protocol::schedule::Schedule,
-        config_path: &Path,
-    ) -> Result<Ended> {
-        let schedule = Arc::new(schedule);
+    fn serve(self, config_path: &Path) -> Result<Ended> {
+        let schedule = self.schedule;
         self.issuer.send(ToIssuer::Schedule(Arc::clone(&schedule)))?;
         let admin_address = self.admin.local_addr()?;
         let control = Arc::new(Control {

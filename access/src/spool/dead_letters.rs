@@ -3,7 +3,7 @@
 
 use crate::slot_file::{directory_of, sync_directory};
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -16,16 +16,27 @@ use yao_protocol::{hex, settlement::OpenResult};
 pub(super) struct DeadLetterFile(PathBuf);
 
 impl DeadLetterFile {
-    /// The file in the spool's directory; created with the first letter.
-    #[must_use]
-    pub(super) fn new(directory: &Path) -> Self {
-        Self(directory.join("dead-letter.jsonl"))
+    /// The file in the spool's directory, which is created with the first letter. A letter that was
+    /// left half-way is cut off: the watermark never passed its open, so it is written again.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let file = Self(directory.join("dead-letter.jsonl"));
+        file.mend()?;
+        Ok(file)
+    }
+
+    /// Where it is, or would be.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Appends one letter and syncs it.
     ///
     /// # Errors
-    /// Those of the operating system.
+    /// Those of the operating system; then the file may end in half a letter, and nothing more must
+    /// be appended to it.
     pub(super) fn append(&self, letter: &DeadLetter) -> io::Result<()> {
         let body = &letter.open.ticket.body;
         let mut line = serde_json::json!({
@@ -45,6 +56,34 @@ impl DeadLetterFile {
         file.sync_all()?;
         sync_directory(directory_of(&self.0))
     }
+
+    fn mend(&self) -> io::Result<()> {
+        let bytes = match fs::read(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read?,
+        };
+        let whole = whole_letters(&bytes);
+        if whole == bytes.len() {
+            return Ok(());
+        }
+        tracing::warn!(
+            path = %self.0.display(), cut_bytes = bytes.len() - whole,
+            "the last dead letter was left half-way: it is cut off, and comes again"
+        );
+        let file = OpenOptions::new().write(true).open(&self.0)?;
+        file.set_len(whole as u64)?;
+        file.sync_all()
+    }
+}
+
+/// How many of the bytes are whole letters. Only the last one can be torn: it has no end, or a
+/// block in it never reached the disk and reads as zeros, which no letter holds.
+fn whole_letters(bytes: &[u8]) -> usize {
+    let line_end =
+        |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let end = line_end(bytes);
+    let start = line_end(&bytes[..end.saturating_sub(1)]);
+    if bytes[start..end].contains(&0) { start } else { end }
 }
 
 const fn name(result: OpenResult) -> &'static str {

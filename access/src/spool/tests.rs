@@ -1,7 +1,9 @@
 //! The thread on real files, with a settlement that is a function and clients that are a list.
 #![expect(clippy::disallowed_methods, reason = "a test has patience, not time")]
 
-use super::*;
+mod two_disks;
+
+use super::{segments::SpoolSegments, *};
 use crate::{inbox, inbox::Inbox, messages::ToShard};
 use std::{
     collections::BTreeMap,
@@ -69,24 +71,31 @@ struct Rig {
     poll: mio::Poll,
     replies: Inbox<ToShard>,
     delivered: Receiver<(u32, Vec<u8>)>,
+    throttled: Receiver<u8>,
 }
 
 impl Rig {
     fn start(directory: &Path, incarnation: u8) -> Self {
+        Self::start_with(directory, incarnation, &SpoolConfig::default())
+    }
+
+    fn start_with(directory: &Path, incarnation: u8, config: &SpoolConfig) -> Self {
         let poll = mio::Poll::new().expect("a poller");
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
         let (outlet, replies) = inbox::inbox(100_000, waker);
         let (deliver, delivered) = channel();
-        let agent = AgentOut {
+        let (throttle, throttled) = channel();
+        let ways = Ways {
             vet_ms_max: 20,
             vet: Box::new(|_| false),
             deliver: Box::new(move |request_id, batch| deliver.send((request_id, batch)).is_ok()),
+            throttle: Box::new(move |percent| throttle.send(percent).is_ok()),
         };
         let node = node(incarnation);
-        let config = SpoolConfig::default();
         let shards = Shards::new(vec![outlet]);
-        let handle = start(Arc::clone(&node), shards, &config, directory, agent).expect("start");
-        Self { node, handle: Some(handle), poll, replies, delivered }
+        let handle = start(Arc::clone(&node), shards, config, u32::MAX, directory, ways);
+        let handle = Some(handle.expect("start"));
+        Self { node, handle, poll, replies, delivered, throttled }
     }
 
     fn send(&self, message: ToSpool) {
@@ -150,6 +159,16 @@ impl Rig {
     }
 }
 
+fn header() -> SegmentHeader {
+    SegmentHeader {
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        epoch: Epoch(1),
+        incarnation: Incarnation([1; 16]),
+        first_sequence: 0,
+    }
+}
+
 fn watermark_on_disk(directory: &Path) -> u64 {
     let (_, pair) =
         crate::slot_file::SlotFile::open(&directory.join("watermark.yaomark"), WATERMARK_MAGIC)
@@ -188,9 +207,9 @@ fn m7_an_open_is_on_disk_when_its_receipt_arrives_and_survives_restarts() {
     assert_eq!(rig.receipt(9, ticket(1, 50)), first);
     rig.receipt(10, ticket(2, 50));
     rig.send(ToSpool::AgentAvailable(true));
-    // Each life writes a segment of its own, and a batch holds what one read found.
-    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [1]);
+    // Who opens now goes first; what an earlier life left is backlog.
     assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [2]);
+    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [1]);
     let counters = rig.stop();
     assert_eq!(counters.applied.load(Ordering::Relaxed), 2);
     assert_eq!(watermark_on_disk(&path), 2);
@@ -237,6 +256,61 @@ fn m3_a_spool_that_cannot_write_refuses_and_stays_up() {
     assert!(counters.is_fenced());
     assert_eq!(counters.acknowledged.load(Ordering::Relaxed), 0);
     assert_eq!(spooled(&path).len(), 0);
+}
+
+#[test]
+fn a_disk_without_room_refuses_opens_and_stops_the_issuer() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let known = Rig::start(directory.path(), 1).receipt(1, ticket(1, 50));
+    // No file system has as much room as this configuration asks for.
+    let config = SpoolConfig { bytes_max: u64::MAX, ..SpoolConfig::default() };
+    let mut rig = Rig::start_with(directory.path(), 2, &config);
+    assert_eq!(rig.throttled.recv_timeout(PATIENCE), Ok(0));
+    rig.open(2, ticket(2, 50));
+    assert!(matches!(
+        rig.replies(1)[&2],
+        OpenReply::Refused(refusal) if refusal.delay_ms == 15_000
+    ));
+    assert_eq!(rig.receipt(3, ticket(1, 50)), known, "what it has it has");
+    let counters = rig.stop();
+    assert!(counters.is_full() && counters.warnings()[0].contains("100.0 % full"));
+}
+
+#[test]
+fn a_letter_that_was_left_half_way_is_cut_off_and_comes_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("dead-letter.jsonl");
+    let letter = |index| yao_engine::spool::DeadLetter {
+        sequence: u64::from(index),
+        open: Open { accepted_at: WallTime(1), ticket: *ticket(index, 7) },
+        result: OpenResult::Invalid,
+        settled_at: WallTime(2),
+    };
+    let open = || dead_letters::DeadLetterFile::open(directory.path()).expect("open");
+    open();
+    assert!(!path.exists(), "made with the first letter");
+    open().append(&letter(1)).expect("append");
+    let first = fs::read(&path).expect("read");
+    open().append(&letter(2)).expect("append");
+    let both = fs::read(&path).expect("read");
+    for cut in first.len()..both.len() {
+        fs::write(&path, &both[..cut]).expect("write");
+        open();
+        assert_eq!(fs::read(&path).expect("read"), first, "cut at {cut}");
+    }
+    // A block of it never reached the disk.
+    let mut torn = both.clone();
+    torn[first.len()..first.len() + 100].fill(0);
+    fs::write(&path, torn).expect("write");
+    open().append(&letter(2)).expect("append");
+    assert_eq!(fs::read(&path).expect("read"), both);
+    // All of the file, and whole letters, which stay.
+    fs::write(&path, &both[..5]).expect("write");
+    open();
+    assert_eq!(fs::read(&path).expect("read"), b"");
+    fs::write(&path, &both).expect("write");
+    open();
+    assert_eq!(fs::read(&path).expect("read"), both);
 }
 
 #[test]
@@ -288,15 +362,9 @@ fn twenty_thousand_opens_share_their_syncs() {
 }
 
 fn small_segments(directory: &Path, records: u64) -> SpoolSegments {
-    let header = SegmentHeader {
-        campaign: CAMPAIGN,
-        shard: SHARD,
-        epoch: Epoch(1),
-        incarnation: Incarnation([1; 16]),
-        first_sequence: 0,
-    };
-    let (segments, ..) = SpoolSegments::open(directory, header).expect("open");
-    let mut segments = segments.with_segment_bytes_max(10 * RECORD_BYTES);
+    let header = header();
+    let (segments, ..) = SpoolSegments::open(&[directory], header).expect("open");
+    let mut segments = segments.with_segment_bytes_max(64 + 10 * RECORD_BYTES);
     for sequence in 1..=records {
         let index = u32::try_from(sequence).expect("small");
         let open = Open { accepted_at: WallTime(sequence), ticket: *ticket(index, 7) };

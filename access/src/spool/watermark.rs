@@ -61,6 +61,12 @@ impl WatermarkFile {
     pub(super) fn save(&mut self, watermark: &Watermark) -> Result<(), SlotFileError> {
         self.file.write(&watermark.encode())
     }
+
+    /// Breaks the disk under it.
+    #[cfg(test)]
+    pub(super) fn break_disk(&mut self) {
+        self.file.break_disk();
+    }
 }
 
 fn create(

@@ -81,9 +81,14 @@ impl Evidence {
                 .with_context(|| format!("{}", path.display()))?;
         let owner = (schedule.campaign, shard);
         let events = read_journal(&args.state.join("journal"), owner, &mut problems)?;
-        let folder = args.state.join("spool");
-        let (opens_from, opens) = read_spool(&folder, owner, &mut problems)?;
-        let settled_until = read_watermark(&folder.join("watermark.yaomark"))?;
+        let own = args.state.join("spool");
+        let folders: Vec<&Path> =
+            [own.as_path()].into_iter().chain(args.spool_fallback.as_deref()).collect();
+        let (opens_from, opens) = read_spool(&folders, owner, &mut problems)?;
+        let mut settled_until = 0;
+        for folder in folders {
+            settled_until = settled_until.max(read_watermark(&folder.join("watermark.yaomark"))?);
+        }
         let (tickets, receipts) = read_ticket_logs(&args.tickets)?;
         Ok(Self {
             manifest,

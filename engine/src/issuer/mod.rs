@@ -166,6 +166,11 @@ pub enum Input {
     },
     /// The journal cannot (or can again) take records: issuing rests.
     JournalHold(bool),
+    /// Opens find little room: so many hundredths of what is due may be issued, at most 100.
+    Throttle {
+        /// 100 for all of it, 0 for nothing more.
+        percent: u8,
+    },
 }
 
 /// Why the issuer wakes.
@@ -288,6 +293,7 @@ pub struct Issuer {
     gate: GateView,
     fenced: Option<String>,
     hold: bool,
+    share_percent: u8,
     counters: Counters,
 }
 
@@ -314,6 +320,7 @@ impl Issuer {
             gate: GateView::default(),
             fenced: None,
             hold: false,
+            share_percent: 100,
             counters: Counters::default(),
         }
     }
@@ -364,6 +371,11 @@ impl Issuer {
             }
             Input::Fenced { reason } => self.fenced = self.fenced.take().or(Some(reason)),
             Input::JournalHold(hold) => self.hold = hold,
+            Input::Throttle { percent } => {
+                assert!(percent <= 100, "a throttle never makes more of what is due");
+                self.share_percent = percent;
+                self.waves.iter_mut().for_each(|wave| wave.throttle(percent));
+            }
         }
     }
 
@@ -460,6 +472,12 @@ impl Issuer {
     #[must_use]
     pub const fn vet_counters(&self) -> &VetCounters {
         self.desk.counters()
+    }
+
+    /// How many hundredths of what is due may be issued.
+    #[must_use]
+    pub const fn share_percent(&self) -> u8 {
+        self.share_percent
     }
 
     /// Why nothing is issued, if so.

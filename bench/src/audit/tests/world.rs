@@ -243,6 +243,7 @@ fn arguments(root: &Path) -> AuditArgs {
         seeds: root.join("seeds"),
         keys: root.join("keys"),
         state: root.join("state"),
+        spool_fallback: Some(root.join("fallback")).filter(|folder| folder.exists()),
         schedule: root.join("schedule.toml"),
         ledger: String::new(),
         tickets: vec![root.join("tickets.log")],

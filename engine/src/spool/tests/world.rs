@@ -28,7 +28,9 @@ pub(super) fn settings() -> Settings {
         commit_bytes_max: 64 * 1024,
         bytes_max: u64::MAX,
         batches_in_flight_max: 4,
+        live_records_max: 100,
         tail_records_max: 10_000,
+        backlog_per_second: u32::MAX,
     }
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Disk {
     pub(super) appended: Vec<(u64, Open)>,
     pub(super) durable: Vec<(u64, Open)>,
     pub(super) watermark: u64,
+    /// Of the answer that moved the watermark last.
+    pub(super) answer_digest: [u8; 32],
 }
 
 /// A batch that the agent holds.
@@ -91,6 +95,8 @@ pub(super) struct World {
     pub(super) refused_answers: Vec<Mismatch>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) reads: u64,
+    /// Segments cannot be read just now.
+    pub(super) unreadable: bool,
     next_connection: u32,
     asked: BTreeMap<Asked, Ticket>,
     replies: BTreeMap<Asked, Reply>,
@@ -119,6 +125,7 @@ impl World {
             refused_answers: Vec::new(),
             dead_letters: Vec::new(),
             reads: 0,
+            unreadable: false,
             next_connection: 0,
             asked: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -212,6 +219,17 @@ impl World {
         self.asked.clear();
     }
 
+    /// Accepts opens of `packets` and brings them to disk, a hundred at a time.
+    pub(super) fn accept(&mut self, packets: std::ops::Range<u64>) {
+        for packet in packets.clone() {
+            self.open_allowed(opened(packet, packet));
+            if packet % 100 == 99 || packet + 1 == packets.end {
+                self.advance(5_000_000);
+                self.sync();
+            }
+        }
+    }
+
     pub(super) fn take_batch(&mut self) -> Held {
         self.batches.remove(0)
     }
@@ -232,7 +250,8 @@ impl World {
     }
 
     pub(super) fn deliver_answer(&mut self, request_id: u32, answer: Answer) {
-        self.input(Input::Delivered { request_id, answer, answer_digest: [5; 32] });
+        let answer_digest = [answer.last_sequence as u8; 32];
+        self.input(Input::Delivered { request_id, answer, answer_digest });
     }
 
     pub(super) fn answer(&mut self, held: &Held) {
@@ -272,6 +291,10 @@ impl World {
             }
             Output::Read { after, through, count_max } => {
                 self.reads += 1;
+                if self.unreadable {
+                    self.spool.handle(self.now, Input::ReadFailed);
+                    return;
+                }
                 let wanted = self
                     .disk
                     .durable
@@ -327,6 +350,7 @@ impl World {
             assert!(settled, "M7: the watermark passed {sequence}, which has no answer");
         }
         self.disk.watermark = watermark.settled;
+        self.disk.answer_digest = watermark.answer_digest;
         self.spool.handle(self.now, Input::WatermarkSaved { settled: watermark.settled });
     }
 }
