@@ -56,7 +56,7 @@ pub enum ToShard {
         /// The older connection.
         connection: ConnectionId,
     },
-    /// The drain's rate changed (`Orders::drain_per_second`): look now rather than soon.
+    /// The node drains (`Orders::is_draining`): look now rather than soon.
     Drain,
     /// Panic here and now: a fail point, for rehearsals.
     Panic,

@@ -293,6 +293,8 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         &admin,
         "use a loopback address: there is no login on this port",
     )?;
+    let rate = config.drain.per_second;
+    check(rate > 0, "drain.per_second", &rate, "ask at least one: a drain must end")?;
     config.agent.as_ref().map_or(Ok(()), check_agent)
 }
 
@@ -449,6 +451,7 @@ jwks = "jwks.json"
         check("[session]\nheartbeat_ms_max = 1500001\n", &[], "use at most 1500000");
         read(GOOD, &[("YAO__SESSION__HEARTBEAT_MS_MAX", "1500000")]).expect("the longest");
         check("[admission]\nburst = 0\n", &[], "admission.burst");
+        check("[drain]\nper_second = 0\n", &[], "drain.per_second");
         check("[admission]\nbursts = 1\n", &[], "did you mean `burst`");
         check("", &[("YAO__LISTEN__PROXY_FROM", "[\"10.0.0.0/33\"]")], "no block of addresses");
         check("[admin]\nlisten = \"0.0.0.0:80\"\n", &[], "loopback");

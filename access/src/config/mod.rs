@@ -8,7 +8,7 @@ pub use network::Network;
 
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
-use yao_engine::admission::AdmissionLimits;
+use yao_engine::{admission::AdmissionLimits, shard::Hint};
 
 /// The longest silence that a node may allow, ms. QUIC itself ends a silent connection at the
 /// lesser of its two ends' figures: 3,700 s here (`quic/settings.rs`), 1,800 s in the SDK
@@ -50,6 +50,18 @@ pub struct Config {
     pub drain: DrainConfig,
 }
 
+impl Config {
+    /// What clients are told that shall go elsewhere.
+    #[must_use]
+    pub fn hint(&self) -> Hint {
+        Hint {
+            return_ms_min: self.drain.return_ms_min,
+            return_ms_jitter: self.drain.return_ms_jitter,
+            endpoints: self.listen.endpoints.clone(),
+        }
+    }
+}
+
 /// Who this node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +96,8 @@ pub struct ListenConfig {
     /// Connections the node holds at most: so many over TCP and TLS, and as many over QUIC.
     #[serde(default = "connections_max")]
     pub connections_max: u32,
-    /// Addresses of other nodes that clients are told, "host:port", at most 8.
+    /// Addresses of other nodes that clients are told, "host:port", at most 8; a reload changes
+    /// them.
     #[serde(default)]
     pub endpoints: Vec<String>,
     /// Balancers, as blocks of addresses, at most 64: their TCP connections begin with a header of
@@ -250,11 +263,12 @@ pub struct AdminConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainConfig {
-    /// Clients asked to leave each second.
+    /// Clients asked to leave each second, of the whole node. At least 1.
     pub per_second: u32,
     /// After this long the rest is cut, seconds.
     pub deadline_seconds: u32,
-    /// Clients wait at least this long before they come back, ms.
+    /// Clients that are asked to leave, or are not let in, wait at least this long before they come
+    /// back, ms.
     pub return_ms_min: u32,
     /// And up to this much longer, ms.
     pub return_ms_jitter: u32,

@@ -2,6 +2,7 @@
 
 use super::Control;
 use serde_json::{Map, Value, json};
+use std::sync::atomic::Ordering;
 
 /// The document.
 #[must_use]
@@ -35,7 +36,10 @@ pub(super) fn status(control: &Control) -> Value {
         "schedule_version": control.schedule_version(),
         "connections": sum("connections"),
         "users": control.registry.len(),
+        "newcomers": if control.refuses_new() { "refused" } else { "taken" },
+        "drain": control.drain_json(),
         "shakes": sum("shakes_total"),
+        "reloads_refused": control.reloads_refused.load(Ordering::Relaxed),
         "unready": control.unready_reasons(),
         "fenced": issuer.fenced,
         "waves": waves,

@@ -70,11 +70,17 @@ impl<'a> QuicThread<'a> {
         })
     }
 
-    /// Runs until told to stop.
+    /// Runs until told to stop; whatever ends it, others have its numbers then.
     ///
     /// # Errors
     /// When the poller or the socket itself fails: the thread cannot go on.
     pub fn run(&mut self) -> io::Result<()> {
+        let ended = self.serve();
+        self.flush(0);
+        ended
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         if !self.read_inbox() {
             return Ok(());
@@ -101,6 +107,8 @@ impl<'a> QuicThread<'a> {
             }
             let mut surroundings = self.sessions.surroundings(now);
             if self.read_again {
+                // Whoever comes after a reload was answered gets the new certificate.
+                self.sessions.carrier.refresh(&self.ports.tls);
                 self.read_socket(now)?;
             }
             if woken && !self.read_inbox() {
@@ -111,7 +119,9 @@ impl<'a> QuicThread<'a> {
             self.sessions.on_time(now, &surroundings);
             self.serve_touched(now, &mut surroundings);
             if now >= self.flush_at {
-                self.flush(now);
+                self.flush(now.ns_since(self.flush_at));
+                self.flush_at = now.plus(FLUSH);
+                self.sessions.shrink();
             }
         }
     }
@@ -129,13 +139,9 @@ impl<'a> QuicThread<'a> {
         deadline.min(self.sessions.carrier.deadline()).since(now)
     }
 
-    fn flush(&mut self, now: Timestamp) {
-        let late_ns = now.ns_since(self.flush_at);
-        self.flush_at = now.plus(FLUSH);
+    fn flush(&self, late_ns: u64) {
         let Sessions { context, engine, carrier, .. } = &self.sessions;
         context.counters.flush(engine, &carrier.counters, late_ns);
-        self.sessions.shrink();
-        self.sessions.carrier.refresh(&self.ports.tls);
     }
 
     /// Reads every message of the inbox; `false` when the thread shall end.

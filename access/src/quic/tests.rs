@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 use std::{
     io::{Read, Write},
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::timeout;
@@ -192,7 +192,7 @@ async fn a_panic_ends_this_threads_connections_and_no_others() {
 async fn a_thread_that_panics_does_not_forget_that_the_node_drains() {
     let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
     let mut stays = Phone::connect(&rig, 7).await;
-    rig.context.orders.drain_per_second.store(1_000, Ordering::Relaxed);
+    rig.context.orders.drain(rig.context.node.clock.now(), 1_000);
     rig.shards.send(0, ToShard::Drain);
     let is_drain = |message: ServerMessage<'_>| match message {
         ServerMessage::GoAway(go_away) => go_away.reason == GoAwayReason::Drain,

@@ -15,7 +15,7 @@ use crate::{
     agent_link::AgentHandle,
     clock::Clock,
     config::Config,
-    control::{self, Control},
+    control::{self, Control, Ended},
     crypto::{self, CryptoContext},
     files,
     gate::Gate,
@@ -46,7 +46,7 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use yao_engine::shard::{Reconnect, Settings};
+use yao_engine::shard::{Hint, Reconnect, Settings};
 use yao_protocol::{
     Incarnation,
     keys::{MacKey, SignKey},
@@ -133,11 +133,11 @@ pub fn init(config: &Config) -> Result<String> {
     ))
 }
 
-/// Runs a node until it is told to end; `true` when every client left in time.
+/// Runs a node until it is told to end, and says how it ended.
 ///
 /// # Errors
 /// Whatever keeps it from starting: nothing has been issued then.
-pub fn run(config: Config, config_path: &Path) -> Result<bool> {
+pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
     let clock = Clock::start();
     let checked = check_files(&config)?;
     let state = StateDir::new(&config.node.state);
@@ -162,9 +162,9 @@ pub fn run(config: Config, config_path: &Path) -> Result<bool> {
     let recovered = recovery::recover(&node, &state, header)?;
     let parts =
         Parts::start(config, node, &state, checked.seed, checked.believed, checked.tls, recovered)?;
-    let all_left = parts.serve(checked.schedule, config_path)?;
+    let ended = parts.serve(checked.schedule, config_path)?;
     drop(lock);
-    Ok(all_left)
+    Ok(ended)
 }
 
 /// Everything that runs.
@@ -183,6 +183,7 @@ struct Parts {
     agent: Option<AgentHandle>,
     tokens: Arc<ArcSwap<TokenKeys>>,
     reconnect: Arc<ArcSwap<Option<Reconnect>>>,
+    hint: Arc<ArcSwap<Hint>>,
     crypto_counters: Vec<Arc<CryptoCounters>>,
     shard_counters: Vec<Arc<ShardCounters>>,
     orders: Arc<Orders>,
@@ -244,6 +245,7 @@ impl Parts {
             shard_threads: Vec::new(),
             tokens: Arc::new(ArcSwap::from_pointee(believed.tokens)),
             reconnect: Arc::new(ArcSwap::from_pointee(believed.reconnect)),
+            hint: Arc::new(ArcSwap::from_pointee(config.hint())),
             config,
             node,
             shards,
@@ -311,6 +313,7 @@ impl Parts {
                 policy: Arc::clone(policy),
                 orders: Arc::clone(&self.orders),
                 reconnect: Arc::clone(&self.reconnect),
+                hint: Arc::clone(&self.hint),
                 admission: self.config.admission.limits().share(siblings),
                 counters,
             };
@@ -323,7 +326,11 @@ impl Parts {
     }
 
     /// Serves until told to end, then ends every thread in order.
-    fn serve(self, schedule: yao_protocol::schedule::Schedule, config_path: &Path) -> Result<bool> {
+    fn serve(
+        self,
+        schedule: yao_protocol::schedule::Schedule,
+        config_path: &Path,
+    ) -> Result<Ended> {
         let schedule = Arc::new(schedule);
         self.issuer.send(ToIssuer::Schedule(Arc::clone(&schedule)))?;
         let admin_address = self.admin.local_addr()?;
@@ -333,19 +340,21 @@ impl Parts {
             registry: self.registry,
             issuer: self.issuer.clone(),
             issuer_status: self.issuer_status,
-            shard_counters: self.shard_counters,
+            shard_counters: self.shard_counters.clone(),
             crypto: self.crypto_counters,
             disk: self.disk_counters,
             spool: Arc::clone(&self.spool.counters),
             agent: self.agent.clone(),
             tokens: self.tokens,
             reconnect: self.reconnect,
+            hint: self.hint,
             tls: self.tls,
             orders: Arc::clone(&self.orders),
             schedule: ArcSwap::new(schedule),
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
-            drain_order: ArcSwap::from_pointee(self.config.drain.clone()),
+            drain_order: ArcSwap::default(),
+            drain_began: Default::default(),
             exporter: control::Exporter::default(),
             reloads_refused: Default::default(),
             config_path: config_path.to_owned(),
@@ -359,7 +368,7 @@ impl Parts {
             "tcp": text(tcp), "tls": text(tls), "quic": text(quic),
             "admin": admin_address.to_string()
         });
-        let all_left = control::run(&control, self.admin, || announce(&ready))?;
+        let remaining = control::run(&control, self.admin, || announce(&ready))?;
 
         self.orders.stopping.store(true, Ordering::Relaxed);
         for number in 0..self.shards.count() {
@@ -370,6 +379,8 @@ impl Parts {
             // A panic was logged where it happened; the end of the thread is what counts.
             thread.join().ok();
         }
+        // The threads have told the last that they counted.
+        let ended = Ended::of(&self.shard_counters, remaining);
         self.spool.stop();
         if let Some(agent) = &self.agent {
             agent.stop();
@@ -380,8 +391,9 @@ impl Parts {
         issuer.join().map_err(|_| anyhow!("the issuer ended in a panic"))?;
         self.disk.send(ToMoneyDisk::Stop).ok();
         disk.join().map_err(|_| anyhow!("the money-disk thread ended in a panic"))?;
-        tracing::info!(event = "stopped", all_left);
-        Ok(all_left)
+        let Ended { asked, overstayed, remaining } = ended;
+        tracing::info!(event = "stopped", asked, overstayed, remaining);
+        Ok(ended)
     }
 }
 
@@ -415,15 +427,14 @@ fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) 
         campaign: node.campaign,
         wins_per_user: node.manifest.wins_per_user,
         mac_key: node.mac_key.clone(),
-        // The thread takes it from its context, now and after each reload.
+        // The thread takes both from its context, now and after each reload.
         reconnect: None,
+        hint: Hint::default(),
         heartbeat_ms_min: session.heartbeat_ms_min,
         heartbeat_ms_max: session.heartbeat_ms_max,
         handshake_ms_max: session.handshake_ms_max,
         greeting_ms_max: session.greeting_ms_max,
         frame_ms_max: session.frame_ms_max,
-        return_ms: (config.drain.return_ms_min, config.drain.return_ms_jitter),
-        endpoints: config.listen.endpoints.clone(),
     }
 }
 

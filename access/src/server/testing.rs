@@ -101,6 +101,7 @@ impl Rig {
             policy: Arc::default(),
             orders: Arc::default(),
             reconnect: Arc::new(ArcSwap::from_pointee(None)),
+            hint: Arc::new(ArcSwap::from_pointee(config.hint())),
             admission: config.admission.limits(),
             counters: Arc::default(),
         };

@@ -67,6 +67,11 @@ impl<C: Carrier> Sessions<'_, C> {
                     self.send(connection, &out);
                 }
             }
+            Effect::AskToLeave { count_max } => {
+                let now = self.context.node.clock.now();
+                let ask = |count| self.engine.handle_ask_to_leave(now, count);
+                self.context.orders.ask_to_leave(now, count_max, ask);
+            }
             Effect::Send { connection, bytes } => self.send(connection, &bytes),
             Effect::Close { connection } => self.close(connection),
         }

@@ -14,14 +14,15 @@ use crate::{
 };
 use arc_swap::{ArcSwap, Cache};
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU32, Ordering},
     mpsc::SyncSender,
 };
 use yao_engine::{
     Timestamp,
     admission::AdmissionLimits,
-    shard::{Reconnect, Settings, ShardEngine, Surroundings},
+    pace::Pace,
+    shard::{Hint, Reconnect, Settings, ShardEngine, Surroundings},
 };
 use yao_protocol::{client::NoWinReason, policy::Policy};
 
@@ -51,6 +52,8 @@ pub struct SessionContext {
     pub orders: Arc<Orders>,
     /// How reconnect tickets are made and checked; a reload changes it.
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
+    /// Where clients go that this node does not want; a reload changes it.
+    pub hint: Arc<ArcSwap<Hint>>,
     /// Budgets of this thread's connections that are not open.
     pub admission: AdmissionLimits,
     /// Where this thread's numbers are read by others.
@@ -63,8 +66,13 @@ pub struct SessionContext {
 pub struct Orders {
     /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
     pub shake_interval_ms: AtomicU32,
-    /// Clients that each thread asks to leave a second; 0 while the node does not drain.
-    pub drain_per_second: AtomicU32,
+    /// Whether newcomers are turned away; an operator says so and takes it back.
+    pub refuse_new: AtomicBool,
+    /// How fast clients are asked to leave, of all threads together; none while the node does not
+    /// drain. A drain never ends but with the process.
+    pace: Mutex<Option<Pace>>,
+    /// Whether there is one: every batch of events looks here.
+    draining: AtomicBool,
     /// Set before the threads are told to stop: one that panics then is not started again.
     pub stopping: AtomicBool,
 }
@@ -74,6 +82,53 @@ impl Orders {
     #[must_use]
     pub fn new(shake_interval_ms: u32) -> Self {
         Self { shake_interval_ms: shake_interval_ms.into(), ..Self::default() }
+    }
+
+    /// Everybody is to be asked to leave, so many a second; said again, at another rate.
+    pub fn drain(&self, now: Timestamp, per_second: u32) {
+        self.with_pace(|pace| match pace {
+            Some(pace) => pace.per_second_set(now, per_second),
+            None => *pace = Some(Pace::new(now, per_second)),
+        });
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Clients asked to leave a second; none while the node does not drain.
+    #[must_use]
+    pub fn per_second(&self) -> Option<u32> {
+        self.with_pace(|pace| pace.map(|pace| pace.per_second()))
+    }
+
+    /// Has `ask` ask as many clients as may be asked now, at most `count_max`; it returns how many
+    /// it did.
+    pub(crate) fn ask_to_leave(
+        &self,
+        now: Timestamp,
+        count_max: u32,
+        ask: impl FnOnce(u32) -> u32,
+    ) {
+        let count =
+            self.with_pace(|pace| pace.as_mut().map_or(0, |pace| pace.take(now, count_max)));
+        let unused = count.saturating_sub(ask(count));
+        if unused > 0 {
+            self.with_pace(|pace| {
+                if let Some(pace) = pace {
+                    pace.give_back(unused);
+                }
+            });
+        }
+    }
+
+    /// Held for some ns, by each thread once in 20 ms, while the node drains.
+    fn with_pace<T>(&self, act: impl FnOnce(&mut Option<Pace>) -> T) -> T {
+        // A pace is whole after every operation.
+        act(&mut self.pace.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -118,17 +173,23 @@ pub struct Sessions<'a, C> {
     reconnect: Cache<Arc<ArcSwap<Option<Reconnect>>>, Arc<Option<Reconnect>>>,
     /// What the engine was told of it.
     reconnect_known: Arc<Option<Reconnect>>,
+    hint: Cache<Arc<ArcSwap<Hint>>, Arc<Hint>>,
+    /// What the engine was told of it.
+    hint_known: Arc<Hint>,
     /// Answers to the connection being handled.
     out: Vec<u8>,
-    /// The rate of the drain that the engine knows of; 0 = none.
-    drain_per_second: u32,
 }
 
 impl<'a, C: Carrier> Sessions<'a, C> {
     /// No sessions yet.
     pub(crate) fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
         let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
-        let settings = Settings { reconnect: (**reconnect.load()).clone(), ..settings };
+        let mut hint = Cache::new(Arc::clone(&context.hint));
+        let settings = Settings {
+            reconnect: (**reconnect.load()).clone(),
+            hint: (**hint.load()).clone(),
+            ..settings
+        };
         let mut engine = ShardEngine::new(settings, context.node.clock.now());
         engine.handle_admission(context.admission);
         Self {
@@ -136,8 +197,9 @@ impl<'a, C: Carrier> Sessions<'a, C> {
             policy: Cache::new(Arc::clone(&context.policy)),
             reconnect_known: Arc::clone(reconnect.load()),
             reconnect,
+            hint_known: Arc::clone(hint.load()),
+            hint,
             out: Vec::new(),
-            drain_per_second: 0,
             carrier,
             context,
         }
@@ -145,11 +207,7 @@ impl<'a, C: Carrier> Sessions<'a, C> {
 
     /// What the engine must know at this moment; read once per batch of events.
     pub(crate) fn surroundings(&mut self, now: Timestamp) -> Surroundings {
-        let reconnect = self.reconnect.load();
-        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
-            self.engine.handle_reconnect_keys((**reconnect).clone());
-            self.reconnect_known = Arc::clone(reconnect);
-        }
+        self.obey(now);
         let policy = self.policy.load();
         Surroundings {
             gate: self.context.gate.view(),
@@ -159,6 +217,27 @@ impl<'a, C: Carrier> Sessions<'a, C> {
                 .unwrap_or_else(|| self.context.orders.shake_interval_ms.load(Ordering::Relaxed)),
             cue: policy.cue,
             tier: 0,
+        }
+    }
+
+    /// Tells the engine what changed of what it is told.
+    fn obey(&mut self, now: Timestamp) {
+        let reconnect = self.reconnect.load();
+        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
+            self.engine.handle_reconnect_keys((**reconnect).clone());
+            self.reconnect_known = Arc::clone(reconnect);
+        }
+        let hint = self.hint.load();
+        if !Arc::ptr_eq(hint, &self.hint_known) {
+            self.engine.handle_hint((**hint).clone());
+            self.hint_known = Arc::clone(hint);
+        }
+        let orders = &self.context.orders;
+        self.engine.handle_refuse_new(orders.refuse_new.load(Ordering::Relaxed));
+        if orders.is_draining() {
+            self.engine.handle_drain(now);
+            // Everything that opened before is in the registry.
+            self.context.counters.closed_to_new_set();
         }
     }
 
@@ -184,18 +263,8 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         more && sent
     }
 
-    /// A rate that changed holds from now on.
-    fn obey_drain(&mut self, now: Timestamp) {
-        let per_second = self.context.orders.drain_per_second.load(Ordering::Relaxed);
-        if per_second != self.drain_per_second {
-            self.drain_per_second = per_second;
-            self.engine.handle_drain(now, per_second);
-        }
-    }
-
     /// Fires the engine's timers.
     pub(crate) fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
-        self.obey_drain(now);
         self.engine.handle_time(now);
         self.do_effects(surroundings);
     }
@@ -245,10 +314,8 @@ impl<'a, C: Carrier> Sessions<'a, C> {
                 self.engine.handle_replaced(connection, &mut out);
                 Some(connection)
             }
-            ToShard::Drain => {
-                self.obey_drain(now);
-                None
-            }
+            // The surroundings have told the engine.
+            ToShard::Drain => None,
             ToShard::Panic => panic!("fail point: an operator asked for this panic"),
             ToShard::Stop => return false,
         };

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Nothing here sleeps to be sure: what is waited for is an answer, a frame, a line, the end of a
-//! process; only `/status` is looked at again and again. Every wait ends after [`PATIENCE`]. A node
-//! that is dropped is killed; if its test fails, the end of its log is printed.
+//! process; only `/status` and the log are looked at again and again. Every wait ends after
+//! [`PATIENCE`]. A node that is dropped is killed; if its test fails, the end of its log is printed.
 
 mod client;
 mod event;
@@ -23,7 +23,8 @@ mod identity;
 mod node;
 
 pub(crate) use client::{Client, Heard};
-pub(crate) use event::Event;
+pub(crate) use event::{Event, write_reconnect_keys};
+pub(crate) use identity::{Backend, base64_url, write_certificate, write_jwks, write_secret};
 pub(crate) use node::Node;
 pub(crate) use rustix::process::Signal;
 pub(crate) use yao_client::Transport;

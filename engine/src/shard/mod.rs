@@ -10,6 +10,7 @@
 mod connection;
 mod counters;
 mod drain;
+mod hint;
 mod newcomers;
 mod partial;
 mod reconnect;
@@ -22,6 +23,7 @@ mod wheel;
 
 pub use connection::State;
 pub use counters::Counters;
+pub use hint::Hint;
 pub use reconnect::Reconnect;
 
 use self::{connection::NONE, drain::Drain, partial::Partials, table::Table, wheel::Wheel};
@@ -79,10 +81,8 @@ pub struct Settings {
     pub greeting_ms_max: u32,
     /// Time for a whole frame, ms.
     pub frame_ms_max: u32,
-    /// How long clients that are asked to leave wait before they return, ms: least, and jitter.
-    pub return_ms: (u32, u32),
-    /// Other nodes, "host:port".
-    pub endpoints: Vec<String>,
+    /// What clients are told that shall go elsewhere.
+    pub hint: Hint,
 }
 
 impl Settings {
@@ -103,8 +103,7 @@ impl Settings {
             handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
-            return_ms: (1_000, 10_000),
-            endpoints: Vec::new(),
+            hint: Hint { return_ms_min: 1_000, return_ms_jitter: 10_000, endpoints: Vec::new() },
         }
     }
 }
@@ -203,6 +202,12 @@ pub enum Effect {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Clients are to be asked to leave: take of the node's pace what it allows, at most
+    /// `count_max`, and report by [`ShardEngine::handle_ask_to_leave`] at once.
+    AskToLeave {
+        /// More are not asked in one go.
+        count_max: u32,
+    },
     /// Close the socket after its bytes are sent, then report by [`ShardEngine::handle_closed`].
     Close {
         /// Which.
@@ -220,6 +225,7 @@ pub struct ShardEngine {
     admission: Admission,
     effects: VecDeque<Effect>,
     drain: Option<Drain>,
+    refuse_new: bool,
     counters: Counters,
 }
 
@@ -234,6 +240,7 @@ impl ShardEngine {
             admission: Admission::new(AdmissionLimits::NONE, now),
             effects: VecDeque::new(),
             drain: None,
+            refuse_new: false,
             counters: Counters::default(),
             settings,
         }

@@ -96,13 +96,9 @@ impl ShardEngine {
         if hello.campaign != self.settings.campaign {
             return Err(closing(ErrorCode::WrongCampaign, RetryClass::Never));
         }
-        if self.is_draining() {
-            // Those who come now are told what the others are told: when to return, and where to.
-            let connection = self.id(slot);
-            let bytes = self.farewell();
-            self.counters.turned_away += 1;
-            self.effects.push_back(Effect::Send { connection, bytes });
-            self.begin_close(slot);
+        if self.refuses_new() {
+            // Before any signature is checked, and before a ticket to come back with is used up.
+            self.turn_away(slot);
             return Ok(());
         }
         let tally = match hello.tally {
@@ -155,6 +151,12 @@ impl ShardEngine {
             self.refuse(id.slot, request_id, NOT_BELIEVED.into_refusal(), out);
             return;
         };
+        if self.refuses_new() {
+            // HELLO came before we began to refuse.
+            self.turn_away(id.slot);
+            return;
+        }
+        let connection = self.table.slot_mut(id.slot);
         connection.become_state(State::Open);
         connection.registered_set();
         connection.user = identity.user;
@@ -199,7 +201,7 @@ impl ShardEngine {
             server_time: surroundings.wall,
             campaign: self.settings.campaign,
             wins_per_user: self.settings.wins_per_user,
-            endpoints: self.settings.endpoints.clone(),
+            endpoints: self.settings.hint.endpoints.clone(),
         }
     }
 

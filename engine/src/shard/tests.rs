@@ -1,9 +1,10 @@
 //! Sessions told as bytes in and bytes out.
 
+mod leaving;
 mod reconnect;
 mod slow;
 
-use super::{CandidateShake, Effect, Settings, ShardEngine, State, Surroundings};
+use super::{CandidateShake, Effect, Hint, Settings, ShardEngine, State, Surroundings};
 use crate::{ConnectionId, gate::GateView, time::Timestamp};
 use yao_protocol::{
     CampaignId, Epoch, Fen, KeyId, PacketId, PacketIndex, ShakeId, ShardId, SponsorId, SponsorSet,
@@ -31,6 +32,11 @@ fn mac_key() -> MacKey {
     MacKey::new(KeyId(1), [9; 32])
 }
 
+fn hint(endpoint: &str) -> Hint {
+    let endpoints = vec![endpoint.to_owned()];
+    Hint { return_ms_min: 1_000, return_ms_jitter: 10_000, endpoints }
+}
+
 /// One engine with one connection.
 struct World {
     engine: ShardEngine,
@@ -45,7 +51,7 @@ impl World {
             thread: 3,
             connections_max: 1_000,
             heartbeat_ms_max: 60_000,
-            endpoints: vec!["other:1".into()],
+            hint: hint("other:1"),
             ..Settings::new(CAMPAIGN, mac_key())
         };
         let now = at(1_000_000);
@@ -399,47 +405,6 @@ fn a_reused_slot_gets_nothing_that_was_meant_for_its_predecessor() {
     world.engine.handle_replaced(old, &mut out);
     world.engine.handle_open_busy(old, 1, &mut out);
     assert!(out.is_empty() && new != old);
-}
-
-#[test]
-fn a_drain_asks_everybody_at_its_rate() {
-    let mut world = World::open();
-    for user in 0..99 {
-        world.connection = world.engine.handle_accepted(world.now, true).expect("room");
-        world.greet(None);
-        world.believe(UserId(1_000 + user));
-    }
-    world.effects();
-    world.engine.handle_drain(world.now, 50);
-    let mut asked = Vec::new();
-    for ms in (0..3_000).step_by(10) {
-        let now = at(1_000_000 + ms);
-        world.engine.handle_time(now);
-        for effect in world.effects() {
-            if let Effect::Send { bytes, .. } = effect {
-                assert!(matches!(&messages(&bytes)[..], [(_, ServerMessage::GoAway(go_away))]
-                    if go_away.reason == GoAwayReason::Drain));
-                asked.push(ms);
-            }
-        }
-    }
-    assert_eq!(asked.len(), 100);
-    let in_first_second = asked.iter().filter(|ms| **ms < 1_000).count();
-    assert!((45..=55).contains(&in_first_second), "{in_first_second} in the first second");
-}
-
-#[test]
-fn who_comes_during_a_drain_is_told_where_to_go() {
-    let mut world = World::open();
-    world.effects();
-    world.engine.handle_drain(world.now, 1);
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
-    world.greet(None);
-    let effects = world.effects();
-    assert!(matches!(&effects[..], [Effect::Send { bytes, .. }, Effect::Close { connection }]
-        if *connection == world.connection
-            && matches!(&messages(bytes)[..], [(_, ServerMessage::GoAway(go_away))]
-                if go_away.reason == GoAwayReason::Drain)));
 }
 
 #[test]

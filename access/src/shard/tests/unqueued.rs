@@ -1,7 +1,7 @@
 //! Session tokens that no key of ours can have signed: refused before the crypto threads' queue,
 //! with the one answer that every bad token gets, while good logins wait there or find no room.
 
-use super::{PATIENCE, connect, first_word, hello_with};
+use super::{Farewell, PATIENCE, connect, first_word, hello_with};
 use crate::{
     messages::ToCrypto,
     server::testing::{Crypto, Rig, token},
@@ -66,7 +66,11 @@ fn refuses_all(rig: &Rig) {
         implausible().into_iter().map(|(what, token)| (what, answer(rig, &token))).collect();
     for (what, bytes) in &answers {
         assert_eq!(bytes.len(), ERROR_BYTES, "{what}: one ERROR and the end");
-        assert_eq!(first_word(&mut &bytes[..]), Err(ErrorCode::AuthFailed), "{what}");
+        assert_eq!(
+            first_word(&mut &bytes[..]),
+            Err(Farewell::Refused(ErrorCode::AuthFailed)),
+            "{what}"
+        );
         assert_eq!(*bytes, answers[0].1, "{what}");
     }
 }
@@ -96,7 +100,7 @@ fn beside_a_queue_without_room() {
     waits.write_all(&hello_with(&token(1))).expect("taken");
     // Refused for want of room: so the first one, which came before it, has the room.
     let busy = answer(&rig, &token(2));
-    assert_eq!(first_word(&mut &busy[..]), Err(ErrorCode::Busy));
+    assert_eq!(first_word(&mut &busy[..]), Err(Farewell::Refused(ErrorCode::Busy)));
     refuses_all(&rig);
     assert_eq!(queued(&rig), 1, "the login that waits, and nothing else");
 }

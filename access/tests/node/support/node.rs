@@ -125,13 +125,26 @@ impl<'a> Node<'a> {
 
     /// The newest line of the log with this `event`, its fields as JSON.
     pub(crate) fn logged(&self, event: &str) -> Value {
+        self.find_logged(event).unwrap_or_else(|| panic!("the log has no event {event}"))
+    }
+
+    /// Waits until a line with this `event` is in the log.
+    pub(crate) async fn has_logged(&self, event: &str) {
+        let look = async {
+            while self.find_logged(event).is_none() {
+                sleep(LOOK).await;
+            }
+        };
+        assert!(timeout(PATIENCE, look).await.is_ok(), "waited in vain for event {event}");
+    }
+
+    fn find_logged(&self, event: &str) -> Option<Value> {
         let log = self.event.log();
         let mut fields = log.lines().rev().filter_map(|line| {
             let mut line: Value = serde_json::from_str(line).ok()?;
             Some(line["fields"].take())
         });
-        let found = fields.find(|fields| fields["event"] == event);
-        found.unwrap_or_else(|| panic!("the log has no event {event}"))
+        fields.find(|fields| fields["event"] == event)
     }
 
     fn end(&mut self) {
