@@ -195,9 +195,11 @@ impl Control {
     /// # Errors
     /// One line that names the file and what is wrong with it.
     pub fn reload(&self) -> Result<String, String> {
-        self.try_reload().inspect_err(|reason| {
+        self.try_reload().map_err(|reason| {
+            let reason = on_one_line(&reason);
             self.reloads_refused.fetch_add(1, Ordering::Relaxed);
             tracing::error!(event = "reload_refused", %reason, "the old configuration stays");
+            reason
         })
     }
 
@@ -267,6 +269,18 @@ impl Control {
         let report = agent.swap_async().await?;
         Ok(format!("generation {} took over", report.generation))
     }
+}
+
+/// `reason` without the picture of the place that TOML's own errors draw: they name it, too.
+fn on_one_line(reason: &str) -> String {
+    let is_picture = |line: &str| {
+        line.trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start()
+            .starts_with('|')
+    };
+    let lines: Vec<&str> = reason.lines().filter(|line| !is_picture(line)).map(str::trim).collect();
+    lines.join(": ")
 }
 
 /// Sections whose changes a running node does not take over.

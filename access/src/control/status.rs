@@ -2,6 +2,7 @@
 
 use super::Control;
 use serde_json::{Map, Value, json};
+use std::sync::atomic::Ordering;
 
 /// The document.
 #[must_use]
@@ -38,6 +39,7 @@ pub(super) fn status(control: &Control) -> Value {
         "newcomers": if control.refuses_new() { "refused" } else { "taken" },
         "drain": control.drain_json(),
         "shakes": sum("shakes_total"),
+        "reloads_refused": control.reloads_refused.load(Ordering::Relaxed),
         "unready": control.unready_reasons(),
         "warnings": control.spool.warnings(),
         "fenced": issuer.fenced,

@@ -109,6 +109,8 @@ impl<'a> QuicThread<'a> {
             }
             let mut surroundings = self.sessions.surroundings(now);
             if self.read_again {
+                // Whoever comes after a reload was answered gets the new certificate.
+                self.sessions.carrier.refresh(&self.ports.tls);
                 self.read_socket(now)?;
             }
             if woken && !self.read_inbox() {
@@ -122,7 +124,6 @@ impl<'a> QuicThread<'a> {
                 self.flush(now.ns_since(self.flush_at));
                 self.flush_at = now.plus(FLUSH);
                 self.sessions.shrink();
-                self.sessions.carrier.refresh(&self.ports.tls);
             }
         }
     }

@@ -210,14 +210,12 @@ impl Parts {
         let (addresses, shards) = (opened.addresses, Shards::new(opened.outlets));
         let (issuer, issuer_queue) = sync_channel(ISSUER_QUEUE);
         let (disk, disk_queue) = sync_channel(DISK_QUEUE);
-        let policy: Arc<ArcSwap<Policy>> = Arc::default();
-        let gate = Arc::new(Gate::default());
+        let (policy, gate) = (Arc::<ArcSwap<Policy>>::default(), Arc::new(Gate::default()));
         let sinks = |spool: &SpoolHandle| agent_sinks(&issuer, &spool.sender, &policy);
         let rate = backlog_per_second(seed.header(), &schedule);
         let (spool, agent) =
             start_spool_and_agent(&config, &node, &shards, state, rate, &issuer, sinks)?;
-        let issuer_status = Arc::default();
-        let disk_counters = Arc::<DiskCounters>::default();
+        let (issuer_status, disk_counters) = (Arc::default(), Arc::<DiskCounters>::default());
         let context = IssuerContext {
             node: Arc::clone(&node),
             shards: shards.clone(),

@@ -97,11 +97,9 @@ impl Rig {
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
         let room = if let Crypto::Stuck(room) = crypto { room } else { 65_536 };
         let (asking, asked) = sync_channel(room);
-        let unchecked = if crypto == Crypto::Working {
-            start_crypto(&shards, &tokens, asked);
-            None
-        } else {
-            Some(asked)
+        let unchecked = match crypto {
+            Crypto::Working => check_tokens(&shards, &tokens, asked),
+            Crypto::Stuck(_) => Some(asked),
         };
         let context = SessionContext {
             node: Node::for_tests(1, KeySet::default()),
@@ -192,8 +190,13 @@ pub(crate) enum Crypto {
     Stuck(usize),
 }
 
-/// A crypto thread with nowhere to put opens: a rig has no spool. It ends with the rig.
-fn start_crypto(shards: &Shards, tokens: &Arc<ArcSwap<TokenKeys>>, queue: Receiver<ToCrypto>) {
+/// Starts a crypto thread with nowhere to put opens: a rig has no spool. It takes the queue, so
+/// that nobody else can look into it, and ends with the rig.
+fn check_tokens(
+    shards: &Shards,
+    tokens: &Arc<ArcSwap<TokenKeys>>,
+    queue: Receiver<ToCrypto>,
+) -> Option<Receiver<ToCrypto>> {
     let (spool, _) = sync_channel(0);
     let context = CryptoContext {
         node: Node::for_tests(1, KeySet::default()),
@@ -203,4 +206,5 @@ fn start_crypto(shards: &Shards, tokens: &Arc<ArcSwap<TokenKeys>>, queue: Receiv
         counters: Arc::default(),
     };
     thread::spawn(move || crypto::run(&context, &queue));
+    None
 }

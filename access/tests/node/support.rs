@@ -24,7 +24,8 @@ mod identity;
 mod node;
 
 pub(crate) use client::{Client, Heard};
-pub(crate) use event::Event;
+pub(crate) use event::{Event, write_reconnect_keys};
+pub(crate) use identity::{Backend, base64_url, write_certificate, write_jwks, write_secret};
 pub(crate) use node::Node;
 pub(crate) use rustix::process::Signal;
 pub(crate) use yao_client::Transport;

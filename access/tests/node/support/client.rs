@@ -3,7 +3,7 @@
 
 use super::{Node, PATIENCE, Transport};
 use tokio::time::timeout;
-use yao_client::link::Link;
+use yao_client::{Trust, error::LinkError, link::Link};
 use yao_protocol::{
     CampaignId, ShakeId,
     client::{
@@ -41,11 +41,28 @@ pub(crate) struct Client {
 impl Client {
     /// A connection whose handshake is done; HELLO was not said.
     pub(crate) async fn connect(node: &Node<'_>, way: Transport) -> Self {
+        Self::connect_trusting(node, way, &node.event.trust).await.expect("the node listens")
+    }
+
+    /// The same, for a client that trusts others than the event's first certificate.
+    pub(crate) async fn connect_trusting(
+        node: &Node<'_>,
+        way: Transport,
+        trust: &Trust,
+    ) -> Result<Self, LinkError> {
         let endpoint = format!("{way}://{}", node.address(way));
         let endpoint: Endpoint = endpoint.parse().expect("an endpoint");
-        let link = Link::connect(way, &endpoint, None, Some(&node.event.trust)).await;
-        let link = link.expect("the node listens");
-        Self { link, campaign: node.event.campaign, request_id: 0, broken: false }
+        let link = Link::connect(way, &endpoint, None, Some(trust)).await?;
+        Ok(Self { link, campaign: node.event.campaign, request_id: 0, broken: false })
+    }
+
+    /// What the node answers first to HELLO with this session token or reconnect ticket, over plain
+    /// TCP; and the client, for what follows.
+    pub(crate) async fn greeted(node: &Node<'_>, token: &[u8]) -> (Self, Heard) {
+        let mut client = Self::connect(node, Transport::Tcp).await;
+        client.hello(token).await;
+        let heard = client.hear().await;
+        (client, heard)
     }
 
     /// A session of `user`, opened with a session token; what follows WELCOME is still to be heard.

@@ -1,8 +1,9 @@
 //! Who vouches for whom: the app's backend with its session tokens, and the node's certificate.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::{Algorithm::EdDSA, EncodingKey, Header, encode};
 use rcgen::generate_simple_self_signed;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use yao_access::clock::Clock;
@@ -34,8 +35,23 @@ impl Backend {
 
     /// A session token for `user` with the audience "yao".
     pub(crate) fn token(&self, user: u64) -> String {
+        self.sign(&Self::claims(user))
+    }
+
+    /// A session token that says this.
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
+        self.sign_with(&Header { kid: Some(self.key_id.clone()), ..Header::new(EdDSA) }, claims)
+    }
+
+    /// A token with this header; its algorithm must be EdDSA.
+    pub(crate) fn sign_with(&self, header: &Header, claims: &impl Serialize) -> String {
+        encode(header, claims, &self.key).expect("an Ed25519 key signs")
+    }
+
+    /// What a good token of `user` says; his number is his device's, too.
+    pub(crate) fn claims(user: u64) -> TokenClaims {
         let now = Clock::start().wall().seconds();
-        let claims = TokenClaims {
+        TokenClaims {
             sub: user.to_string(),
             aud: "yao".to_owned(),
             exp: now + TOKEN_SECONDS,
@@ -43,12 +59,11 @@ impl Backend {
             nbf: now,
             device: user,
             risk: 0,
-        };
-        let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::EdDSA) };
-        encode(&header, &claims, &self.key).expect("an Ed25519 key signs")
+        }
     }
 
-    fn jwk(&self) -> Value {
+    /// Its public half, as the JWKS file has it.
+    pub(crate) fn jwk(&self) -> Value {
         let x = base64_url(&self.public);
         json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": self.key_id, "x": x})
     }
@@ -75,7 +90,8 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
 }
 
-fn base64_url(bytes: &[u8]) -> String {
+/// Base64 as JWT has it (RFC 7515, 2).
+pub(crate) fn base64_url(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
