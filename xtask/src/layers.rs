@@ -20,6 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yao-bench", &["yao-protocol", "yao-client"]),
     // Evidence, never shipped: the one package that may import the access node.
     ("yao-fuzz-harness", &["yao-protocol", "yao-engine", "yao-access"]),
+    // Preloaded into programs, imported by nobody.
+    ("yao-faults", &[]),
     ("xtask", &["yao-protocol"]),
 ];
 
