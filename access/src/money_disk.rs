@@ -161,8 +161,9 @@ impl MoneyDisk {
         let at_seed = |error: &dyn ToString| (Place::Seed, error.to_string());
         let cursor = self.cursors.get_mut(&wave);
         let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;
-        let slot = cursor.writer.raise(high);
-        cursor.file.write(&slot.encode()).map_err(|error| at_cursor(&error))?;
+        for slot in cursor.writer.raise(high) {
+            cursor.file.write(&slot.encode()).map_err(|error| at_cursor(&error))?;
+        }
         self.counters.cursor_raises.add(1);
         let section = self.seed.header().section(wave);
         let start = section.ok_or_else(|| at_seed(&"the seed file has no such wave"))?.first.0;

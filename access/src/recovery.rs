@@ -89,8 +89,7 @@ fn open_cursor(
         // One slot is lost: H was taken as high as the lost one may have been, and both slots must
         // say so before anything is issued.
         tracing::warn!(event = "cursor_slot_lost", wave = section.wave.0, high = recovered.high);
-        for _ in 0..2 {
-            let slot = writer.raise(recovered.high);
+        for slot in writer.raise(recovered.high) {
             file.write(&slot.encode()).map_err(|error| about(&error))?;
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn test() -> Result<()> {
     let mut tests = shell::cargo();
     tests.args(["test", "--workspace"]);
-    let openssl = programs::path_with_openssl();
+    let openssl = programs::path_with(programs::OPENSSL);
     if let Ok(path) = &openssl {
         tests.env("PATH", path).env(NO_SKIP, "1");
     }

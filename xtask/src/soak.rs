@@ -2,8 +2,12 @@
 //! continuous integration: they take minutes and most of the machine.
 
 mod blocked;
+mod crash;
+mod crash_points;
 mod migrate;
+mod namespace;
 mod people;
+mod power_cuts;
 mod quic_crash;
 mod rehearsal;
 mod slowloris;
@@ -54,6 +58,10 @@ pub(crate) enum Soak {
     Slowloris,
     /// UDP is swallowed, from the start and in the middle: clients are on TLS in 5 s.
     Blocked,
+    /// One trial for each persistence call of a node and each thing that can go wrong there.
+    CrashPoints,
+    /// The machine of a node under load loses its power, again and again.
+    PowerCuts,
 }
 
 /// What can be chosen.
@@ -62,12 +70,15 @@ pub(crate) struct SoakArguments {
     /// Which soak
     #[arg(value_enum)]
     which: Soak,
-    /// Seed of the moments at which processes are killed
+    /// Seed of the moments at which processes are killed or the power is cut
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How often each process is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
+    /// How often the power is cut (power-cuts)
+    #[arg(long, default_value_t = 500)]
+    cuts: u64,
     /// Malformed frames over each way in, as fast as they go; then some in windows
     #[arg(long, default_value_t = 1_000_000)]
     frames: u64,
@@ -84,9 +95,19 @@ pub(crate) struct SoakArguments {
     /// Times that it happens (storm: 3, slowloris: 20)
     #[arg(long)]
     rounds: Option<u64>,
-    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris)
+    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
+    /// power-cuts)
     #[arg(long)]
     debug: bool,
+    /// Only trials whose name contains this (crash-points)
+    #[arg(long)]
+    only: Option<String>,
+    /// Only this part of the trials, as "2/3" (crash-points)
+    #[arg(long)]
+    part: Option<String>,
+    /// Only a few trials of each kind (crash-points)
+    #[arg(long)]
+    few: bool,
 }
 
 /// Runs one soak; an error unless it holds what it promises.
@@ -110,6 +131,13 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             slowloris::run(arguments.over, connections, rounds, !arguments.debug)
         }
         Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
+        Soak::PowerCuts => power_cuts::run(arguments.cuts, arguments.seed, !arguments.debug),
+        Soak::CrashPoints => crash_points::run(&crash_points::Choice {
+            only: arguments.only.as_deref(),
+            part: arguments.part.as_deref(),
+            few: arguments.few,
+            release: !arguments.debug,
+        }),
         Soak::Migrate => migrate::run(arguments.clients.unwrap_or(200), arguments.moves),
     }
 }

@@ -84,8 +84,8 @@ impl Rig {
             text += &format!("[[tls.certificates]]\nchain='{name}.pem'\nkey='{name}.key'\n");
             roots.push(certificate.der().clone());
         }
-        let environment = std::iter::empty();
-        let config = config::load::parse(&text, Path::new("rig"), folder.path(), environment);
+        let (rig, environment) = (Path::new("rig"), std::iter::empty());
+        let config = config::load::parse(&text, rig, folder.path(), environment);
         let config = config.expect("a good configuration");
         let tls = TlsSettings::default();
         let tls_config = config.tls.clone().expect("has certificates");
@@ -122,10 +122,9 @@ impl Rig {
             let settings = super::shard_settings(&config, &context.node, thread, 1);
             thread::spawn(move || threads::run(&context, settings, way))
         };
-        let threads = opened.ways.into_iter().enumerate().map(start).collect();
-        let addresses = opened.addresses;
         Self {
-            addresses,
+            threads: opened.ways.into_iter().enumerate().map(start).collect(),
+            addresses: opened.addresses,
             shards,
             roots,
             context,
@@ -133,7 +132,6 @@ impl Rig {
             tls_config,
             unchecked,
             _issuer: issued,
-            threads,
             _folder: folder,
         }
     }

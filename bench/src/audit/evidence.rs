@@ -49,6 +49,8 @@ pub(super) struct Evidence {
     /// Tickets that clients saw, as they were seen.
     pub(super) tickets: Vec<Ticket>,
     pub(super) receipts: Vec<[u8; RECEIPT_BYTES]>,
+    /// The node's disk failed on purpose: a fence is no fault.
+    pub(super) fences_allowed: bool,
     /// What is wrong with the files themselves.
     pub(super) problems: Vec<String>,
 }
@@ -105,6 +107,7 @@ impl Evidence {
             ledger: Ledger::default(),
             tickets,
             receipts,
+            fences_allowed: args.allow_fences,
             problems,
         })
     }

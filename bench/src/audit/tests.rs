@@ -138,6 +138,21 @@ fn a_fallback_that_tells_other_things_is_told() {
 }
 
 #[test]
+fn a_fence_is_a_problem_unless_the_disk_failed_on_purpose() {
+    let fence = Event::Fence { place: 1, at: T0 };
+    tampered(
+        |world| world.events.push(Event::Fence { place: 1, at: T0 }),
+        "was fenced (place 1)",
+        [0; 4],
+    );
+    let mut world = World::new();
+    world.events.push(fence);
+    world.fences_allowed = true;
+    let verdict = world.judge().expect("readable");
+    assert_eq!((verdict.verdict, verdict.fences), ("balanced", 1));
+}
+
+#[test]
 fn a_packet_that_leaves_twice_is_a_duplicate() {
     let check = |change: fn(&mut World), problem: &str| tampered(change, problem, [1, 0, 0, 0]);
     check(
