@@ -1,5 +1,5 @@
 //! Credentials that must not be believed, over the wire: each gets the one and the same refusal,
-//! whatever is wrong with it. (Every way by itself: `access/src/token_keys/tests.rs`.)
+//! whatever is wrong with it. At the level of functions: `access/src/token_keys/tests.rs`.
 
 use crate::{
     reload::NOT_BELIEVED,

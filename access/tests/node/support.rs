@@ -15,8 +15,7 @@
 //!
 //! Nothing here sleeps to be sure: what is waited for is an answer, a frame, a line, the end of a
 //! process; only `/status` and the log are looked at again and again. Every wait ends after
-//! [`PATIENCE`]. A node that is dropped is killed. If a test fails, the end of its node's log is
-//! printed.
+//! [`PATIENCE`]. A node that is dropped is killed; if its test fails, its log's end is printed.
 
 mod client;
 mod event;
