@@ -13,7 +13,7 @@ use std::{
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use yao_protocol::{
@@ -90,6 +90,22 @@ impl Plan {
     };
 }
 
+/// How one life of the node differs from the plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life<'a> {
+    /// Keys of its configuration: "section.key", and a value in TOML.
+    pub(crate) overrides: &'a [(&'a str, &'a str)],
+    /// Descriptors that it may have; as many as this user may have when `None`.
+    pub(crate) descriptors_max: Option<u32>,
+    /// Whether it makes and takes reconnect tickets.
+    pub(crate) reconnect: bool,
+}
+
+impl Life<'_> {
+    /// Not at all.
+    pub(crate) const PLAIN: Self = Self { overrides: &[], descriptors_max: None, reconnect: true };
+}
+
 /// A prepared event; its servers end with it.
 pub(crate) struct Event {
     plan: Plan,
@@ -145,8 +161,13 @@ impl Event {
 
     /// One of our programs, with as many descriptors as this user may have.
     pub(crate) fn program(&self, name: &str) -> Command {
+        self.program_with(name, None)
+    }
+
+    fn program_with(&self, name: &str, descriptors_max: Option<u32>) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""]);
+        let most = descriptors_max.map_or("$(ulimit -Hn)".to_owned(), |count| count.to_string());
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
         command.arg(self.binaries.join(name)).current_dir(&self.directory);
         command
     }
@@ -172,7 +193,7 @@ impl Event {
         shell::output(init.args(["--keys", "keys"]))?;
         fs::write(self.path("policy.toml"), "version = 1\ncue = 1\n")?;
         self.write_schedule(1, None)?;
-        self.write_config()?;
+        self.write_config(true)?;
         shell::output(self.program("yao-access").args(["init", "--config", "yao.toml"]))?;
         Ok(())
     }
@@ -187,8 +208,10 @@ impl Event {
         Ok(writeln!(file, "[{{\"id\":1,\"key\":\"{}\"}}]", yao_protocol::hex::encode(&key))?)
     }
 
-    fn write_config(&self) -> Result<()> {
+    fn write_config(&self, reconnect: bool) -> Result<()> {
         let plan = &self.plan;
+        let reconnect =
+            if reconnect { "[identity.reconnect]\nkeys = \"reconnect.json\"\n" } else { "" };
         let agent = self.binaries.join("yao-agent");
         let config = format!(
             "[node]\nname = \"node-{shard:05}\"\nstate = \"state\"\nkeys = \"keys\"\n\
@@ -202,7 +225,7 @@ impl Event {
              key = \"seeds/shard-{shard:05}.yaokey\"\n\
              manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
              [identity]\njwks = \"session/session.jwks.json\"\n\
-             [identity.reconnect]\nkeys = \"reconnect.json\"\n\
+             {reconnect}\
              [session]\nshake_interval_ms = {interval}\n\
              heartbeat_ms_min = {heartbeat_min}\nheartbeat_ms_max = {heartbeat_max}\n\
              [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
@@ -258,9 +281,18 @@ impl Event {
 
     /// Starts (or starts again) the node, on the ports it had before.
     pub(crate) fn start_access(&mut self) -> Result<()> {
-        self.write_config()?;
-        let mut command = self.program("yao-access");
+        self.start_access_as(Life::PLAIN)
+    }
+
+    /// The same, for a life of another kind.
+    pub(crate) fn start_access_as(&mut self, life: Life<'_>) -> Result<()> {
+        self.write_config(life.reconnect)?;
+        let mut command = self.program_with("yao-access", life.descriptors_max);
         command.args(["--config", "yao.toml"]);
+        for (key, value) in life.overrides {
+            let key = key.replace('.', "__").to_uppercase();
+            command.env(format!("YAO__{key}"), value);
+        }
         let (process, ready) = Process::serve("access", &mut command, &self.path("access.log"))?;
         for (address, way) in self.addresses.iter_mut().zip(Way::ALL) {
             *address = text(&ready[way.scheme()][0])?;
@@ -282,9 +314,14 @@ impl Event {
 
     /// kill -9 of the agent that serves now.
     pub(crate) fn kill_agent(&self) -> Result<u64> {
+        self.signal_agent("KILL")
+    }
+
+    /// Sends a signal to the agent that serves now; returns its process id.
+    pub(crate) fn signal_agent(&self, name: &str) -> Result<u64> {
         let status = self.status()?;
         let id = status["agent"]["pid"].as_u64().context("an agent runs")?;
-        process::signal("KILL", u32::try_from(id)?)?;
+        process::signal(name, u32::try_from(id)?)?;
         Ok(id)
     }
 
@@ -297,6 +334,11 @@ impl Event {
             bail!("the node ended with {status}:\n{log}");
         }
         Ok(())
+    }
+
+    /// Waits for a node that was told to end, and says how it did.
+    pub(crate) fn await_access_end(&mut self) -> Result<ExitStatus> {
+        self.access.take().context("the node runs")?.wait()
     }
 
     /// Ends the ledger in order.
@@ -334,11 +376,13 @@ impl Event {
 
     /// Panics a thread of the node, which must allow it.
     pub(crate) fn panic_thread(&self, thread: u16) -> Result<()> {
-        let (code, answer) = self.post(&format!("/fail-point/panic/{thread}"))?;
-        if code != 202 {
-            bail!("the fail point of thread {thread} answered {code}: {}", answer.trim());
-        }
-        Ok(())
+        http::accepted(&self.admin_address, &format!("/fail-point/panic/{thread}"))
+    }
+
+    /// A shell command that posts to the node's admin port.
+    pub(crate) fn post_command(&self, path: &str) -> Result<String> {
+        let program = std::env::current_exe()?;
+        Ok(format!("'{}' post {} '{path}'", program.display(), self.admin_address))
     }
 
     /// Where clients connect over `way`, as an endpoint.
@@ -410,6 +454,13 @@ impl Event {
     pub(crate) fn await_agent(&self) -> Result<()> {
         self.await_status("an agent that serves", Duration::from_secs(20), |status| {
             status["agent"]["state"] == "serving"
+        })
+    }
+
+    /// Waits until packets wait for somebody to win them.
+    pub(crate) fn await_packets(&self) -> Result<()> {
+        self.await_status("packets that wait", Duration::from_secs(20), |status| {
+            status["waves"][0]["wave_queued"].as_u64().is_some_and(|count| count > 0)
         })
     }
 
