@@ -15,7 +15,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -88,6 +88,22 @@ impl Plan {
         fail_points: false,
         sections: "",
     };
+}
+
+/// How one life of the node differs from the plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life<'a> {
+    /// Keys of its configuration: "section.key", and a value in TOML.
+    pub(crate) overrides: &'a [(&'a str, &'a str)],
+    /// Descriptors that it may have; as many as this user may have when `None`.
+    pub(crate) descriptors_max: Option<u32>,
+    /// Whether it makes and takes reconnect tickets.
+    pub(crate) reconnect: bool,
+}
+
+impl Life<'_> {
+    /// Not at all.
+    pub(crate) const PLAIN: Self = Self { overrides: &[], descriptors_max: None, reconnect: true };
 }
 
 /// A prepared event; its servers end with it.
@@ -182,13 +198,20 @@ impl Event {
 
     /// One of our programs, with as many descriptors as this user may have.
     pub(crate) fn program(&self, name: &str) -> Command {
-        self.program_by(&[], name)
+        self.program_by(&[], name, None)
     }
 
-    /// The same, started by another program.
-    fn program_by(&self, starter: &[OsString], name: &str) -> Command {
+    /// The same, started by another program, and with so many descriptors.
+    fn program_by(
+        &self,
+        starter: &[OsString],
+        name: &str,
+        descriptors_max: Option<u32>,
+    ) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""]).args(starter);
+        let most = descriptors_max.map_or("$(ulimit -Hn)".to_owned(), |count| count.to_string());
+        let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).args(starter);
         command.arg(self.binaries.join(name)).current_dir(&self.directory);
         command
     }
@@ -207,9 +230,18 @@ impl Event {
 
     /// Starts (or starts again) the node, on the ports it had before.
     pub(crate) fn start_access(&mut self) -> Result<()> {
-        self.write_config()?;
-        let mut command = self.access_program();
+        self.start_access_as(Life::PLAIN)
+    }
+
+    /// The same, for a life of another kind.
+    pub(crate) fn start_access_as(&mut self, life: Life<'_>) -> Result<()> {
+        self.write_config(life.reconnect)?;
+        let mut command = self.access_program(life.descriptors_max);
         command.args(["--config", "yao.toml"]);
+        for (key, value) in life.overrides {
+            let key = key.replace('.', "__").to_uppercase();
+            command.env(format!("YAO__{key}"), value);
+        }
         let (process, ready) = Process::serve("access", &mut command, &self.path("access.log"))?;
         for (address, way) in self.addresses.iter_mut().zip(Way::ALL) {
             *address = text(&ready[way.scheme()][0])?;
@@ -240,9 +272,14 @@ impl Event {
 
     /// kill -9 of the agent that serves now.
     pub(crate) fn kill_agent(&self) -> Result<u64> {
+        self.signal_agent("KILL")
+    }
+
+    /// Sends a signal to the agent that serves now; returns its process id.
+    pub(crate) fn signal_agent(&self, name: &str) -> Result<u64> {
         let status = self.status()?;
         let id = status["agent"]["pid"].as_u64().context("an agent runs")?;
-        process::signal("KILL", u32::try_from(id)?)?;
+        process::signal(name, u32::try_from(id)?)?;
         Ok(id)
     }
 
@@ -255,6 +292,11 @@ impl Event {
             bail!("the node ended with {status}:\n{log}");
         }
         Ok(())
+    }
+
+    /// Waits for a node that was told to end, and says how it did.
+    pub(crate) fn await_access_end(&mut self) -> Result<ExitStatus> {
+        self.access.take().context("the node runs")?.wait()
     }
 
     /// Ends the ledger in order.
@@ -303,11 +345,13 @@ impl Event {
 
     /// Panics a thread of the node, which must allow it.
     pub(crate) fn panic_thread(&self, thread: u16) -> Result<()> {
-        let (code, answer) = self.post(&format!("/fail-point/panic/{thread}"))?;
-        if code != 202 {
-            bail!("the fail point of thread {thread} answered {code}: {}", answer.trim());
-        }
-        Ok(())
+        http::accepted(&self.admin_address, &format!("/fail-point/panic/{thread}"))
+    }
+
+    /// A shell command that posts to the node's admin port.
+    pub(crate) fn post_command(&self, path: &str) -> Result<String> {
+        let program = std::env::current_exe()?;
+        Ok(format!("'{}' post {} '{path}'", program.display(), self.admin_address))
     }
 
     /// Where clients connect over `way`, as an endpoint.
@@ -328,6 +372,13 @@ impl Event {
     pub(crate) fn await_agent(&self) -> Result<()> {
         self.await_status("an agent that serves", Duration::from_secs(20), |status| {
             status["agent"]["state"] == "serving"
+        })
+    }
+
+    /// Waits until packets wait for somebody to win them.
+    pub(crate) fn await_packets(&self) -> Result<()> {
+        self.await_status("packets that wait", Duration::from_secs(20), |status| {
+            status["waves"][0]["wave_queued"].as_u64().is_some_and(|count| count > 0)
         })
     }
 

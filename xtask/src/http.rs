@@ -36,6 +36,14 @@ pub(crate) fn post(address: &str, path: &str) -> Result<(u16, String)> {
     ask(address, "POST", path)
 }
 
+/// A `POST path` that must be accepted.
+pub(crate) fn accepted(address: &str, path: &str) -> Result<()> {
+    match post(address, path)? {
+        (202, _) => Ok(()),
+        (code, answer) => bail!("POST {path} answered {code}: {}", answer.trim()),
+    }
+}
+
 fn ask(address: &str, method: &str, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("connect {address}"))?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;

@@ -49,6 +49,14 @@ enum Command {
     Mutants(mutants::MutantsArguments),
     /// Check the repository's own rules.
     Tidy,
+    /// POST to a server of ours; for commands of commands.
+    #[command(hide = true)]
+    Post {
+        /// Its HTTP port.
+        address: String,
+        /// Path and query.
+        path: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -62,6 +70,7 @@ fn main() -> ExitCode {
         Command::Miri => miri::run(),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Tidy => tidy::run(),
+        Command::Post { address, path } => http::accepted(&address, &path),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -40,13 +40,13 @@ impl Event {
         shell::output(init.args(["--keys", "keys"]))?;
         fs::write(self.path("policy.toml"), "version = 1\ncue = 1\n")?;
         self.write_schedule(1, None)?;
-        self.write_config()
+        self.write_config(true)
     }
 
     /// `yao-access init`, whatever comes of it.
     pub(crate) fn init(&self) -> Result<Output> {
-        self.write_config()?;
-        let mut command = self.access_program();
+        self.write_config(true)?;
+        let mut command = self.access_program(None);
         command.args(["init", "--config", "yao.toml"]);
         command.output().context("cannot start yao-access init")
     }
@@ -67,9 +67,9 @@ impl Event {
         remove(&self.path("keys").join(format!("ticket-{:05}-001.pub.json", self.plan.shard)))
     }
 
-    /// The node's program with its environment, in the event's directory.
-    pub(super) fn access_program(&self) -> Command {
-        let mut command = self.program_by(&self.access_starter, "yao-access");
+    /// The node's program with its environment, in the event's directory, with so many descriptors.
+    pub(super) fn access_program(&self, descriptors_max: Option<u32>) -> Command {
+        let mut command = self.program_by(&self.access_starter, "yao-access", descriptors_max);
         command.envs(self.access_environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -84,8 +84,11 @@ impl Event {
         Ok(writeln!(file, "[{{\"id\":1,\"key\":\"{}\"}}]", yao_protocol::hex::encode(&key))?)
     }
 
-    pub(super) fn write_config(&self) -> Result<()> {
+    /// `reconnect`: whether the node makes and takes reconnect tickets.
+    pub(super) fn write_config(&self, reconnect: bool) -> Result<()> {
         let plan = &self.plan;
+        let reconnect =
+            if reconnect { "[identity.reconnect]\nkeys = \"reconnect.json\"\n" } else { "" };
         let agent = self.binaries.join("yao-agent");
         let config = format!(
             "[node]\nname = \"node-{shard:05}\"\nstate = \"{state}\"\nkeys = \"keys\"\n\
@@ -99,7 +102,7 @@ impl Event {
              key = \"seeds/shard-{shard:05}.yaokey\"\n\
              manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
              [identity]\njwks = \"session/session.jwks.json\"\n\
-             [identity.reconnect]\nkeys = \"reconnect.json\"\n\
+             {reconnect}\
              [session]\nshake_interval_ms = {interval}\n\
              heartbeat_ms_min = {heartbeat_min}\nheartbeat_ms_max = {heartbeat_max}\n\
              [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
