@@ -164,6 +164,9 @@ impl Session {
     }
 
     fn handle_goaway(&mut self, now: Timestamp, goaway: GoAway) {
+        if matches!(self.state, State::Greeting { .. }) {
+            self.handle_not_used(now);
+        }
         self.tell(Event::GoAway(goaway.reason));
         let departure = Departure {
             error: Error::GoAway(goaway.reason),
