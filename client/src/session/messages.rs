@@ -170,7 +170,7 @@ impl Session {
         self.tell(Event::GoAway(goaway.reason));
         let departure = Departure {
             error: Error::GoAway(goaway.reason),
-            retry: Retry::from_class(goaway.class, goaway.delay_ms, goaway.jitter_ms),
+            retry: Retry::from_goaway(&goaway),
             endpoints: goaway.endpoints,
         };
         match self.state {

@@ -103,7 +103,13 @@ impl Settings {
             handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
-            hint: Hint { return_ms_min: 1_000, return_ms_jitter: 10_000, endpoints: Vec::new() },
+            hint: Hint {
+                return_ms_min: 1_000,
+                return_ms_jitter: 10_000,
+                overload_ms_min: 5_000,
+                overload_ms_jitter: 25_000,
+                endpoints: Vec::new(),
+            },
         }
     }
 }
@@ -226,6 +232,8 @@ pub struct ShardEngine {
     effects: VecDeque<Effect>,
     drain: Option<Drain>,
     refuse_new: bool,
+    /// What newcomers are told for whom there is no room.
+    no_room: Vec<u8>,
     counters: Counters,
 }
 
@@ -241,6 +249,7 @@ impl ShardEngine {
             effects: VecDeque::new(),
             drain: None,
             refuse_new: false,
+            no_room: settings.hint.no_room(),
             counters: Counters::default(),
             settings,
         }

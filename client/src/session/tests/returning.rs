@@ -59,6 +59,10 @@ fn a_ticket_that_was_answered_with_goaway_is_shown_again() {
         table.check(now + 1, turned_away(GoAwayReason::Drain), &told);
         assert!(!table.session.needs_token(), "the ticket is as good as before");
     }
+    table.check(400, Input::Connect, &[none, "send HELLO with ticket 7"]);
+    let no_room = "disconnect Overloaded { delay_ms: 70, jitter_ms: 0 }";
+    let told = [some, "event GoAway", "send BYE", no_room];
+    table.check(401, turned_away(GoAwayReason::Overload), &told);
     // Its life goes on meanwhile: 600 s from when it came.
     table.check(600_000, Input::Connect, &[none, "send HELLO with ticket 7"]);
     let told = ["event GoAway", "send BYE", again];
