@@ -460,8 +460,9 @@ impl ShardEngine {
 
     fn keep_partial(&mut self, now: Timestamp, slot: u32, bytes: Vec<u8>) {
         self.table.slot_mut(slot).partial = self.partials.keep(now, bytes);
-        if self.table.slot(slot).state() == State::Securing {
-            // The handshake's deadline is for all of its records together.
+        if matches!(self.table.slot(slot).state(), State::Securing | State::Leaving) {
+            // The handshake's deadline is for all of its records together, and who leaves has his
+            // whole time, however his frames are cut.
             return;
         }
         // A cut frame has a deadline of its own, usually before the heartbeat's.
