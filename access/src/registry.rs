@@ -171,12 +171,16 @@ impl Registry {
         self.replayed.load(Ordering::Relaxed)
     }
 
-    /// Takes out every connection of a shard thread that has lost them all.
-    pub fn forget_thread(&self, thread: u16) {
+    /// Takes out every connection of a shard thread that has lost them all. Returns how many.
+    pub fn forget_thread(&self, thread: u16) -> u64 {
+        let mut forgotten = 0;
         for part in &self.parts {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = part.connections.len();
             part.connections.retain(|_, connection| connection.thread != thread);
+            forgotten += (before - part.connections.len()) as u64;
         }
+        forgotten
     }
 
     /// How many users are connected.

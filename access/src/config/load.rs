@@ -109,7 +109,17 @@ const KEYS: &[(&str, &[&str])] = &[
             "proxy_from",
         ],
     ),
-    ("admission", &["connections_max", "handshakes_per_second", "burst", "per_address"]),
+    (
+        "admission",
+        &[
+            "connections_max",
+            "handshakes_per_second",
+            "burst",
+            "per_address",
+            "return_ms_min",
+            "return_ms_jitter",
+        ],
+    ),
     ("tls", &["certificates"]),
     ("shard", &["seed", "key", "manifest", "schedule"]),
     ("identity", &["jwks", "audience", "threads", "reconnect"]),

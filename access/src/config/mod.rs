@@ -57,6 +57,8 @@ impl Config {
         Hint {
             return_ms_min: self.drain.return_ms_min,
             return_ms_jitter: self.drain.return_ms_jitter,
+            overload_ms_min: self.admission.return_ms_min,
+            overload_ms_jitter: self.admission.return_ms_jitter,
             endpoints: self.listen.endpoints.clone(),
         }
     }
@@ -120,6 +122,11 @@ pub struct AdmissionConfig {
     /// Not open, or come within a second, from one address (IPv4, or the /64 of IPv6), before it
     /// is refused first when a budget is nearly used up.
     pub per_address: u32,
+    /// Clients for whom there is no room wait at least this long before they come back, ms. A
+    /// reload changes it.
+    pub return_ms_min: u32,
+    /// And up to this much longer, ms. A reload changes it.
+    pub return_ms_jitter: u32,
 }
 
 impl AdmissionConfig {
@@ -331,6 +338,10 @@ impl Default for AdmissionConfig {
             handshakes_per_second: 10_000,
             burst: 20_000,
             per_address: 100,
+            // Half a minute, as an SDK's own longest wait: at 10,000 a second 300,000 clients fit
+            // in, more than half of those a node expects.
+            return_ms_min: 5_000,
+            return_ms_jitter: 25_000,
         }
     }
 }

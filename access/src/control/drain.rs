@@ -17,21 +17,25 @@ pub struct Ended {
     pub asked: u64,
     /// Of those, sessions that did not leave in the time they were given, and were cut off.
     pub overstayed: u64,
+    /// Sessions that a thread which broke during the drain took along, asked or not.
+    pub cut: u64,
     /// Sessions that were still open when the drain ended before its time: at its deadline, or
     /// because somebody was in a hurry. They were cut off, asked or not.
     pub remaining: u64,
 }
 
 impl Ended {
-    /// After a drain that left `remaining` sessions, as far as the threads have told.
+    /// After a drain that left `remaining` sessions, as far as the threads have told; `cut` as in
+    /// [`Ended`].
     #[must_use]
-    pub fn of(threads: &[Arc<ShardCounters>], remaining: u64) -> Self {
+    pub fn of(threads: &[Arc<ShardCounters>], cut: u64, remaining: u64) -> Self {
         let asked = |thread: &Arc<ShardCounters>| thread.sum("sessions_asked_to_leave_total");
         let overstayed =
             |thread: &Arc<ShardCounters>| thread.labelled("sessions_ended_total", "overstayed");
         Self {
             asked: threads.iter().map(asked).sum(),
             overstayed: threads.iter().map(overstayed).sum(),
+            cut,
             remaining,
         }
     }
@@ -39,15 +43,17 @@ impl Ended {
     /// Whether every client left by itself.
     #[must_use]
     pub const fn all_left(&self) -> bool {
-        self.overstayed == 0 && self.remaining == 0
+        self.overstayed == 0 && self.cut == 0 && self.remaining == 0
     }
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, overstayed, remaining } = self;
+        let Self { asked, overstayed, cut, remaining } = self;
         if *remaining > 0 {
             write!(f, "the drain ended before {remaining} clients had left; they were cut off")
+        } else if *cut > 0 {
+            write!(f, "{cut} clients were cut off when a thread broke, {overstayed} did not leave")
         } else if *overstayed > 0 {
             write!(f, "{overstayed} of {asked} clients did not leave when asked and were cut off")
         } else {
@@ -150,13 +156,15 @@ impl Control {
         let (per_second, deadline_seconds) =
             self.drain_order.load().within(&self.config.load().drain);
         let remaining = self.registry.len() as u64;
-        let Ended { asked, overstayed, .. } = Ended::of(&self.shard_counters, remaining);
+        let cut = self.orders.cut();
+        let Ended { asked, overstayed, .. } = Ended::of(&self.shard_counters, cut, remaining);
         json!({
             "per_second": per_second,
             "deadline_seconds": deadline_seconds,
             "seconds": self.node.clock.now().since(*began).as_secs(),
             "asked": asked,
             "overstayed": overstayed,
+            "cut": cut,
             "remaining": remaining,
         })
     }

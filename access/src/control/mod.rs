@@ -125,7 +125,8 @@ impl Control {
         if !refuse {
             return Ok(format!("new sessions are taken; {sessions} are open"));
         }
-        let Hint { return_ms_min: from, return_ms_jitter: jitter, endpoints } = &**self.hint.load();
+        let hint = self.hint.load();
+        let Hint { return_ms_min: from, return_ms_jitter: jitter, endpoints, .. } = &**hint;
         Ok(format!(
             "new sessions are refused, {sessions} stay open; clients are told {} other endpoints, \
              and to come back after {from} to {} ms",
@@ -288,6 +289,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     // What a reload does take over is made equal first.
     let mut old = old.clone();
     old.listen.endpoints.clone_from(&new.listen.endpoints);
+    old.admission.return_ms_min = new.admission.return_ms_min;
+    old.admission.return_ms_jitter = new.admission.return_ms_jitter;
     old.session.shake_interval_ms = new.session.shake_interval_ms;
     old.identity.jwks.clone_from(&new.identity.jwks);
     old.identity.audience.clone_from(&new.identity.audience);

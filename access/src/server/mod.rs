@@ -379,7 +379,7 @@ impl Parts {
             thread.join().ok();
         }
         // The threads have told the last that they counted.
-        let ended = Ended::of(&self.shard_counters, remaining);
+        let ended = Ended::of(&self.shard_counters, self.orders.cut(), remaining);
         self.spool.stop();
         if let Some(agent) = &self.agent {
             agent.stop();
@@ -390,8 +390,8 @@ impl Parts {
         issuer.join().map_err(|_| anyhow!("the issuer ended in a panic"))?;
         self.disk.send(ToMoneyDisk::Stop).ok();
         disk.join().map_err(|_| anyhow!("the money-disk thread ended in a panic"))?;
-        let Ended { asked, overstayed, remaining } = ended;
-        tracing::info!(event = "stopped", asked, overstayed, remaining);
+        let Ended { asked, overstayed, cut, remaining } = ended;
+        tracing::info!(event = "stopped", asked, overstayed, cut, remaining);
         Ok(ended)
     }
 }

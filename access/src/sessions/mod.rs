@@ -15,7 +15,7 @@ use crate::{
 use arc_swap::{ArcSwap, Cache};
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     mpsc::SyncSender,
 };
 use yao_engine::{
@@ -73,6 +73,8 @@ pub struct Orders {
     pace: Mutex<Option<Pace>>,
     /// Whether there is one: every batch of events looks here.
     draining: AtomicBool,
+    /// Sessions that threads which broke took along during a drain.
+    cut: AtomicU64,
     /// Set before the threads are told to stop: one that panics then is not started again.
     pub stopping: AtomicBool,
 }
@@ -97,6 +99,19 @@ impl Orders {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A thread broke and took `count` sessions along. In a drain these have not left by themselves.
+    pub fn cut_off(&self, count: u64) {
+        if self.is_draining() {
+            self.cut.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Sessions that threads which broke took along during the drain.
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Clients asked to leave a second; none while the node does not drain.

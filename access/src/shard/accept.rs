@@ -13,10 +13,7 @@ use yao_engine::{
     Timestamp,
     admission::{Decision, Origin, RefusedBy},
 };
-use yao_protocol::{
-    client::GoAwayReason,
-    limits::{FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX},
-};
+use yao_protocol::limits::{FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX};
 
 /// Connections accepted before the thread looks at its other work again.
 const ACCEPT_BATCH: usize = 256;
@@ -141,12 +138,10 @@ impl Shard<'_> {
         if tls {
             return;
         }
-        let mut farewell = Vec::new();
-        self.sessions.engine.hint().put_go_away(GoAwayReason::Overload, &mut farewell);
         // A HELLO that nobody read would make the kernel throw our word away.
         stream.read_exact(&mut [0; FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX]).ok();
         // It is closed in any case; a fresh socket has room for this.
-        stream.write_all(&farewell).ok();
+        stream.write_all(self.sessions.engine.no_room()).ok();
     }
 }
 

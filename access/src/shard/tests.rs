@@ -71,7 +71,7 @@ enum Farewell {
 /// The hint of a node that was told nothing else, to those for whom there is no room.
 fn elsewhere() -> Farewell {
     let (reason, class) = (GoAwayReason::Overload, RetryClass::After);
-    let (delay_ms, jitter_ms, endpoints) = (1_000, 10_000, Vec::new());
+    let (delay_ms, jitter_ms, endpoints) = (5_000, 25_000, Vec::new());
     Farewell::GoAway(GoAway { reason, class, delay_ms, jitter_ms, endpoints })
 }
 

@@ -203,6 +203,29 @@ async fn who_does_not_leave_is_cut_off_and_the_exit_code_says_so() {
 }
 
 #[tokio::test]
+async fn who_is_lost_with_a_thread_has_not_left_and_the_exit_code_says_so() {
+    let event = Event::new();
+    event.set("admin.fail_points", true);
+    event.set("listen.threads", 1);
+    let mut node = event.start();
+    let mut lost = Client::welcomed(&node, Transport::Tcp, 1).await;
+    let mut leaves = Client::welcomed(&node, Transport::Quic, 2).await;
+    node.users(2).await;
+    // Nobody is asked for a second: it is not for overstaying that he is cut off.
+    node.command(&["drain", "--rate", "1", "--deadline", "600"]);
+    node.has_logged("draining").await;
+    // The threads of TCP come first.
+    assert_eq!(node.post("/fail-point/panic/0").0, 202);
+    while lost.hear().await != Heard::End {}
+    leaves.go_away().await;
+    leaves.bye().await;
+    assert_eq!(node.exit_code().await, OVERSTAYED);
+    let stopped = node.logged("stopped");
+    let counted = ["overstayed", "cut", "remaining"].map(|name| stopped[name].clone());
+    assert_eq!(counted, [0, 1, 0]);
+}
+
+#[tokio::test]
 async fn the_deadline_cuts_off_who_is_left_and_the_exit_code_says_so() {
     let event = Event::new();
     event.set("drain.deadline_seconds", 600);

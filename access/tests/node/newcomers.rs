@@ -9,17 +9,24 @@ use yao_protocol::client::{GoAway, GoAwayReason, RetryClass};
 const WAYS: [Transport; 3] = [Transport::Tcp, Transport::Tls, Transport::Quic];
 const ELSEWHERE: [&str; 2] = ["tls+quic://b.example:7443", "tls://c.example:443"];
 
-/// A node that knows others, and wants clients back after 3 to 8 s.
+/// A node that knows others, and wants clients back after 3 to 8 s, or after 7 to 19 s when it has
+/// no room.
 fn sociable() -> Event {
     let event = Event::new();
     event.set("listen.endpoints", ELSEWHERE);
     event.set("drain.return_ms_min", 3_000);
     event.set("drain.return_ms_jitter", 5_000);
+    event.set("admission.return_ms_min", 7_000);
+    event.set("admission.return_ms_jitter", 12_000);
     event
 }
 
 fn told(reason: GoAwayReason) -> GoAway {
-    let (class, delay_ms, jitter_ms) = (RetryClass::After, 3_000, 5_000);
+    let (delay_ms, jitter_ms) = match reason {
+        GoAwayReason::Overload => (7_000, 12_000),
+        GoAwayReason::Drain | GoAwayReason::Replaced => (3_000, 5_000),
+    };
+    let class = RetryClass::After;
     let endpoints = ELSEWHERE.map(str::to_owned).to_vec();
     GoAway { reason, class, delay_ms, jitter_ms, endpoints }
 }
@@ -129,6 +136,12 @@ async fn who_finds_no_room_over_plain_tcp_is_told_where_there_may_be_some() {
     let mut fifth = Client::connect(&node, Transport::Tcp).await;
     assert_eq!(fifth.go_away().await, told(GoAwayReason::Overload));
     assert_eq!(fifth.hear().await, Heard::End);
+    event.set("admission.return_ms_min", 8_000);
+    event.set("admission.return_ms_jitter", 9_000);
+    assert_eq!(node.post("/reload"), (200, "reloaded; schedule version 1\n".to_owned()));
+    let mut sixth = Client::connect(&node, Transport::Tcp).await;
+    let after_reload = GoAway { delay_ms: 8_000, jitter_ms: 9_000, ..told(GoAwayReason::Overload) };
+    assert_eq!(sixth.go_away().await, after_reload);
     silent[0].hello(event.backend.token(1).as_bytes()).await;
     assert!(matches!(silent[0].hear().await, Heard::Welcome(_)), "who is in stays in");
 }

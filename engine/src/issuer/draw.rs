@@ -144,7 +144,7 @@ impl Issuer {
         let wave = self.wave_mut(claim.wave).expect("the claim took the packet from it");
         wave.issue(packet.position);
         self.counters.issued += 1;
-        self.winners.record(body, candidate.bearer.device);
+        self.winners.record(body, Some(candidate.bearer.device));
         // Once he is a winner his tally is kept, so that no later one forgets it.
         self.winners.learn(body.user, candidate.wins, candidate.sponsors);
         self.outputs.push_back(Output::Journal(Event::Issue(body)));

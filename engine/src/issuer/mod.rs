@@ -307,7 +307,7 @@ impl Issuer {
     pub fn new(settings: Settings, key: Arc<SignKey>, recovered: &Recovered) -> Self {
         let mut winners = Winners::default();
         assert_eq!(recovered.issued_above_high(), None, "the cursor is older than the journal");
-        recovered.issued.iter().for_each(|body| winners.record(*body, 0));
+        recovered.issued.iter().for_each(|body| winners.record(*body, None));
         let waves = recovered.sections.iter().map(Wave::new).collect();
         Self {
             desk: VetDesk::new(settings.vet_ms_max, limits::CALL_FIRST),

@@ -56,8 +56,8 @@ struct Win {
     body: TicketBody,
     /// Index of the same user's win before it.
     previous: u32,
-    /// On which device; 0 = none was named, or the journal does not say.
-    device: u64,
+    /// On which device, 0 = none was named; `None` while the journal is all that tells of the win.
+    device: Option<u64>,
 }
 
 /// What is known of a user's wins, here and elsewhere.
@@ -130,25 +130,26 @@ impl Winners {
         }
     }
 
-    /// `user` is on `device`: his wins of which no device is known count for it.
+    /// `user` is on `device`: his wins of earlier lives, of which no device is known, count for it.
+    /// What he won here without naming a device stays without one.
     pub(super) fn place(&mut self, user: UserId, device: u64) {
         if device == 0 {
             return;
         }
         let mut next = self.users.get(&user).map_or(NONE, |winner| winner.latest);
         while let Some(win) = self.wins.get_mut(next as usize) {
-            if win.device == 0 {
-                win.device = device;
+            if win.device.is_none() {
+                win.device = Some(device);
                 *self.devices.entry(device).or_insert(0) += 1;
             }
             next = win.previous;
         }
     }
 
-    /// Records a win on `device`; 0 when it is not known.
-    pub(super) fn record(&mut self, body: TicketBody, device: u64) {
+    /// Records a win on `device`, 0 when none was named; `None` for one from the journal.
+    pub(super) fn record(&mut self, body: TicketBody, device: Option<u64>) {
         let index = u32::try_from(self.wins.len()).expect("a shard has at most 2^32 packets");
-        self.hold(device);
+        self.hold(device.unwrap_or(0));
         let winner = self.users.entry(body.user).or_insert(Winner::FRESH);
         self.wins.push(Win { body, previous: winner.latest, device });
         winner.latest = index;

@@ -10,6 +10,10 @@ pub struct Hint {
     pub return_ms_min: u32,
     /// And up to this much longer, ms: each draws its own delay, so that they do not come together.
     pub return_ms_jitter: u32,
+    /// The same of those for whom there is no room: at least this long, ms.
+    pub overload_ms_min: u32,
+    /// And up to this much longer, ms.
+    pub overload_ms_jitter: u32,
     /// Other nodes, "host:port"; told in WELCOME, too.
     pub endpoints: Vec<String>,
 }
@@ -17,27 +21,36 @@ pub struct Hint {
 impl Hint {
     /// Appends the GOAWAY that says so.
     pub fn put_go_away(&self, reason: GoAwayReason, out: &mut Vec<u8>) {
-        let go_away = GoAway {
-            reason,
-            class: RetryClass::After,
-            delay_ms: self.return_ms_min,
-            jitter_ms: self.return_ms_jitter,
-            endpoints: self.endpoints.clone(),
+        let (delay_ms, jitter_ms) = match reason {
+            GoAwayReason::Overload => (self.overload_ms_min, self.overload_ms_jitter),
+            GoAwayReason::Drain | GoAwayReason::Replaced => {
+                (self.return_ms_min, self.return_ms_jitter)
+            }
         };
-        go_away.put(out);
+        let (class, endpoints) = (RetryClass::After, self.endpoints.clone());
+        GoAway { reason, class, delay_ms, jitter_ms, endpoints }.put(out);
+    }
+
+    /// The GOAWAY for those for whom there is no room.
+    pub(super) fn no_room(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.put_go_away(GoAwayReason::Overload, &mut bytes);
+        bytes
     }
 }
 
 impl ShardEngine {
     /// What clients are told from now on.
     pub fn handle_hint(&mut self, hint: Hint) {
+        self.no_room = hint.no_room();
         self.settings.hint = hint;
     }
 
-    /// What clients are told.
+    /// What newcomers are told for whom there is no room: a whole GOAWAY. Made once for each hint,
+    /// not for each newcomer: they come in crowds.
     #[must_use]
-    pub const fn hint(&self) -> &Hint {
-        &self.settings.hint
+    pub fn no_room(&self) -> &[u8] {
+        &self.no_room
     }
 
     /// Whether newcomers are turned away instead of welcomed; who has a session keeps it. A drain

@@ -103,7 +103,13 @@ impl Settings {
             handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
-            hint: Hint { return_ms_min: 1_000, return_ms_jitter: 10_000, endpoints: Vec::new() },
+            hint: Hint {
+                return_ms_min: 1_000,
+                return_ms_jitter: 10_000,
+                overload_ms_min: 5_000,
+                overload_ms_jitter: 25_000,
+                endpoints: Vec::new(),
+            },
         }
     }
 }
@@ -226,6 +232,8 @@ pub struct ShardEngine {
     effects: VecDeque<Effect>,
     drain: Option<Drain>,
     refuse_new: bool,
+    /// What newcomers are told for whom there is no room.
+    no_room: Vec<u8>,
     counters: Counters,
 }
 
@@ -241,6 +249,7 @@ impl ShardEngine {
             effects: VecDeque::new(),
             drain: None,
             refuse_new: false,
+            no_room: settings.hint.no_room(),
             counters: Counters::default(),
             settings,
         }
@@ -451,8 +460,9 @@ impl ShardEngine {
 
     fn keep_partial(&mut self, now: Timestamp, slot: u32, bytes: Vec<u8>) {
         self.table.slot_mut(slot).partial = self.partials.keep(now, bytes);
-        if self.table.slot(slot).state() == State::Securing {
-            // The handshake's deadline is for all of its records together.
+        if matches!(self.table.slot(slot).state(), State::Securing | State::Leaving) {
+            // The handshake's deadline is for all of its records together, and who leaves has his
+            // whole time, however his frames are cut.
             return;
         }
         // A cut frame has a deadline of its own, usually before the heartbeat's.

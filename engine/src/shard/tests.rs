@@ -34,7 +34,8 @@ fn mac_key() -> MacKey {
 
 fn hint(endpoint: &str) -> Hint {
     let endpoints = vec![endpoint.to_owned()];
-    Hint { return_ms_min: 1_000, return_ms_jitter: 10_000, endpoints }
+    let (return_ms_min, return_ms_jitter) = (1_000, 10_000);
+    Hint { return_ms_min, return_ms_jitter, endpoints, ..Hint::default() }
 }
 
 /// One engine with one connection.

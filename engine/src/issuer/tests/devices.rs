@@ -76,6 +76,17 @@ fn a_tally_of_other_nodes_counts_for_the_user() {
 }
 
 #[test]
+fn wins_without_a_device_are_not_charged_to_the_next_one() {
+    let mut world = serving();
+    draw(&mut world, 1, 0, true);
+    let connection = ConnectionId { thread: 0, slot: 9, generation: 1 };
+    let (user, wins, sponsors, bearer) = (UserId(1), 0, SponsorSet::EMPTY, on(7));
+    world.input(Input::Welcomed { connection, user, wins, sponsors, bearer });
+    assert_eq!(draw(&mut world, 1, 7, true).device_wins, 0, "none was won on it");
+    assert_eq!(ask(&mut world, 2, 7).device_wins, 1);
+}
+
+#[test]
 fn after_a_restart_the_wins_of_those_who_come_back_count_for_their_device_again() {
     let mut world = serving();
     draw(&mut world, 1, 7, true);

@@ -112,6 +112,32 @@ fn who_stays_too_long_is_cut_off_and_counted_and_who_leaves_is_not() {
 }
 
 #[test]
+fn who_leaves_has_his_whole_time_also_with_a_frame_that_is_cut() {
+    let settings = Settings { frame_ms_max: 500, ..Settings::new(CAMPAIGN, mac_key()) };
+    let mut world = World::open();
+    world.engine = ShardEngine::new(settings, world.now);
+    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.greet(None);
+    world.believe(USER);
+    world.effects();
+    let begun = world.now;
+    world.engine.handle_drain(begun);
+    world.engine.handle_time(begun);
+    world.engine.handle_ask_to_leave(begun, 1);
+    assert_eq!(world.state(), State::Leaving);
+    world.effects();
+    // The start of an OPEN whose rest does not come.
+    world.receive(&[136, 0]);
+    for ms in [600, 1_000, 1_900] {
+        world.engine.handle_time(begun.plus_ms(ms));
+        assert_eq!(world.effects(), [], "{ms} ms after he was asked");
+    }
+    world.engine.handle_time(begun.plus_ms(2_100));
+    assert!(matches!(&world.effects()[..], [Effect::Close { .. }]));
+    assert_eq!(world.engine.counters().overstayed, 1);
+}
+
+#[test]
 fn who_comes_during_a_drain_is_told_where_to_go() {
     let mut world = crowd(1);
     world.connection = world.engine.handle_accepted(world.now, true).expect("room");
