@@ -14,9 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 use yao_protocol::{
-    client::{ErrorCode, GoAway, GoAwayReason, Hello, RetryClass, ServerMessage},
+    client::{ErrorCode, GoAway, GoAwayReason, Hello, RetryClass, ServerMessage, kind},
     frame::split_frame,
-    limits::CLIENT_PAYLOAD_BYTES_MAX,
+    limits::{
+        CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX,
+        GREETING_RECORD_BYTES_MAX,
+    },
 };
 
 /// More than any of this needs; reached only when something is lost.
@@ -203,4 +206,33 @@ fn a_thousand_half_open_connections_are_closed_and_keep_nobody_out() {
         assert_eq!(first_word(&mut stream), Ok(false), "an ERROR frame would be no TLS");
     }
     assert!(started.elapsed() >= Duration::from_millis(1_000), "not before its deadline");
+}
+
+/// The worst that a TLS peer can leave before HELLO is whole: all of the longest first frame but
+/// its last byte, and the start of a record. With a token under check that is below 4 KiB.
+#[test]
+fn before_hello_a_tls_peer_can_leave_four_kilobytes_and_no_more() {
+    let patient = "[session]\ngreeting_ms_max = 60000";
+    let rig = Rig::start(&format!("tls = ['127.0.0.1:0']\nthreads = 1\n{patient}"));
+    let mut peer = over_tls(&rig, connect(rig.addresses.tls[0]));
+    let mut frame = vec![0; FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX];
+    frame[..8].copy_from_slice(&[0, 4, kind::HELLO, 0, 1, 0, 0, 0]);
+    peer.write_all(&frame[..frame.len() - 1]).expect("taken");
+    peer.flush().expect("sent");
+    let mut record = Vec::new();
+    peer.conn.writer().write_all(&[0; 8_000]).expect("buffered");
+    peer.conn.write_tls(&mut record).expect("a vector takes all");
+    peer.sock.write_all(&record[..GREETING_RECORD_BYTES_MAX]).expect("taken");
+    // One thread serves both: when the other has been welcomed, what came before was read.
+    assert_eq!(greet(&mut over_tls(&rig, connect(rig.addresses.tls[0])), 1), Ok(true));
+    peer.sock.set_nonblocking(true).expect("a socket");
+    // Two tickets of the handshake may lie there; the connection is open.
+    while let Ok(count @ 1..) = peer.conn.read_tls(&mut peer.sock) {
+        assert!(count > 0);
+    }
+    let state = peer.conn.process_new_packets().expect("no alert");
+    assert!(!state.peer_has_closed());
+    peer.sock.set_nonblocking(false).expect("a socket");
+    peer.sock.write_all(&record[GREETING_RECORD_BYTES_MAX..=GREETING_RECORD_BYTES_MAX]).ok();
+    assert_eq!(first_word(&mut peer), Ok(false), "one byte more ends it");
 }

@@ -267,7 +267,7 @@ impl ShardEngine {
         self.table.used()
     }
 
-    /// Bytes of incomplete frames that are kept.
+    /// Bytes of incomplete frames that are kept, as the allocator was asked for them.
     #[must_use]
     pub const fn partial_bytes(&self) -> usize {
         self.partials.bytes()
@@ -442,6 +442,8 @@ impl ShardEngine {
                 break;
             }
             let (head, tail) = rest.split_at(lacking.min(rest.len()));
+            // A peer that sends byte by byte does not make us keep more than its bytes.
+            partial.bytes.reserve_exact(head.len());
             partial.bytes.extend_from_slice(head);
             rest = tail;
         }
