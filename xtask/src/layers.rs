@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yao-bench", &["yao-protocol", "yao-client"]),
     // Evidence, never shipped: the one package that may import the access node.
     ("yao-fuzz-harness", &["yao-protocol", "yao-engine", "yao-access"]),
+    ("yao-fuzz", &["yao-fuzz-harness"]),
     ("xtask", &["yao-protocol"]),
 ];
 
