@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yao-loom", &["yao-protocol", "yao-engine"]),
     // Preloaded into programs, imported by nobody.
     ("yao-faults", &[]),
+    ("yao-fuzz", &["yao-fuzz-harness"]),
     ("xtask", &["yao-protocol"]),
 ];
 

@@ -159,8 +159,11 @@ fn heartbeats(facts: &Facts) -> Vec<Case> {
 fn room(facts: &Facts) -> Vec<Case> {
     let refused_at_once = || vec![Step::Transport(Rule::Refused)];
     // Where frames need no handshake, the server says where else to go.
-    let sent_away = || match facts.way {
-        Way::Tcp => [vec![Step::Connect], expect(0, Answer::Overload), vec![Step::Closed]].concat(),
+    let sent_away = |newcomer: usize| match facts.way {
+        Way::Tcp => {
+            let told = [expect(0, Answer::Overload), vec![Step::Closed]].concat();
+            [on(newcomer), vec![Step::Connect], told].concat()
+        }
         Way::Tls | Way::Quic => refused_at_once(),
     };
     let on = |index| vec![Step::On(index)];
@@ -171,19 +174,19 @@ fn room(facts: &Facts) -> Vec<Case> {
         // The first is the one that was settled.
         let session = |index| [on(index), send(hello()), expect(1, Answer::Welcome)].concat();
         let all: Vec<Step> = (0..max).flat_map(session).collect();
-        [settled(), all, sent_away(), on(0), goes_on(2)].concat()
+        [settled(), all, sent_away(max), on(0), goes_on(2)].concat()
     });
     let newcomers = facts.told.newcomers_max.ok_or("it is not known: --newcomers-max").map(|max| {
         let hold = |index| [on(index), vec![Step::Connect]].concat();
         let all: Vec<Step> = (1..max).flat_map(hold).collect();
         let served = [on(0), send(hello()), expect(1, Answer::Welcome)].concat();
-        [settled(), all, sent_away(), served].concat()
+        [settled(), all, sent_away(max), served].concat()
     });
     let exhausted = facts.told.descriptors_max.ok_or("not known: --descriptors-max");
     let hellos = |max: usize| (0..max).map(|_| hello()).collect();
     let fill = |max: usize| vec![Step::Fill(hellos(max))];
     let recover = || vec![Step::Recover(hellos(40))];
-    let told = exhausted.map(|max| [fill(max), sent_away(), recover()].concat());
+    let told = exhausted.map(|max| [fill(max), sent_away(1), recover()].concat());
     let closed = exhausted.map(|max| [fill(max), refused_at_once(), recover()].concat());
     let what = "no descriptor is left for the connection";
     let (plain, tls) = match facts.way {
@@ -218,7 +221,8 @@ fn ends(facts: &Facts) -> Vec<Case> {
     let window = LEAVE_MS - 500..=LEAVE_MS + DEADLINE_LATE_MS + told.slack_ms;
     let left = [leaving(facts), mark(), vec![Step::After(window), Step::Farewell]].concat();
     let gone = |ms: u64| {
-        let window = ms..=ms + DEADLINE_LATE_MS + told.slack_ms;
+        // The order was given a little before the end is looked for.
+        let window = ms.saturating_sub(500)..=ms + DEADLINE_LATE_MS + told.slack_ms;
         [open(facts), vec![Step::Ending, Step::After(window), Step::Gone]].concat()
     };
     let what = "whoever is left when the drain's time is over is cut";
