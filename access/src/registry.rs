@@ -144,6 +144,11 @@ impl Registry {
         self.with(user, |part| part.drawn.insert(user));
     }
 
+    /// Whether `connection` is the user's: no newer one has taken its place.
+    pub fn is_current(&self, user: UserId, connection: ConnectionId) -> bool {
+        self.with(user, |part| part.connections.get(&user) == Some(&connection))
+    }
+
     /// Takes the user out, unless a newer connection has taken his place.
     pub fn closed(&self, user: UserId, connection: ConnectionId) {
         self.with(user, |part| {
@@ -231,11 +236,14 @@ mod tests {
         let open = |slot| registry.opened(at(100), UserId(1), 5, connection(slot));
         assert_eq!(open(1), opened(None, false));
         registry.drawn(UserId(1));
+        assert!(registry.is_current(UserId(1), connection(1)));
         assert_eq!(open(2), opened(Some(connection(1)), true));
+        let is_current = |slot| registry.is_current(UserId(1), connection(slot));
+        assert!(!is_current(1) && is_current(2));
         registry.closed(UserId(1), connection(1));
         assert_eq!(registry.len(), 1);
         registry.closed(UserId(1), connection(2));
-        assert!(registry.is_empty());
+        assert!(registry.is_empty() && !is_current(2));
     }
 
     #[test]

@@ -35,6 +35,16 @@ impl<C: Carrier> Sessions<'_, C> {
                 self.engine.handle_token(surroundings, connection, identity, &mut out);
                 self.send(connection, &out);
             }
+            Effect::RenewReconnect { connection, user } => {
+                let mut out = Vec::new();
+                if self.context.registry.is_current(user, connection) {
+                    self.engine.handle_renewal(surroundings, connection, &mut out);
+                } else {
+                    // Word of its successor was lost, or is on its way.
+                    self.engine.handle_replaced(connection, &mut out);
+                }
+                self.send(connection, &out);
+            }
             Effect::Opened { connection, user, wins, sponsors, bearer } => {
                 // Its WELCOME may have found the socket broken: nobody would ever take it out of
                 // the registry again.

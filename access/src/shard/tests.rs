@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod proxied;
+mod replaced;
 mod unqueued;
 
 use crate::server::testing::{CAMPAIGN, Rig, token};

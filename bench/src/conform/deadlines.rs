@@ -158,6 +158,7 @@ fn heartbeats(facts: &Facts) -> Vec<Case> {
 /// Servers that are full, or whose client does not read.
 fn room(facts: &Facts) -> Vec<Case> {
     let refused_at_once = || vec![Step::Transport(Rule::Refused)];
+    let on = |index| vec![Step::On(index)];
     // Where frames need no handshake, the server says where else to go.
     let sent_away = |newcomer: usize| match facts.way {
         Way::Tcp => {
@@ -166,7 +167,6 @@ fn room(facts: &Facts) -> Vec<Case> {
         }
         Way::Tls | Way::Quic => refused_at_once(),
     };
-    let on = |index| vec![Step::On(index)];
     // What was just closed elsewhere may still be in the server's books.
     let settled = || vec![Step::Connect, Step::Silence(500)];
     let hello = || facts.hello(facts.user());

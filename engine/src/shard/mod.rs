@@ -170,6 +170,14 @@ pub enum Effect {
         /// When it was made.
         issued_at: WallTime,
     },
+    /// A reconnect ticket is due: if this connection is still its user's, report by
+    /// [`ShardEngine::handle_renewal`], else by [`ShardEngine::handle_replaced`].
+    RenewReconnect {
+        /// Who would get it.
+        connection: ConnectionId,
+        /// Who he is.
+        user: UserId,
+    },
     /// A session is open: enter it in the registry, tell the issuer.
     Opened {
         /// The connection.

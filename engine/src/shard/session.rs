@@ -63,7 +63,7 @@ impl ShardEngine {
             }
             (ClientMessage::Ping, State::Open | State::Leaving) => {
                 client::put_pong(out, request_id, surroundings.wall);
-                self.put_reconnect_due(surroundings, slot, out);
+                self.ask_for_renewal(surroundings, slot);
                 Ok(())
             }
             (ClientMessage::Open(ticket), State::Open | State::Leaving) => {

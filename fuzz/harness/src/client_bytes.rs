@@ -171,6 +171,12 @@ impl World {
                 let identity = Some(identity).filter(|_| how != 0);
                 engine.handle_token(&surroundings, connection, identity, &mut out);
             }
+            Effect::RenewReconnect { connection, .. } if how % 4 == 3 => {
+                engine.handle_replaced(connection, &mut out);
+            }
+            Effect::RenewReconnect { connection, .. } => {
+                engine.handle_renewal(&surroundings, connection, &mut out);
+            }
             Effect::Candidate(asked) | Effect::Resend(asked) => {
                 let reason = NoWinReason::from_number(how % 6).expect("below 6");
                 let (id, request) = (asked.connection, asked.request_id);
