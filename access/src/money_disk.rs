@@ -20,8 +20,11 @@ use yao_protocol::{WaveIndex, journal::Event};
 
 /// From a journal record to its fdatasync at most, ms (M8 allows 10).
 const SYNC_MS_MAX: u64 = 4;
-/// The seed file's path and descriptor are compared this often.
-const CHECK: Duration = Duration::from_secs(1);
+/// The seed file's path and descriptor are compared this often: a file that is changed or gone must
+/// have fenced the shard within a second, with a slow sync and the way to `/readyz` in it.
+const CHECK: Duration = Duration::from_millis(250);
+/// How late the journal was is told of this long a time, as often.
+const LATE_TIME: Duration = Duration::from_secs(1);
 
 /// To the money-disk thread.
 #[derive(Clone, Debug)]
@@ -80,6 +83,7 @@ impl MoneyDisk {
     /// Runs until told to stop.
     pub fn run(mut self, queue: &Receiver<ToMoneyDisk>) {
         let mut check_at = self.now().plus(CHECK);
+        let mut late_at = self.now().plus(LATE_TIME);
         let mut unsynced_since: Option<Timestamp> = None;
         let (mut late_ns_max, mut taken) = (0, 0_u64);
         loop {
@@ -122,7 +126,10 @@ impl MoneyDisk {
             }
             if now >= check_at {
                 check_at = now.plus(CHECK);
-                self.counters.journal_late_us.set(std::mem::take(&mut late_ns_max) / 1_000);
+                if now >= late_at {
+                    late_at = now.plus(LATE_TIME);
+                    self.counters.journal_late_us.set(std::mem::take(&mut late_ns_max) / 1_000);
+                }
                 if let Err(error) = self.seed.check_unchanged() {
                     self.fence(Place::Seed, error.to_string());
                 }
@@ -153,7 +160,12 @@ impl MoneyDisk {
     }
 
     /// Raises H on disk, then reads what lies below it: never the other way round.
+    ///
+    /// What was issued before this was asked for is in the journal first. The new H leaves B
+    /// packets unissued; one that was issued, and whose record a crash took, would be skipped
+    /// beside them (M1).
     fn reserve(&mut self, wave: WaveIndex, first: u32, high: u32) -> Result<(), (Place, String)> {
+        self.sync();
         if self.is_fenced() {
             return Ok(());
         }

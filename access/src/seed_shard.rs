@@ -171,7 +171,7 @@ impl SeedShard {
         records.map_err(|error| SeedError::Chunk { path: self.path.clone(), chunk, error })
     }
 
-    /// Whether path and descriptor still name the same unchanged file; asked every second.
+    /// Whether path and descriptor still name the same unchanged file; asked four times a second.
     ///
     /// # Errors
     /// [`SeedError::Changed`], or the error of looking.

@@ -228,6 +228,11 @@ impl Event {
         Ok(())
     }
 
+    /// Starts the ledger unless it runs.
+    pub(crate) fn need_ledger(&mut self) -> Result<()> {
+        if self.ledger.is_none() { self.start_ledger() } else { Ok(()) }
+    }
+
     /// Starts (or starts again) the node, on the ports it had before.
     pub(crate) fn start_access(&mut self) -> Result<()> {
         self.start_access_as(Life::PLAIN)

@@ -10,6 +10,8 @@ mod people;
 mod power_cuts;
 mod quic_crash;
 mod rehearsal;
+mod sick_disk;
+mod sick_seed;
 mod slowloris;
 mod storm;
 
@@ -60,6 +62,10 @@ pub(crate) enum Soak {
     Blocked,
     /// One trial for each persistence call of a node and each thing that can go wrong there.
     CrashPoints,
+    /// The money disk gives EIO, is full, or stalls: shakes go on as fast.
+    SickDisk,
+    /// The seed file is cut, replaced, removed or changed under a running node.
+    SickSeed,
     /// The machine of a node under load loses its power, again and again.
     PowerCuts,
 }
@@ -92,14 +98,14 @@ pub(crate) struct SoakArguments {
     /// Moves of each client to another address and port (migrate)
     #[arg(long, default_value_t = 20)]
     moves: u64,
-    /// Times that it happens (storm: 3, slowloris: 20)
+    /// Times that it happens (storm: 3, slowloris: 20, sick-disk: 16)
     #[arg(long)]
     rounds: Option<u64>,
     /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
-    /// power-cuts)
+    /// power-cuts, sick-disk, sick-seed)
     #[arg(long)]
     debug: bool,
-    /// Only trials whose name contains this (crash-points)
+    /// Only what has this in its name (crash-points, sick-disk)
     #[arg(long)]
     only: Option<String>,
     /// Only this part of the trials, as "2/3" (crash-points)
@@ -131,6 +137,11 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             slowloris::run(arguments.over, connections, rounds, !arguments.debug)
         }
         Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
+        Soak::SickDisk => {
+            let rounds = arguments.rounds.unwrap_or(16);
+            sick_disk::run(rounds, arguments.only.as_deref(), !arguments.debug)
+        }
+        Soak::SickSeed => sick_seed::run(!arguments.debug),
         Soak::PowerCuts => power_cuts::run(arguments.cuts, arguments.seed, !arguments.debug),
         Soak::CrashPoints => crash_points::run(&crash_points::Choice {
             only: arguments.only.as_deref(),

@@ -59,10 +59,11 @@ pub(crate) enum Strike {
     Kill,
     /// Half the bytes are written; then the process is killed.
     TornKill,
-    /// The machine loses its power before it: what was not synced is gone.
+    /// Half the bytes are written and on disk; then the process is killed.
+    TornSyncedKill,
+    /// The file system loses its power before it, and then the process is killed. For a process
+    /// whose only work that is: one that uses the file system must have ended before.
     Cut,
-    /// Half the bytes are written and on disk; then the machine loses its power.
-    TornCut,
     /// It fails with this error number, and nothing is done.
     Fail(i32),
     /// Half the bytes are written, and it says so.
@@ -75,8 +76,8 @@ impl Strike {
     const ALL: [(Self, &'static str); 8] = [
         (Self::Kill, "kill"),
         (Self::TornKill, "torn-kill"),
+        (Self::TornSyncedKill, "torn-synced-kill"),
         (Self::Cut, "cut"),
-        (Self::TornCut, "torn-cut"),
         (Self::Fail(libc::EIO), "eio"),
         (Self::Fail(libc::ENOSPC), "enospc"),
         (Self::Short, "short"),
@@ -173,8 +174,8 @@ mod tests {
             assert_eq!(operation.word(), word);
             assert_eq!(order(&format!("kill 0 {word} * 1")).operation, Some(operation));
         }
-        let read = order("torn-cut 120 write spool/watermark.yaomark 2");
-        assert_eq!((read.strike, read.wait_ms, read.number), (Strike::TornCut, 120, 2));
+        let read = order("torn-kill 120 write spool/watermark.yaomark 2");
+        assert_eq!((read.strike, read.wait_ms, read.number), (Strike::TornKill, 120, 2));
         assert_eq!(order("eio 0 * * 1+\n").strike, Strike::Fail(libc::EIO));
         for bad in ["", "kill", "slap 0 * * 1", "kill x * * 1", "kill 0 chmod * 1", "kill 0 * * x"]
         {

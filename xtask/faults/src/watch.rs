@@ -137,10 +137,10 @@ fn struck(
             act(bytes / 2);
             system::die()
         }
-        Strike::TornCut => {
+        Strike::TornSyncedKill => {
             act(bytes / 2);
             flush();
-            watch.lose_power()
+            system::die()
         }
         Strike::Fail(code) => {
             system::set_errno(code);

@@ -53,7 +53,8 @@ impl Event {
 
     /// Forgets everything that was won, opened and settled. Ends what runs.
     pub(crate) fn forget(&mut self) -> Result<()> {
-        (self.access, self.ledger) = (None, None);
+        self.access = None;
+        self.ledger = None;
         for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "access.log", "ledger.log"] {
             remove(&self.path(name))?;
         }
@@ -61,8 +62,9 @@ impl Event {
     }
 
     /// Forgets the state directory and the public half of its ticket key, so that `init` makes
-    /// others.
-    pub(crate) fn forget_state(&self) -> Result<()> {
+    /// others; a ledger that knows the old one is ended.
+    pub(crate) fn forget_state(&mut self) -> Result<()> {
+        self.ledger = None;
         remove(&self.directory.join(&self.state))?;
         remove(&self.path("keys").join(format!("ticket-{:05}-001.pub.json", self.plan.shard)))
     }

@@ -13,8 +13,8 @@ use self::trial::{Blow, Life, Point};
 use super::{
     crash::{
         disk,
-        faults::Faults,
-        play::{Counted, End, Play},
+        faults::{Call, Faults},
+        play::{Counted, Play},
         stage::{Kit, Stage},
     },
     namespace,
@@ -34,9 +34,6 @@ use std::{
 
 /// Trials side by side: they wait more than they work.
 const STAGES: u64 = 6;
-/// Ends the first life of the script: half of a slot is written when H is raised for the second
-/// time, and then the process is killed.
-pub(super) const TEAR: &str = "torn-kill 0 write cursor/wave-000.yaocursor 4";
 /// Problems that are told one by one.
 const TOLD_MAX: usize = 10;
 
@@ -122,13 +119,8 @@ fn points(stage: &mut Stage) -> Result<Vec<Point>> {
         bail!("init: {said}");
     }
     add(Life::Init, play.stage)?;
-    let end = play.live(Some(TEAR), |_| Ok(false))?;
-    if end != End::Died || !play.struck()? {
-        bail!("the first life of the script ended with {end:?}, not in `{TEAR}`");
-    }
+    play.first_life()?;
     add(Life::First, play.stage)?;
-    play.crashes += 1;
-    play.tear_logs()?;
     play.go_on(trial::AFTERWARDS)?;
     let counted = play.finish()?;
     if !counted.problems.is_empty() {
@@ -190,14 +182,20 @@ fn few(jobs: Vec<(Point, Blow)>) -> Vec<(Point, Blow)> {
         *number = point.call.number.max(*number);
     }
     let is_chosen = |point: &Point| point.call.number == last[&key(point)].min(2);
-    // What a life shall show is shown by what it writes while it serves.
-    let serves = |point: &Point| {
-        point.life != Life::Init && ["write", "sync"].contains(&point.call.operation.as_str())
+    // What holds money, and what is written of it while the node serves. A second life takes a
+    // first one, so the hardest blow has to do.
+    let serves = |point: &Point, blow: Blow| match point.life {
+        Life::Init => false,
+        Life::First => !matches!(blow, Blow::Stall | Blow::Enospc),
+        Life::Second => blow == Blow::Cut || blow == Blow::TornKill,
     };
-    // A stall takes its time and is shown elsewhere; a cut is the hardest of the crashes.
-    let quick = |blow: Blow| !matches!(blow, Blow::Stall | Blow::Enospc);
+    let money = |call: &Call| {
+        call.name.contains(".yao")
+            && !call.name.ends_with(".draft")
+            && ["write", "sync"].contains(&call.operation.as_str())
+    };
     jobs.into_iter()
-        .filter(|(point, blow)| is_chosen(point) && serves(point) && quick(*blow))
+        .filter(|(point, blow)| is_chosen(point) && serves(point, *blow) && money(&point.call))
         .collect()
 }
 
@@ -266,10 +264,9 @@ fn judge(rehearsal: &mut Rehearsal, tried: &[Tried], start: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::soak::crash::faults::Call;
 
     fn point(life: Life, operation: &str, number: u64) -> Point {
-        let (operation, name) = (operation.to_owned(), "lock".to_owned());
+        let (operation, name) = (operation.to_owned(), "a.yaocursor".to_owned());
         Point { life, call: Call { operation, name, number } }
     }
 
@@ -288,7 +285,7 @@ mod tests {
         parts.sort_unstable();
         whole.sort_unstable();
         assert_eq!(parts, whole);
-        assert!(whole.contains(&"first sync lock 7 stall".to_owned()));
+        assert!(whole.contains(&"first sync a.yaocursor 7 stall".to_owned()));
         assert!(!whole.iter().any(|label| label.ends_with("cut") || label.ends_with("short")));
         for bad in ["", "3", "0/3", "4/3", "a/b"] {
             part(bad).expect_err(bad);
@@ -304,8 +301,11 @@ mod tests {
         let choice = Choice { only: Some("cut"), part: None, few: true, release: false };
         let jobs = chosen(&points, &kit, &choice).expect("there are some");
         let labels: Vec<String> = jobs.iter().map(|(p, blow)| label(p, *blow)).collect();
-        let expected =
-            ["first write lock 2 cut", "first write lock 2 torn-cut", "first sync lock 1 cut"];
+        let expected = [
+            "first write a.yaocursor 2 cut",
+            "first write a.yaocursor 2 torn-cut",
+            "first sync a.yaocursor 1 cut",
+        ];
         assert_eq!(labels, expected);
     }
 }

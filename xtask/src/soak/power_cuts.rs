@@ -43,6 +43,10 @@ pub(super) fn run(cuts: u64, seed: u64, release: bool) -> Result<()> {
         // It was said why.
         return Ok(());
     }
+    if cuts == 0 {
+        println!("the power of a disk can be cut here");
+        return Ok(());
+    }
     let start = Instant::now();
     let mut stages = (0..STAGES.min(cuts.div_ceil(CUTS_EACH)))
         .map(|number| Stage::new(&kit, "power-cuts", number))
@@ -107,7 +111,7 @@ fn event(stage: &mut Stage, cuts: u64, random: &mut Random) -> Result<Counted> {
     for _ in 0..cuts {
         let torn = random.below(3) == 0;
         let (word, linger_ms) =
-            if torn { ("torn-cut", 0) } else { ("cut", random.below(LINGER_MS_MAX)) };
+            if torn { ("torn-synced-kill", 0) } else { ("kill", random.below(LINGER_MS_MAX)) };
         let order = format!("{word} {linger_ms} * * {}", 1 + random.below(CALLS_MAX));
         match play.live(Some(&order), |_| Ok(false))? {
             End::Died | End::NotStarted(_) if play.struck()? => {}
@@ -117,7 +121,7 @@ fn event(stage: &mut Stage, cuts: u64, random: &mut Random) -> Result<Counted> {
             }
         }
         play.crashes += 1;
-        play.stage.disk.come_back()?;
+        play.cut_power()?;
     }
     if play.problems.is_empty() {
         play.go_on(AFTERWARDS)?;

@@ -100,17 +100,20 @@ impl Faults {
     /// What was written down since [`Self::begin`].
     pub(in crate::soak) fn log(&self) -> Result<Log> {
         let text = fs::read_to_string(&self.log).context("the log of faults")?;
-        // A process that is killed leaves no half lines: each is one write.
-        read(&text)
+        // A line that is being written has no end yet.
+        read(&text[..text.rfind('\n').map_or(0, |end| end + 1)])
     }
 
     /// Takes the power from the file system, with whatever runs on it: this is a process that loses
     /// it while it writes a file of its own.
     pub(in crate::soak) fn cut_power(&self) -> Result<()> {
         self.order(Some("cut 0 create cut-here 1"))?;
+        // The state directory itself may not be there.
+        let root = self.root.parent().context("the root of the file system")?;
         let mut victim = Command::new("dd");
         victim.args(["if=/dev/null", "status=none"]).envs(self.environment());
-        victim.arg(format!("of={}", self.root.join("cut-here").display()));
+        victim.env("YAO_FAULTS_ROOT", root);
+        victim.arg(format!("of={}", root.join("cut-here").display()));
         let status = victim.stderr(std::process::Stdio::null()).status()?;
         self.order(None)?;
         if status.success() {

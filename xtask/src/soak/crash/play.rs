@@ -6,7 +6,7 @@ use super::{
     stage::{BLOCK, Stage},
 };
 use crate::event;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,7 +15,11 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use yao_protocol::WallTime;
+use yao_protocol::{
+    WallTime,
+    journal::{self, Event},
+    log::{SEGMENT_HEADER_BYTES as HEADER_BYTES, Scan, SegmentHeader},
+};
 
 /// How long ago the wave began when it is played: all of it is backlog.
 const SINCE_T0_US: u64 = 100_000_000;
@@ -25,8 +29,9 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(in crate::soak) const LIFE_MAX: Duration = Duration::from_secs(20);
 /// Bytes of a log's record that a power cut leaves of it.
 const TORN_BYTES: usize = 40;
-/// Where records begin in a segment.
-const HEADER_BYTES: usize = yao_protocol::log::SEGMENT_HEADER_BYTES;
+/// Ends the first life of the script: half of a slot is written when H is raised for the second
+/// time, and then the process is killed. A raise is two slots.
+const TEAR: &str = "torn-kill 0 write cursor/wave-000.yaocursor 4";
 
 /// What became of a life.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +51,7 @@ pub(in crate::soak) struct Play<'a> {
     pub(in crate::soak) stage: &'a mut Stage,
     phones: Phones,
     t0: WallTime,
+    packets_wait: bool,
     /// Ends of a life that nobody asked for.
     pub(in crate::soak) crashes: u64,
     /// What must not be.
@@ -65,14 +71,25 @@ pub(in crate::soak) struct Counted {
 }
 
 impl<'a> Play<'a> {
-    /// An event on a cleared stage, with a ledger and phones on so many threads, before `init`.
+    /// An event on a cleared stage, with phones on so many threads, before `init`.
     pub(in crate::soak) fn begin(stage: &'a mut Stage, threads: usize) -> Result<Self> {
+        Self::begin_at(stage, threads, WallTime(event::wall_time_in(0)?.0 - SINCE_T0_US))
+    }
+
+    /// An event whose wave begins now, for loads that are not ours: packets may wait for somebody,
+    /// and then a crash passes over more than a block (docs/decisions/0010-overlooked-packets.md).
+    pub(in crate::soak) fn begin_now(stage: &'a mut Stage) -> Result<Self> {
+        let mut play = Self::begin_at(stage, 0, event::wall_time_in(0)?)?;
+        play.packets_wait = true;
+        Ok(play)
+    }
+
+    fn begin_at(stage: &'a mut Stage, threads: usize, t0: WallTime) -> Result<Self> {
         stage.clear()?;
-        let t0 = WallTime(event::wall_time_in(0)?.0 - SINCE_T0_US);
         stage.event.write_schedule(1, Some(t0))?;
-        stage.event.start_ledger()?;
         let phones = Phones::start(threads, stage.campaign, &stage.tokens);
-        Ok(Self { stage, phones, t0, crashes: 0, problems: Vec::new() })
+        let (crashes, packets_wait, problems) = (0, false, Vec::new());
+        Ok(Self { stage, phones, t0, packets_wait, crashes, problems })
     }
 
     /// `yao-access init` under an order; what it complained of, if it failed.
@@ -85,6 +102,8 @@ impl<'a> Play<'a> {
 
     /// Starts the node under an order; it runs, or what it said.
     pub(in crate::soak) fn start(&mut self, order: Option<&str>) -> Result<Option<String>> {
+        // Not before `init`, which makes the key that settlement knows this shard by.
+        self.stage.event.need_ledger()?;
         self.stage.faults.begin(order)?;
         if let Err(error) = self.stage.event.start_access() {
             return Ok(Some(format!("{error:#}")));
@@ -171,15 +190,35 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// The machine loses its power, and comes back.
+    /// The machine loses its power, and comes back. The process goes first: while a file system is
+    /// being shut down it may say that a sync succeeded which it did not make, and a machine
+    /// without power says nothing.
     pub(in crate::soak) fn cut_power(&mut self) -> Result<()> {
-        self.stage.faults.cut_power()?;
         self.kill()?;
+        self.stage.faults.cut_power()?;
         self.stage.disk.come_back()
     }
 
+    /// The first life of the script: it ends in the middle of raising H for the second time. By
+    /// then every packet that was issued before is in the journal, or the raise and they together
+    /// would skip more than a block (M1).
+    pub(in crate::soak) fn first_life(&mut self) -> Result<()> {
+        let end = self.live(Some(TEAR), |_| Ok(false))?;
+        ensure!(end == End::Died && self.struck()?, "the first life ended with {end:?}");
+        self.crashes += 1;
+        let issued = issues(&self.stage.disk.state().join("journal"))?;
+        if issued <= BLOCK / 2 {
+            self.problem(format!(
+                "H rises behind {issued} packets in the journal; it was asked for after more than \
+                 {} (M1)",
+                BLOCK / 2
+            ));
+        }
+        self.tear_logs()
+    }
+
     /// Leaves the beginning of a record at the end of each log, as a power cut may.
-    pub(in crate::soak) fn tear_logs(&self) -> Result<()> {
+    fn tear_logs(&self) -> Result<()> {
         let state = self.stage.disk.state();
         for log in ["journal", "spool"] {
             let last = fs::read_dir(state.join(log))?
@@ -214,12 +253,15 @@ impl<'a> Play<'a> {
         }
         let event = &self.stage.event;
         event.await_settled()?;
-        event.write_schedule_until(2, Some(self.t0), 0)?;
-        let (code, answer) = event.post("/reload")?;
-        if code != 200 {
-            bail!("the end of the wave was refused: {answer}");
+        // A wave that began just now is not over, whatever the schedule says.
+        if !self.packets_wait {
+            event.write_schedule_until(2, Some(self.t0), 0)?;
+            let (code, answer) = event.post("/reload")?;
+            if code != 200 {
+                bail!("the end of the wave was refused: {answer}");
+            }
+            event.await_closed()?;
         }
-        event.await_closed()?;
         event.post("/drain?deadline_seconds=0")?;
         if self.live_on(|_| Ok(false))? != End::Died {
             self.problem("the node does not end when it is told to".to_owned());
@@ -240,7 +282,7 @@ impl<'a> Play<'a> {
             let told: Vec<&str> = told.iter().filter_map(Value::as_str).take(3).collect();
             self.problems.push(format!("the audit: {}", told.join("; ")));
         }
-        if skipped > BLOCK * self.crashes {
+        if skipped > BLOCK * self.crashes && !self.packets_wait {
             self.problems.push(format!(
                 "{skipped} packets were skipped by {} crashes; {BLOCK} each are allowed (M1)",
                 self.crashes
@@ -259,6 +301,20 @@ impl<'a> Play<'a> {
             problems: self.problems,
         })
     }
+}
+
+/// Packets that the journal in `folder` says were issued.
+fn issues(folder: &Path) -> Result<u64> {
+    let mut issues = 0;
+    for entry in fs::read_dir(folder)? {
+        let bytes = fs::read(entry?.path())?;
+        let header = SegmentHeader::decode(journal::MAGIC, &bytes)?;
+        for record in Scan::new(&bytes[HEADER_BYTES..], header.first_sequence) {
+            let event = Event::decode(record.kind, record.payload)?;
+            issues += u64::from(matches!(event, Event::Issue(_)));
+        }
+    }
+    Ok(issues)
 }
 
 fn tear(path: &Path) -> Result<()> {

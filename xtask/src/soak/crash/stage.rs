@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use std::{
     fs::{self, File},
     path::PathBuf,
+    process,
     sync::Arc,
 };
 use yao_protocol::CampaignId;
@@ -18,12 +19,12 @@ use yao_protocol::CampaignId;
 pub(in crate::soak) const BLOCK: u64 = 64;
 /// Users of a stage, each of whom wins once: more than any trial needs.
 const USERS: &str = "400";
-/// The campaign of the first stage: several may not have the same on one host (M4).
-const CAMPAIGN: u64 = 9_400;
+/// Stages of a process at most: each has a campaign of its own, for two nodes of one host may not
+/// have the same (M4).
+const STAGES_MAX: u64 = 256;
 
 const PLAN: Plan = Plan {
     campaign_file: "campaigns/crashes.toml",
-    campaign: CAMPAIGN,
     shake_interval_ms: 0,
     threads: 1,
     grace_seconds: 3_600,
@@ -50,7 +51,8 @@ pub(in crate::soak) struct Stage {
 impl Stage {
     /// Stage `number` of the soak `name`.
     pub(in crate::soak) fn new(kit: &Kit, name: &str, number: u64) -> Result<Self> {
-        let plan = Plan { campaign: CAMPAIGN + number, ..PLAN };
+        assert!(number < STAGES_MAX, "a soak has a few stages");
+        let plan = Plan { campaign: u64::from(process::id()) * STAGES_MAX + number, ..PLAN };
         let campaign = CampaignId(plan.campaign);
         let mut event =
             Event::prepare_with(kit.binaries.clone(), &format!("{name}-{number}"), plan)?;
@@ -86,7 +88,7 @@ impl Stage {
             label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let kept = shell::target().join("crashes-kept").join(name);
         fs::create_dir_all(&kept)?;
-        let mut copy = std::process::Command::new("cp");
+        let mut copy = process::Command::new("cp");
         copy.arg("-r").arg(self.disk.state());
         for file in ["access.log", "faults.log", "tickets.log", "schedule.toml", "ledger.db"] {
             if self.event.path(file).exists() {

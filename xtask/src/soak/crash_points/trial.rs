@@ -87,7 +87,7 @@ impl Blow {
         Self::Stall,
     ];
 
-    /// Its word in orders.
+    /// Its word in the names of trials.
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -108,13 +108,15 @@ impl Blow {
         (!torn || call.can_be_torn()) && (!cut || kit.loses_power)
     }
 
+    /// The order that brings it about. A process ends before its disk loses the power.
     fn order(self, call: &Call) -> String {
-        let wait_ms = match self {
-            Self::Stall => STALL_MS,
-            Self::Cut => LINGER_MS,
-            _ => 0,
+        let (strike, wait_ms) = match self {
+            Self::Stall => ("stall", STALL_MS),
+            Self::Cut => ("kill", LINGER_MS),
+            Self::TornCut => ("torn-synced-kill", 0),
+            other => (other.word(), 0),
         };
-        format!("{} {wait_ms} {call}", self.word())
+        format!("{strike} {wait_ms} {call}")
     }
 }
 
@@ -131,10 +133,7 @@ pub(super) fn make(stage: &mut Stage, point: &Point, blow: Blow) -> Result<(bool
         anyhow::bail!("init: {said}");
     }
     if point.life == Life::Second {
-        let end = play.live(Some(super::TEAR), |_| Ok(false))?;
-        anyhow::ensure!(end == End::Died, "the first life ended with {end:?}");
-        play.crashes += 1;
-        play.tear_logs()?;
+        play.first_life()?;
     }
     let end = play.live(Some(&order), |play| Ok(blow_is_over(blow) && play.struck()?))?;
     let reached = play.struck()?;
@@ -167,7 +166,7 @@ fn strike_life(play: &mut Play<'_>, end: End, call: &Call, blow: Blow) -> Result
         }
         Blow::Cut | Blow::TornCut => {
             play.crashes += 1;
-            play.stage.disk.come_back()?;
+            play.cut_power()?;
         }
         Blow::Eio | Blow::Enospc => {
             fail(play, end, call)?;
@@ -269,7 +268,7 @@ fn strike_init(play: &mut Play<'_>, order: &str, blow: Blow) -> Result<bool> {
     match (&outcome, blow) {
         _ if !reached => {}
         (Err(_), Blow::Kill | Blow::TornKill) => {}
-        (Err(_), Blow::Cut | Blow::TornCut) => play.stage.disk.come_back()?,
+        (Err(_), Blow::Cut | Blow::TornCut) => play.cut_power()?,
         (Err(said), Blow::Eio | Blow::Enospc) => {
             if !said.contains("error: ") {
                 play.problem(format!("init did not say what is wrong: {said}"));
