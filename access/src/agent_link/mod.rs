@@ -14,9 +14,9 @@ mod backoff;
 mod fake_agent;
 mod generation;
 mod handle;
-mod in_flight;
+pub mod in_flight;
 mod process;
-mod proving;
+pub mod proving;
 mod socket;
 mod supervisor;
 #[cfg(test)]
@@ -24,6 +24,7 @@ mod tests;
 mod wire;
 
 pub use handle::{AgentHandle, AgentState, AgentStatus, SwapReport, Swapped};
+pub use wire::{Word, words};
 
 use crate::{clock::Clock, config::AgentConfig, node::Node};
 use arc_swap::ArcSwap;

@@ -6,12 +6,14 @@
 
 pub mod recovery;
 
-use crate::slot_file::{create_directory, sync_directory};
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    slot_file::create_directory,
+};
 use std::{
-    fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 use yao_protocol::{
@@ -121,6 +123,7 @@ pub struct Segment {
 /// The writing end of a log.
 #[derive(Debug)]
 pub struct SegmentLog {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     kind: LogKind,
     /// Header of the next segment but for its first sequence.
@@ -128,7 +131,7 @@ pub struct SegmentLog {
     /// Oldest first; `file`, when there is one, is the last of them.
     segments: Vec<Segment>,
     /// The segment that this process writes; none before its first record.
-    file: Option<File>,
+    file: Option<Box<dyn DiskFile>>,
     /// Encoded records that are not yet written.
     pending: Vec<u8>,
     /// Sequence of the first pending record; meaningless while there is none.
@@ -150,18 +153,20 @@ impl SegmentLog {
     /// # Errors
     /// Those of the operating system, a foreign segment, and a payload that `visit` refuses.
     pub fn open(
+        disk: &Arc<dyn Disk>,
         directory: &Path,
         kind: LogKind,
         template: SegmentHeader,
         visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(Self, Recovered), SegmentError> {
-        create_directory(directory).map_err(|error| SegmentError::Io {
+        create_directory(&**disk, directory).map_err(|error| SegmentError::Io {
             doing: "create",
             path: directory.to_owned(),
             error,
         })?;
-        let (segments, recovered) = recovery::recover(directory, kind, &template, visit)?;
+        let (segments, recovered) = recovery::recover(&**disk, directory, kind, &template, visit)?;
         let log = Self {
+            disk: Arc::clone(disk),
             directory: directory.to_owned(),
             kind,
             template,
@@ -300,18 +305,13 @@ impl SegmentLog {
         }
         let first_sequence = self.pending_first;
         let path = self.directory.join(self.kind.file_name(first_sequence));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error("create", &path))?;
+        let file = self.disk.open(&path, Access::Create).map_err(io_error("create", &path))?;
         let header = SegmentHeader { first_sequence, ..self.template };
         file.write_all_at(&header.encode(self.kind.magic), 0).map_err(io_error("write", &path))?;
         // Header and name are on disk before the first record is, so that a segment without a
         // whole header never holds one.
         file.sync_all().map_err(io_error("sync", &path))?;
-        sync_directory(&self.directory).map_err(io_error("sync", &self.directory))?;
+        self.sync_directory()?;
         self.segments.push(Segment {
             path,
             first_sequence,
@@ -330,9 +330,13 @@ impl SegmentLog {
     pub fn remove_oldest(&mut self, count: usize) -> Result<(), SegmentError> {
         let closed = self.segments.len() - usize::from(self.file.is_some());
         for segment in self.segments.drain(..count.min(closed)) {
-            std::fs::remove_file(&segment.path).map_err(io_error("remove", &segment.path))?;
+            self.disk.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
         }
-        sync_directory(&self.directory).map_err(io_error("sync", &self.directory))
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> Result<(), SegmentError> {
+        self.disk.sync_directory(&self.directory).map_err(io_error("sync", &self.directory))
     }
 
     fn check_fence(&self) -> Result<(), SegmentError> {

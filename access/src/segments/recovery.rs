@@ -5,12 +5,11 @@
 //! segment is copied aside, its valid records stay, and somebody must look. Never removes a record.
 
 use super::{LogKind, Segment, SegmentError, io_error};
-use crate::slot_file::sync_directory;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
-    path::{Path, PathBuf},
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    slot_file::directory_of,
 };
+use std::path::{Path, PathBuf};
 use yao_protocol::{
     WireError,
     log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
@@ -57,13 +56,15 @@ pub enum Damage {
 
 /// Scans all segments in `directory`, trims a torn tail, copies damaged ones aside.
 pub(super) fn recover(
+    disk: &dyn Disk,
     directory: &Path,
     kind: LogKind,
     template: &SegmentHeader,
     mut visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
 ) -> Result<(Vec<Segment>, Recovered), SegmentError> {
-    let files = list(directory, kind)?;
+    let files = list(disk, directory, kind)?;
     let mut recovery = Recovery {
+        disk,
         kind,
         template,
         expected: None,
@@ -75,9 +76,9 @@ pub(super) fn recover(
     for (index, (first_sequence, path)) in files.iter().enumerate() {
         bytes.clear();
         let last = index + 1 == files.len();
-        let mut file = File::open(path).map_err(io_error("open", path))?;
+        let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
         if last {
-            settle_pages(path, &file)?;
+            settle_pages(path, &*file)?;
         }
         file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
         recovery.segment(*first_sequence, path, &bytes, last, &mut visit)?;
@@ -91,6 +92,7 @@ pub(super) fn recover(
 }
 
 struct Recovery<'a> {
+    disk: &'a dyn Disk,
     kind: LogKind,
     template: &'a SegmentHeader,
     /// The sequence with which the next segment should begin; `None` before the first one, which
@@ -116,7 +118,7 @@ impl Recovery<'_> {
             .filter(|header| header.first_sequence == first_sequence);
         if bytes.len() <= SEGMENT_HEADER_BYTES {
             // The header is synced before the first record is written: no record was ever here.
-            return remove(path);
+            return remove(self.disk, path);
         }
         // A damaged header takes none of its records with it: the name holds what they need.
         let readable = header.unwrap_or(SegmentHeader { first_sequence, ..*self.template });
@@ -156,14 +158,14 @@ impl Recovery<'_> {
             });
         }
         if segment.damaged {
-            copy_aside(path)?;
+            copy_aside(self.disk, path, bytes)?;
         }
         self.found.next_sequence = self.found.next_sequence.max(next_sequence);
         self.expected = Some(self.found.next_sequence);
         if segment.next_sequence == first_sequence {
             // A torn first record was trimmed, or no record can be read and the copy keeps the
             // bytes: nothing is left, and the name is needed again.
-            return remove(path);
+            return remove(self.disk, path);
         }
         self.segments.push(segment);
         Ok(())
@@ -182,7 +184,7 @@ impl Recovery<'_> {
         // Only the last segment can end in an interrupted write, and only behind everything that a
         // record says was committed.
         if last && !segment.damaged && scan.next_sequence() > self.committed {
-            truncate(&segment.path, valid_bytes)?;
+            truncate(self.disk, &segment.path, valid_bytes)?;
             self.found.torn_bytes = segment.bytes - valid_bytes;
             segment.bytes = valid_bytes;
             return Ok(());
@@ -233,12 +235,15 @@ impl Recovery<'_> {
 ///
 /// # Errors
 /// Those of reading the directory.
-pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
+pub fn list(
+    disk: &dyn Disk,
+    directory: &Path,
+    kind: LogKind,
+) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(io_error("read", directory))? {
-        let entry = entry.map_err(io_error("read", directory))?;
-        if let Some(first) = entry.file_name().to_str().and_then(|name| kind.first_sequence(name)) {
-            files.push((first, entry.path()));
+    for name in disk.names(directory).map_err(io_error("read", directory))? {
+        if let Some(first) = name.to_str().and_then(|name| kind.first_sequence(name)) {
+            files.push((first, directory.join(name)));
         }
     }
     files.sort_unstable();
@@ -250,35 +255,34 @@ pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, Segm
 /// A killed process leaves pages that were written and not synced; whoever trusts them before they
 /// are on disk acknowledges what a power cut takes away. After a failed sync the kernel keeps
 /// pages that it believes clean: they are dropped, so that the disk itself is read.
-fn settle_pages(path: &Path, file: &File) -> Result<(), SegmentError> {
+fn settle_pages(path: &Path, file: &dyn DiskFile) -> Result<(), SegmentError> {
     file.sync_all().map_err(io_error("sync", path))?;
-    let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
-    dropped.map_err(|error| io_error("drop the cached pages of", path)(error.into()))
+    file.drop_cached().map_err(io_error("drop the cached pages of", path))
 }
 
-fn truncate(path: &Path, bytes: u64) -> Result<(), SegmentError> {
-    let file = OpenOptions::new().write(true).open(path).map_err(io_error("open", path))?;
-    file.set_len(bytes).map_err(io_error("truncate", path))?;
+fn truncate(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<(), SegmentError> {
+    let file = disk.open(path, Access::Write).map_err(io_error("open", path))?;
+    file.set_length(bytes).map_err(io_error("truncate", path))?;
     file.sync_all().map_err(io_error("sync", path))
 }
 
-fn remove(path: &Path) -> Result<(), SegmentError> {
-    fs::remove_file(path).map_err(io_error("remove", path))?;
-    let directory = crate::slot_file::directory_of(path);
-    sync_directory(directory).map_err(io_error("sync", directory))
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
+    disk.remove(path).map_err(io_error("remove", path))?;
+    let directory = directory_of(path);
+    disk.sync_directory(directory).map_err(io_error("sync", directory))
 }
 
 /// Keeps the damaged bytes for people, once.
-fn copy_aside(path: &Path) -> Result<(), SegmentError> {
+fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".corrupt");
     let copy = path.with_file_name(name);
-    if copy.exists() {
+    if disk.exists(&copy) {
         return Ok(());
     }
-    fs::copy(path, &copy).map_err(io_error("copy", path))?;
-    let file = File::open(&copy).map_err(io_error("open", &copy))?;
+    let file = disk.open(&copy, Access::Create).map_err(io_error("create", &copy))?;
+    file.write_all_at(bytes, 0).map_err(io_error("write", &copy))?;
     file.sync_all().map_err(io_error("sync", &copy))?;
-    let directory = crate::slot_file::directory_of(path);
-    sync_directory(directory).map_err(io_error("sync", directory))
+    let directory = directory_of(path);
+    disk.sync_directory(directory).map_err(io_error("sync", directory))
 }

@@ -1,25 +1,30 @@
 //! Opens that settlement will never pay although this node accepted them, kept for people: one
 //! JSON object a line. On disk before the watermark passes them. Nothing here is ever delivered.
 
-use crate::slot_file::{directory_of, sync_directory};
+use crate::{
+    disk::{Access, Disk},
+    slot_file::directory_of,
+};
 use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use yao_engine::spool::DeadLetter;
 use yao_protocol::{hex, settlement::OpenResult};
 
 /// The file `dead-letter.jsonl`, mode 0600 as it names users.
 #[derive(Clone, Debug)]
-pub(super) struct DeadLetterFile(PathBuf);
+pub(super) struct DeadLetterFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
 
 impl DeadLetterFile {
     /// The file in the spool's directory; created with the first letter.
     #[must_use]
-    pub(super) fn new(directory: &Path) -> Self {
-        Self(directory.join("dead-letter.jsonl"))
+    pub(super) fn new(disk: &Arc<dyn Disk>, directory: &Path) -> Self {
+        Self { disk: Arc::clone(disk), path: directory.join("dead-letter.jsonl") }
     }
 
     /// Appends one letter and syncs it.
@@ -40,10 +45,11 @@ impl DeadLetterFile {
         })
         .to_string();
         line.push('\n');
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
-        file.write_all(line.as_bytes())?;
+        // This thread alone writes the file: its end stays where it is.
+        let file = self.disk.open(&self.path, Access::Append)?;
+        file.write_all_at(line.as_bytes(), file.stamp()?.bytes)?;
         file.sync_all()?;
-        sync_directory(directory_of(&self.0))
+        self.disk.sync_directory(directory_of(&self.path))
     }
 }
 

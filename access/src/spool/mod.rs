@@ -14,6 +14,7 @@ pub use counters::SpoolCounters;
 
 use self::{dead_letters::DeadLetterFile, segments::SpoolSegments, watermark::WatermarkFile};
 use crate::{
+    disk::Disk,
     messages::{OpenReply, ToSpool},
     node::{Node, Shards},
     segments::{Damage, SegmentError},
@@ -115,11 +116,11 @@ pub fn start(
     node: Arc<Node>,
     shards: Shards,
     config: &SpoolConfig,
-    directory: &Path,
+    (disk, directory): (&Arc<dyn Disk>, &Path),
     agent: AgentOut,
 ) -> Result<SpoolHandle, SpoolError> {
     let counters = Arc::<SpoolCounters>::default();
-    let runner = Runner::recover(node, shards, config, directory, agent, &counters)?;
+    let runner = Runner::recover(node, shards, config, (disk, directory), agent, &counters)?;
     let (sender, queue) = sync_channel(QUEUE_MESSAGES);
     let thread = thread::Builder::new()
         .name("yao-spool".to_owned())
@@ -134,7 +135,7 @@ pub fn start(
 }
 
 /// What the thread owns.
-struct Runner {
+pub struct Runner {
     node: Arc<Node>,
     shards: Shards,
     agent: AgentOut,
@@ -148,11 +149,15 @@ struct Runner {
 }
 
 impl Runner {
-    fn recover(
+    /// Recovers the spool in `directory`.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn recover(
         node: Arc<Node>,
         shards: Shards,
         config: &SpoolConfig,
-        directory: &Path,
+        (disk, directory): (&Arc<dyn Disk>, &Path),
         agent: AgentOut,
         counters: &Arc<SpoolCounters>,
     ) -> Result<Self, SpoolError> {
@@ -163,9 +168,9 @@ impl Runner {
             incarnation: node.incarnation,
             first_sequence: 0,
         };
-        let (mut segments, index, found) = SpoolSegments::open(directory, header)?;
+        let (mut segments, index, found) = SpoolSegments::open(disk, directory, header)?;
         let mark = directory.join("watermark.yaomark");
-        let watermark = WatermarkFile::open(&mark, node.campaign, node.shard)?;
+        let watermark = WatermarkFile::open(&**disk, &mark, node.campaign, node.shard)?;
         for damage in &found.damage {
             log_damage(damage);
         }
@@ -203,7 +208,7 @@ impl Runner {
             spool,
             segments,
             watermark,
-            dead_letters: DeadLetterFile::new(directory),
+            dead_letters: DeadLetterFile::new(disk, directory),
             counters: Arc::clone(counters),
             bytes_max: config.bytes_max,
             stopping: false,
@@ -211,24 +216,36 @@ impl Runner {
     }
 
     fn run(mut self, queue: &Receiver<ToSpool>) {
-        loop {
-            let at = self.perform_all();
-            self.counters.publish(&self.spool, self.segments.bytes(), self.node.clock.wall());
-            if self.stopping && self.spool.is_flushed() {
-                return;
-            }
+        let mut message = None;
+        while let Some(at) = self.turn(message, queue) {
             let sleep = at.since(self.node.clock.now()).min(SLEEP_MAX);
-            match queue.recv_timeout(sleep) {
-                Ok(message) => {
-                    self.receive(message);
-                    for message in queue.try_iter().take(BURST_MESSAGES) {
-                        self.receive(message);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.receive(ToSpool::Stop),
+            message = match queue.recv_timeout(sleep) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(ToSpool::Stop),
+            };
+        }
+    }
+
+    /// One turn of the thread: `first`, what waits behind it, and everything that follows from
+    /// them. When to turn next, unless a message comes; `None` when the thread shall end.
+    pub fn turn(&mut self, first: Option<ToSpool>, queue: &Receiver<ToSpool>) -> Option<Timestamp> {
+        if let Some(message) = first {
+            self.receive(message);
+            for message in queue.try_iter().take(BURST_MESSAGES) {
+                self.receive(message);
             }
         }
+        let at = self.perform_all();
+        self.counters.publish(&self.spool, self.segments.bytes(), self.node.clock.wall());
+        let ended = self.stopping && self.spool.is_flushed();
+        (!ended).then_some(at)
+    }
+
+    /// The engine's books, for those who watch it.
+    #[must_use]
+    pub const fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     fn receive(&mut self, message: ToSpool) {
