@@ -9,7 +9,7 @@
 //!
 //! The breaker and the deadlines of vets are the engine's (`yao_engine::vetting`).
 
-mod backoff;
+pub mod backoff;
 #[cfg(test)]
 mod fake_agent;
 mod generation;
