@@ -52,11 +52,14 @@ pub enum Act {
     Kill(u32),
 }
 
+/// Vets, and batches with their ids.
+type Queues = (VecDeque<Vet>, VecDeque<(u32, Vec<u8>)>);
+
 /// Questions on their way from the other threads.
 #[derive(Debug, Default)]
 struct Asked {
     available: AtomicBool,
-    queues: Mutex<(VecDeque<Vet>, VecDeque<(u32, Vec<u8>)>)>,
+    queues: Mutex<Queues>,
 }
 
 impl Asked {

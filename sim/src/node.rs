@@ -174,6 +174,30 @@ struct Next {
     spool: Option<ToSpool>,
 }
 
+fn session_settings(node: &Node) -> Settings {
+    Settings {
+        connections_max: 1_024,
+        heartbeat_ms_max: 60_000,
+        return_ms: (500, 2_000),
+        ..Settings::new(node.campaign, node.mac_key.clone())
+    }
+}
+
+fn reconnect(event: &Event) -> Arc<ArcSwap<Option<Reconnect>>> {
+    let reconnect = Reconnect { keys: event.reconnect.clone(), lifetime_seconds: 600 };
+    Arc::new(ArcSwap::from_pointee(Some(reconnect)))
+}
+
+fn crypto_context(node: &Arc<Node>, shards: Shards, spool: SyncSender<ToSpool>) -> CryptoContext {
+    CryptoContext {
+        node: Arc::clone(node),
+        tokens: Arc::clone(&identity().tokens),
+        shards,
+        spool,
+        counters: Arc::default(),
+    }
+}
+
 impl<'a> Process<'a> {
     /// Starts as `yao-access run` does: verify, recover, wire up.
     ///
@@ -209,6 +233,7 @@ impl<'a> Process<'a> {
         Self::wire(start, arena, node, seed, &state, recovered)
     }
 
+    /// Ties the threads together as `access/src/server/mod.rs` does.
     fn wire(
         start: &Start<'_>,
         arena: &'a Arena,
@@ -240,7 +265,6 @@ impl<'a> Process<'a> {
         let registry = Arc::<Registry>::default();
         recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
         let orders = Arc::new(Orders::new(start.shake_interval_ms));
-        let reconnect = Reconnect { keys: start.event.reconnect.clone(), lifetime_seconds: 600 };
         let sessions = SessionContext {
             node: Arc::clone(&node),
             gate: Arc::clone(&gate),
@@ -250,7 +274,7 @@ impl<'a> Process<'a> {
             crypto: vec![crypto],
             policy,
             orders: Arc::clone(&orders),
-            reconnect: Arc::new(ArcSwap::from_pointee(Some(reconnect))),
+            reconnect: reconnect(start.event),
             admission: AdmissionLimits::NONE,
             counters: Arc::default(),
         };
@@ -265,12 +289,7 @@ impl<'a> Process<'a> {
             status: Arc::default(),
         };
         let (sessions, issuing) = arena.keep(sessions, issuing);
-        let settings = Settings {
-            connections_max: 1_024,
-            heartbeat_ms_max: 60_000,
-            return_ms: (500, 2_000),
-            ..Settings::new(node.campaign, node.mac_key.clone())
-        };
+        let settings = session_settings(&node);
         let files = (recovered.journal, recovered.cursors);
         let counters = Arc::clone(&disk_counters);
         let money_disk = MoneyDisk::new(Arc::clone(&node), seed, files, issuer.clone(), counters);
@@ -281,13 +300,7 @@ impl<'a> Process<'a> {
             desk: Desk::new(issuing, &start.shard.header, &recovered.issuer),
             money_disk,
             spool,
-            crypto: CryptoContext {
-                node: Arc::clone(&node),
-                tokens: Arc::clone(&identity().tokens),
-                shards,
-                spool: spool_sender,
-                counters: Arc::default(),
-            },
+            crypto: crypto_context(&node, shards, spool_sender),
             crypto_waiting: Vec::new(),
             link,
             orders,

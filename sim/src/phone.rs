@@ -9,8 +9,12 @@ use yao_client::{
     wallet::{Outcome, Record, Wallet},
 };
 use yao_protocol::{
-    CampaignId, PacketId, UserId, client::ErrorCode, endpoint::Endpoint, frame::split_frame,
-    limits::CLIENT_PAYLOAD_BYTES_MAX, ticket::Ticket,
+    CampaignId, PacketId, UserId,
+    client::{ErrorCode, GoAwayReason},
+    endpoint::Endpoint,
+    frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX,
+    ticket::Ticket,
 };
 
 /// How a cheater cheats.
@@ -45,6 +49,8 @@ pub enum Act {
     Opened(PacketId),
     /// Its open was refused for good.
     Refused(PacketId, ErrorCode),
+    /// It was asked to leave, for this reason.
+    ToldToLeave(GoAwayReason),
     /// It will do nothing any more.
     Stopped,
 }
@@ -59,6 +65,8 @@ pub struct Phone {
     pub link: Option<usize>,
     /// Nothing more comes of it.
     pub stopped: bool,
+    /// It was told that another connection of its user took its place.
+    pub replaced: bool,
     /// When the session wants to be woken, ms.
     pub wake_at: Option<u64>,
     /// When the world will wake it, ns.
@@ -93,6 +101,7 @@ impl Phone {
             cheat,
             link: None,
             stopped: false,
+            replaced: false,
             wake_at: None,
             woken_at: None,
             session: Session::new(config.clone(), Wallet::default()),
@@ -122,6 +131,16 @@ impl Phone {
     pub fn is_settled(&self) -> bool {
         let opened = |held: &yao_client::wallet::Holding| held.outcome != Outcome::Unopened;
         self.wallet().holdings().iter().all(opened) && self.wallet().pending().is_none()
+    }
+
+    /// What it waits for, for people.
+    #[must_use]
+    pub fn waits_for(&self) -> String {
+        let holdings = self.wallet().holdings().iter();
+        let open = holdings.filter(|held| held.outcome == Outcome::Unopened);
+        let packets: Vec<PacketId> = open.map(|held| held.ticket.body.packet).collect();
+        let (pending, stopped) = (self.wallet().pending(), self.stopped);
+        format!("unopened {packets:?}, pending {pending:?}, stopped {stopped}")
     }
 
     /// The node that it dials next.
@@ -244,6 +263,13 @@ impl Phone {
         }
     }
 
+    /// The user opens his app again, which had ended.
+    pub fn reopen(&mut self, now_ms: u64) {
+        (self.stopped, self.replaced) = (false, false);
+        self.live_anew(&self.records.clone());
+        self.begin(now_ms);
+    }
+
     /// The app is killed and opened again: how many of the unflushed records survive is the
     /// world's choice.
     pub fn kill(&mut self, now_ms: u64, survivors: usize) {
@@ -305,6 +331,7 @@ impl Phone {
         match event {
             Event::Won(ticket) => self.acts.push(Act::Won(*ticket)),
             Event::Opened(opened) => self.acts.push(Act::Opened(opened.receipt.packet)),
+            Event::GoAway(reason) => self.acts.push(Act::ToldToLeave(reason)),
             Event::OpenRefused { packet, code } => self.acts.push(Act::Refused(packet, code)),
             _ => {}
         }

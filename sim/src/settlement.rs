@@ -35,6 +35,7 @@ pub struct Settlement {
     key: SignKey,
     canary: Canary,
     posts: u64,
+    changed: bool,
     /// It answers nothing before then, ns.
     pub down_until: u64,
     /// It says "later" until then, ns.
@@ -51,6 +52,7 @@ impl Settlement {
             key: SignKey::from_seed(&identity().settlement_seed),
             canary,
             posts: 0,
+            changed: true,
             down_until: 0,
             busy_until: 0,
         }
@@ -67,6 +69,7 @@ impl Settlement {
             return Reply::Busy;
         };
         self.posts += 1;
+        self.changed = true;
         let judged = Judged { batch: &batch, bytes, genuine: &genuine };
         let limits = Limits::of(&self.event.manifest);
         let signer = (&self.key, SETTLEMENT);
@@ -82,6 +85,11 @@ impl Settlement {
         use yao_protocol::settlement::{Answer, OpenResult};
         let results = vec![OpenResult::Applied; batch.records.len()];
         Answer::to_batch(batch, bytes, wall, SETTLEMENT, results).encode(&self.key)
+    }
+
+    /// Whether a batch was settled since the last call.
+    pub const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     /// Every row.

@@ -4,13 +4,12 @@
 use super::{Checked, Checks, Seen, evidence, must};
 use crate::disk::SimDisk;
 use std::path::Path;
-use yao_protocol::{UserId, WallTime, receipt::Receipt, spool::Open};
+use yao_protocol::{UserId, receipt::Receipt, spool::Open};
 
 /// An open that was acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acknowledged {
     pub(super) user: UserId,
-    pub(super) accepted_at: WallTime,
     pub(super) node: usize,
 }
 
@@ -31,7 +30,7 @@ impl Checks {
         })?;
         if !self.acknowledged.contains_key(&packet) {
             self.totals.acknowledged += 1;
-            let acknowledged = Acknowledged { user, accepted_at, node: seen.node };
+            let acknowledged = Acknowledged { user, node: seen.node };
             self.acknowledged.insert(packet, acknowledged);
         }
         Ok(())

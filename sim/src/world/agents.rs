@@ -63,7 +63,7 @@ impl World<'_> {
         self.agent_acts(who)
     }
 
-    pub(super) fn to_agent(&mut self, who: Who, role: Role, bytes: Vec<u8>) -> Checked {
+    pub(super) fn tell_agent(&mut self, who: Who, role: Role, bytes: Vec<u8>) -> Checked {
         if let Some(until) = self.waits(who) {
             self.at(until, Event::ToAgent(who, role, bytes));
             return Ok(());
@@ -93,7 +93,7 @@ impl World<'_> {
     }
 
     /// An agent speaks to its node; what a paused node is told, it reads later.
-    pub(super) fn from_agent(&mut self, who: Who, role: Role, said: Said) -> Checked {
+    pub(super) fn hear_agent(&mut self, who: Who, role: Role, said: Said) -> Checked {
         let paused = self.hosts[who.node].paused_until;
         if paused > self.now {
             self.at(paused, Event::FromAgent(who, role, said));

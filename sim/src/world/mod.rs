@@ -288,8 +288,8 @@ impl<'a> World<'a> {
             Event::Dial { phone, wish } => self.dial(phone, wish),
             Event::Wake(phone, at) => self.wake(phone, at),
             Event::Shake(phone) => self.shake(phone),
-            Event::ToAgent(who, role, bytes) => self.to_agent(who, role, bytes),
-            Event::FromAgent(who, role, said) => self.from_agent(who, role, said),
+            Event::ToAgent(who, role, bytes) => self.tell_agent(who, role, bytes),
+            Event::FromAgent(who, role, said) => self.hear_agent(who, role, said),
             Event::AgentUp(who) => self.agent_up(who),
             Event::AgentGone(who) => self.agent_gone(who),
             Event::Post { who, request_id, batch, lost } => {
@@ -308,6 +308,10 @@ impl<'a> World<'a> {
         for host in &self.hosts {
             let books = host.process.as_ref().map(|process| process.books());
             self.checks.money(host.index, &host.disk, books)?;
+        }
+        // What was not written to needs no second look.
+        if !self.settlement.take_changed() {
+            return Ok(());
         }
         let (rows, totals) = (self.settlement.rows(), self.settlement.totals());
         self.checks.ledger(rows, totals.conflicts)
@@ -341,7 +345,7 @@ impl<'a> World<'a> {
         let all_lost = self.hosts.iter().all(|host| host.lost);
         for phone in self.phones.iter().filter(|phone| phone.cheat.is_none()) {
             if !all_lost && !phone.is_settled() {
-                return Some(format!("user {} waits: {:?}", phone.user, phone.wallet()));
+                return Some(format!("user {} waits: {}", phone.user, phone.waits_for()));
             }
         }
         let open = self.checks.unsettled(&self.lost());

@@ -107,20 +107,11 @@ impl World<'_> {
                 let phone = self.nemesis_random.index(self.phones.len());
                 return self.kill_app(phone);
             }
-            Fault::AgentKill | Fault::AgentHang | Fault::AgentSwap => {
-                return self.trouble_agent(fault, node);
-            }
-            Fault::AgentHostile | Fault::AgentOld => {
-                let bad = if fault == Fault::AgentHostile {
-                    Character::Hostile
-                } else if self.nemesis_random.chance(500) {
-                    Character::Old
-                } else {
-                    Character::Mute
-                };
-                self.hosts[node].next_character = bad;
-                return self.trouble_agent(Fault::AgentSwap, node);
-            }
+            Fault::AgentKill
+            | Fault::AgentHang
+            | Fault::AgentSwap
+            | Fault::AgentHostile
+            | Fault::AgentOld => return self.trouble_agent(fault, node),
             Fault::Policy => self.draw_policy(),
             Fault::LedgerDown => {
                 let long = self.nemesis_random.between(SECOND, 15 * SECOND);
@@ -190,6 +181,13 @@ impl World<'_> {
     }
 
     fn trouble_agent(&mut self, fault: Fault, node: usize) -> Checked {
+        let bad = match fault {
+            Fault::AgentHostile => Some(Character::Hostile),
+            Fault::AgentOld if self.nemesis_random.chance(500) => Some(Character::Old),
+            Fault::AgentOld => Some(Character::Mute),
+            _ => None,
+        };
+        self.hosts[node].next_character = bad.unwrap_or(Character::Honest);
         let host = &mut self.hosts[node];
         let life = host.life;
         let serving = host.process.as_ref().and_then(|process| process.link.serving());
@@ -203,7 +201,7 @@ impl World<'_> {
                     agent.hangs_until = until;
                 }
             }
-            (Fault::AgentSwap, _) => {
+            (Fault::AgentSwap | Fault::AgentHostile | Fault::AgentOld, _) => {
                 self.within(node, |process| process.link.swap(process.now()))?;
                 return self.after_node(node);
             }

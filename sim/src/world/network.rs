@@ -152,7 +152,9 @@ impl World<'_> {
         if bytes.is_empty() {
             self.links[link].at_phone = false;
             self.phones[phone].link = None;
-            self.phones[phone].handle_broken(now_ms, true);
+            self.trace.say(self.now, "cut off", &[("link", link as u64)]);
+            let made = self.links[link].made;
+            self.phones[phone].handle_broken(now_ms, made);
         } else {
             self.phones[phone].receive(now_ms, bytes);
         }

@@ -5,7 +5,7 @@ use crate::{
     phone::{Act, Cheat, Phone},
     plan::{USERS_MAX, identity},
 };
-use yao_protocol::UserId;
+use yao_protocol::{UserId, client::GoAwayReason};
 
 /// People shake until then, ns.
 const SHAKES_END: u64 = 45 * SECOND;
@@ -76,6 +76,9 @@ impl World<'_> {
         let node = self.phones[phone].node();
         self.open_link(phone, node);
         let link = self.links.len() - 1;
+        let user = self.phones[phone].user.0;
+        let about = [("user", user), ("node", node as u64), ("link", link as u64)];
+        self.trace.say(self.now, "dial", &about);
         self.after(CONNECT_MAX, Event::Connected { link, made: false });
         Ok(())
     }
@@ -86,6 +89,7 @@ impl World<'_> {
             return Ok(());
         }
         let now_ms = self.now_ms();
+        self.trace.say(self.now, "connected", &[("link", link as u64), ("made", u64::from(made))]);
         if made {
             self.links[link].made = true;
             self.phones[phone].handle_connected(now_ms);
@@ -139,6 +143,7 @@ impl World<'_> {
 
     fn act_for(&mut self, phone: usize) {
         let user = self.phones[phone].user.0;
+        let mut reopened = false;
         for act in self.phones[phone].take_acts() {
             match act {
                 Act::Transmit(bytes) => {
@@ -155,6 +160,8 @@ impl World<'_> {
                 Act::Dial(at_ms) => {
                     self.wishes[phone] += 1;
                     let wish = self.wishes[phone];
+                    let about = [("user", user), ("at", at_ms), ("wish", wish)];
+                    self.trace.say(self.now, "will dial", &about);
                     self.at(at_ms * MS, Event::Dial { phone, wish });
                 }
                 Act::Won(ticket) => {
@@ -168,8 +175,26 @@ impl World<'_> {
                     let about = [("user", user), ("packet", packet.0), ("code", code as u64)];
                     self.trace.say(self.now, "refused", &about);
                 }
-                Act::Stopped => self.trace.say(self.now, "stopped", &[("user", user)]),
+                Act::ToldToLeave(reason) => {
+                    let about = [("user", user), ("reason", reason as u64)];
+                    self.trace.say(self.now, "told to leave", &about);
+                    self.phones[phone].replaced |= reason == GoAwayReason::Replaced;
+                }
+                Act::Stopped => {
+                    self.trace.say(self.now, "stopped", &[("user", user)]);
+                    let own = self.phones[phone].cheat.is_none();
+                    if own && self.phones[phone].replaced {
+                        // docs/simulator.md, "What it found": his own older connection came late.
+                        let soon = self.now + self.people_random.between(SECOND, 4 * SECOND);
+                        self.phones[phone].reopen(soon / MS);
+                        self.trace.say(self.now, "opens app again", &[("user", user)]);
+                        reopened = true;
+                    }
+                }
             }
+        }
+        if reopened {
+            self.act_for(phone);
         }
     }
 }
