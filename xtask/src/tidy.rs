@@ -35,6 +35,7 @@ const CRATES: &[&str] = &[
     "bench/tests",
     "fuzz/harness",
     "fuzz/fuzz_targets",
+    "sim",
     "xtask",
 ];
 /// Documents whose paths must exist, besides every page in docs/.
