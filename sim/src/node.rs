@@ -188,6 +188,28 @@ fn reconnect(event: &Event) -> Arc<ArcSwap<Option<Reconnect>>> {
     Arc::new(ArcSwap::from_pointee(Some(reconnect)))
 }
 
+/// Knows the users of whom the journal tells a win.
+fn registry(recovered: &recovery::Recovered) -> Arc<Registry> {
+    let registry = Arc::<Registry>::default();
+    recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
+    registry
+}
+
+fn recover_spool(
+    start: &Start<'_>,
+    (node, shards): (&Arc<Node>, &Shards),
+    state: &StateDir,
+    link: &AgentLink,
+    counters: &Arc<SpoolCounters>,
+) -> Result<Runner, String> {
+    let config = SpoolConfig { bytes_max: start.spool_bytes_max, ..SpoolConfig::default() };
+    let directory = state.spool();
+    let place = (state.disk(), directory.as_path());
+    let (node, shards) = (Arc::clone(node), shards.clone());
+    let spool = Runner::recover(node, shards, &config, place, link.agent_out(), counters);
+    spool.map_err(|error| error.to_string())
+}
+
 fn crypto_context(node: &Arc<Node>, shards: Shards, spool: SyncSender<ToSpool>) -> CryptoContext {
     CryptoContext {
         node: Arc::clone(node),
@@ -250,20 +272,10 @@ impl<'a> Process<'a> {
         let (spool_sender, spool_queue) = sync_channel(QUEUE);
         let policy: Arc<ArcSwap<Policy>> = Arc::default();
         let link = AgentLink::new(issuer.clone(), spool_sender.clone(), Arc::clone(&policy));
-        let config = SpoolConfig { bytes_max: start.spool_bytes_max, ..SpoolConfig::default() };
         let spool_counters = Arc::default();
-        let spool = Runner::recover(
-            Arc::clone(&node),
-            shards.clone(),
-            &config,
-            (state.disk(), &state.spool()),
-            link.agent_out(),
-            &spool_counters,
-        );
-        let spool = spool.map_err(|error| error.to_string())?;
+        let spool = recover_spool(start, (&node, &shards), state, &link, &spool_counters)?;
         let (gate, disk_counters) = (Arc::new(Gate::default()), Arc::<DiskCounters>::default());
-        let registry = Arc::<Registry>::default();
-        recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
+        let registry = registry(&recovered);
         let orders = Arc::new(Orders::new(start.shake_interval_ms));
         let sessions = SessionContext {
             node: Arc::clone(&node),
@@ -289,13 +301,12 @@ impl<'a> Process<'a> {
             status: Arc::default(),
         };
         let (sessions, issuing) = arena.keep(sessions, issuing);
-        let settings = session_settings(&node);
         let files = (recovered.journal, recovered.cursors);
-        let counters = Arc::clone(&disk_counters);
-        let money_disk = MoneyDisk::new(Arc::clone(&node), seed, files, issuer.clone(), counters);
+        let (us, counters) = (Arc::clone(&node), Arc::clone(&disk_counters));
+        let money_disk = MoneyDisk::new(us, seed, files, issuer.clone(), counters);
         Ok(Self {
-            sessions: Sessions::new(sessions, settings.clone(), SimCarrier::default()),
-            settings,
+            sessions: Sessions::new(sessions, session_settings(&node), SimCarrier::default()),
+            settings: session_settings(&node),
             inbox,
             desk: Desk::new(issuing, &start.shard.header, &recovered.issuer),
             money_disk,
