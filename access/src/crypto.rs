@@ -47,7 +47,8 @@ pub struct CryptoContext {
 }
 
 /// An open whose ticket waits to be checked.
-struct Waiting {
+#[derive(Debug)]
+pub struct Waiting {
     connection: ConnectionId,
     request_id: u32,
     bearer: Bearer,
@@ -58,17 +59,27 @@ struct Waiting {
 pub fn run(context: &CryptoContext, queue: &Receiver<ToCrypto>) {
     let mut waiting = Vec::with_capacity(TICKETS_MAX);
     while let Ok(message) = queue.recv() {
-        take(context, message, &mut waiting);
-        // Bounded by messages, not by tickets: in a storm of HELLOs the tickets between them must
-        // not wait for its end.
-        for _ in 1..TICKETS_MAX {
-            match queue.try_recv() {
-                Ok(message) => take(context, message, &mut waiting),
-                Err(_) => break,
-            }
-        }
-        check_tickets(context, &mut waiting);
+        turn(context, message, queue, &mut waiting);
     }
+}
+
+/// One turn of the thread: `first`, and what waits behind it. `waiting` is empty before and after.
+pub fn turn(
+    context: &CryptoContext,
+    first: ToCrypto,
+    queue: &Receiver<ToCrypto>,
+    waiting: &mut Vec<Waiting>,
+) {
+    take(context, first, waiting);
+    // Bounded by messages, not by tickets: in a storm of HELLOs the tickets between them must
+    // not wait for its end.
+    for _ in 1..TICKETS_MAX {
+        match queue.try_recv() {
+            Ok(message) => take(context, message, waiting),
+            Err(_) => break,
+        }
+    }
+    check_tickets(context, waiting);
 }
 
 fn take(context: &CryptoContext, message: ToCrypto, waiting: &mut Vec<Waiting>) {

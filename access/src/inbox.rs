@@ -23,7 +23,8 @@ pub struct Inbox<T> {
 
 #[derive(Debug)]
 struct Wake {
-    waker: Waker,
+    /// None where the owner looks by himself.
+    waker: Option<Waker>,
     flag: WakeFlag,
 }
 
@@ -39,6 +40,16 @@ pub enum NotTaken {
 /// A queue of at most `capacity` messages whose receiver is woken by `waker`.
 #[must_use]
 pub fn inbox<T>(capacity: usize, waker: Waker) -> (Outlet<T>, Inbox<T>) {
+    with_waker(capacity, Some(waker))
+}
+
+/// A queue of at most `capacity` messages whose receiver is woken by nobody: he looks by himself.
+#[must_use]
+pub fn unwoken<T>(capacity: usize) -> (Outlet<T>, Inbox<T>) {
+    with_waker(capacity, None)
+}
+
+fn with_waker<T>(capacity: usize, waker: Option<Waker>) -> (Outlet<T>, Inbox<T>) {
     let (sender, receiver) = sync_channel(capacity);
     let wake = Arc::new(Wake { waker, flag: WakeFlag::new() });
     (Outlet { queue: sender, wake: Arc::clone(&wake) }, Inbox { queue: receiver, wake })
@@ -60,7 +71,7 @@ impl<T> Outlet<T> {
             Ok(()) => {
                 if self.wake.flag.raise() {
                     // A waker fails only when its poller is gone, and then nobody listens.
-                    self.wake.waker.wake().ok();
+                    self.wake.waker.as_ref().map(Waker::wake);
                 }
                 Ok(())
             }

@@ -2,7 +2,6 @@
 //! and the shards. Decides nothing; every rule is in `yao_engine::issuer`.
 
 use crate::{
-    agent_link::AgentHandle,
     disk_outlet::DiskOutlet,
     gate::Gate,
     messages::{ToIssuer, ToShard},
@@ -23,12 +22,15 @@ use yao_engine::{
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
-use yao_protocol::{WaveIndex, schedule::Schedule, seed_file::SeedHeader};
+use yao_protocol::{WaveIndex, agent::Question, schedule::Schedule, seed_file::SeedHeader};
 
 /// Messages taken before the outputs are done: their answers then leave together.
 const INPUTS_MAX: usize = 256;
 /// The status is published this often.
 const STATUS: Duration = Duration::from_millis(100);
+
+/// Asks the agent about a winner. `false` means: no agent, or no room, now.
+pub type VetOut = Box<dyn Fn(Question) -> bool + Send>;
 
 /// What the issuer thread shares with the rest of the process.
 pub struct IssuerContext {
@@ -42,8 +44,8 @@ pub struct IssuerContext {
     pub disk: SyncSender<ToMoneyDisk>,
     /// How far it is.
     pub disk_counters: Arc<DiskCounters>,
-    /// The agent, when there is one.
-    pub agent: Option<AgentHandle>,
+    /// The way to the agent.
+    pub vet: VetOut,
     /// Time for a verdict, ms.
     pub vet_ms_max: u32,
     /// What the control thread shows.
@@ -138,6 +140,11 @@ pub fn run(
     recovered: &Recovered,
     queue: &Receiver<ToIssuer>,
 ) {
+    Desk::new(context, header, recovered).run(queue);
+}
+
+/// An issuer as the thread starts it.
+fn new_issuer(context: &IssuerContext, header: &SeedHeader, recovered: &Recovered) -> Issuer {
     let node = &context.node;
     let settings = Settings {
         campaign: node.campaign,
@@ -149,16 +156,11 @@ pub fn run(
         ticket_lifetime_us: node.manifest.ticket_lifetime_seconds.saturating_mul(1_000_000),
         vet_ms_max: u64::from(context.vet_ms_max),
     };
-    let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), recovered);
-    let status_at = node.clock.now();
-    let waves = header.sections.iter().map(|section| section.wave).collect();
-    let disk = DiskOutlet::new(context.disk.clone(), Arc::clone(&context.disk_counters));
-    let books = GateView::default();
-    Desk { context, issuer, waves, books, disk, holding: false, status_at }.run(queue);
+    Issuer::new(settings, Arc::clone(&node.ticket_key), recovered)
 }
 
 /// The running issuer with what the shell keeps for it.
-struct Desk<'a> {
+pub struct Desk<'a> {
     context: &'a IssuerContext,
     issuer: Issuer,
     waves: Vec<WaveIndex>,
@@ -170,40 +172,73 @@ struct Desk<'a> {
     status_at: Timestamp,
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
+    /// An issuer that goes on where `recovered` ends.
+    #[must_use]
+    pub fn new(context: &'a IssuerContext, header: &SeedHeader, recovered: &Recovered) -> Self {
+        Self {
+            issuer: new_issuer(context, header, recovered),
+            waves: header.sections.iter().map(|section| section.wave).collect(),
+            books: GateView::default(),
+            disk: DiskOutlet::new(context.disk.clone(), Arc::clone(&context.disk_counters)),
+            holding: false,
+            status_at: context.node.clock.now(),
+            context,
+        }
+    }
+
     fn run(mut self, queue: &Receiver<ToIssuer>) {
         let mut at = self.now();
         loop {
-            let now = self.now();
-            let deadline = at.min(self.status_at);
-            let mut decided_all = true;
-            match queue.recv_timeout(deadline.since(now)) {
-                Ok(message) => {
-                    if !self.take(message) {
-                        return;
-                    }
-                    decided_all = false;
-                    for _ in 1..INPUTS_MAX {
-                        let Ok(message) = queue.try_recv() else {
-                            decided_all = true;
-                            break;
-                        };
-                        if !self.take(message) {
-                            return;
-                        }
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let message = match queue.recv_timeout(at.since(self.now())) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match self.turn(message, queue) {
+                Some(next) => at = next,
+                None => return,
             }
-            self.renew_hold();
-            at = self.drain();
-            self.context.gate.renew(self.books, decided_all);
-            if self.holding {
-                at = at.min(self.now().plus_ms(1));
-            }
-            self.publish();
         }
+    }
+
+    /// One turn of the thread: `first`, what waits behind it, and everything that follows from
+    /// them. When to turn next, unless a message comes; `None` when the thread shall end.
+    pub fn turn(
+        &mut self,
+        first: Option<ToIssuer>,
+        queue: &Receiver<ToIssuer>,
+    ) -> Option<Timestamp> {
+        let mut decided_all = true;
+        if let Some(message) = first {
+            if !self.take(message) {
+                return None;
+            }
+            decided_all = false;
+            for _ in 1..INPUTS_MAX {
+                let Ok(message) = queue.try_recv() else {
+                    decided_all = true;
+                    break;
+                };
+                if !self.take(message) {
+                    return None;
+                }
+            }
+        }
+        self.renew_hold();
+        let mut at = self.drain();
+        self.context.gate.renew(self.books, decided_all);
+        if self.holding {
+            at = at.min(self.now().plus_ms(1));
+        }
+        self.publish();
+        Some(at.min(self.status_at))
+    }
+
+    /// The engine's books, for those who watch it.
+    #[must_use]
+    pub const fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 
     fn now(&self) -> Timestamp {
@@ -277,7 +312,7 @@ impl Desk<'_> {
         match output {
             Output::Gate(books) => self.books = books,
             Output::Vet(question) => {
-                if !context.agent.as_ref().is_some_and(|agent| agent.vet(question)) {
+                if !(context.vet)(question) {
                     self.issuer.handle(now, Input::VetUnsent { call: question.vet.call });
                 }
             }

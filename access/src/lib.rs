@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod control;
 pub mod crypto;
+pub mod disk;
 pub mod disk_outlet;
 pub mod files;
 pub mod gate;

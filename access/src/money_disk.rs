@@ -56,18 +56,24 @@ pub struct OpenCursor {
 /// What the thread owns.
 #[derive(Debug)]
 pub struct MoneyDisk {
-    /// Who we are.
-    pub node: Arc<Node>,
-    /// The packets.
-    pub seed: SeedShard,
-    /// The journal.
-    pub journal: SegmentLog,
-    /// The cursors by wave.
-    pub cursors: BTreeMap<WaveIndex, OpenCursor>,
+    node: Arc<Node>,
+    seed: SeedShard,
+    journal: SegmentLog,
+    cursors: BTreeMap<WaveIndex, OpenCursor>,
     /// For reserved packets and for bad news.
-    pub issuer: SyncSender<ToIssuer>,
+    issuer: SyncSender<ToIssuer>,
     /// Read by the control thread.
-    pub counters: Arc<DiskCounters>,
+    counters: Arc<DiskCounters>,
+    /// When the seed file is looked at next.
+    check_at: Timestamp,
+    /// When [`Self::late_ns_max`] is told next.
+    late_at: Timestamp,
+    /// Since when the oldest record waits for its sync.
+    unsynced_since: Option<Timestamp>,
+    /// Longest such wait since it was told last.
+    late_ns_max: u64,
+    /// Journal records taken so far.
+    taken: u64,
 }
 
 /// Which file failed: the numbers of journal-file.md 5.
@@ -80,60 +86,93 @@ enum Place {
 }
 
 impl MoneyDisk {
+    /// The packets of `seed`, and what a start found: the journal, and the cursors by wave.
+    #[must_use]
+    pub fn new(
+        node: Arc<Node>,
+        seed: SeedShard,
+        (journal, cursors): (SegmentLog, BTreeMap<WaveIndex, OpenCursor>),
+        issuer: SyncSender<ToIssuer>,
+        counters: Arc<DiskCounters>,
+    ) -> Self {
+        Self {
+            check_at: node.clock.now().plus(CHECK),
+            late_at: node.clock.now().plus(LATE_TIME),
+            unsynced_since: None,
+            late_ns_max: 0,
+            taken: 0,
+            node,
+            seed,
+            journal,
+            cursors,
+            issuer,
+            counters,
+        }
+    }
+
     /// Runs until told to stop.
     pub fn run(mut self, queue: &Receiver<ToMoneyDisk>) {
-        let mut check_at = self.now().plus(CHECK);
-        let mut late_at = self.now().plus(LATE_TIME);
-        let mut unsynced_since: Option<Timestamp> = None;
-        let (mut late_ns_max, mut taken) = (0, 0_u64);
+        let mut at = self.check_at;
         loop {
-            let now = self.now();
-            let sync_at = unsynced_since.map(|since| since.plus_ms(SYNC_MS_MAX));
-            let deadline = sync_at.unwrap_or(Timestamp::NEVER).min(check_at);
-            let message = match queue.recv_timeout(deadline.since(now)) {
+            let message = match queue.recv_timeout(at.since(self.now())) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(ToMoneyDisk::Stop),
             };
-            let stop = matches!(message, Some(ToMoneyDisk::Stop));
-            match message {
-                Some(ToMoneyDisk::Journal(event)) => {
-                    unsynced_since = unsynced_since.or(Some(self.now()));
-                    taken += 1;
-                    self.append(&event);
-                }
-                Some(ToMoneyDisk::Reserve { wave, first, high }) => {
-                    if let Err((place, reason)) = self.reserve(wave, first, high) {
-                        self.fence(place, reason);
-                    }
-                }
-                Some(ToMoneyDisk::Stop) | None => {}
+            match self.turn(message) {
+                Some(next) => at = next,
+                None => return,
             }
-            let now = self.now();
-            if let Some(since) = unsynced_since
-                && (stop || now >= since.plus_ms(SYNC_MS_MAX))
-            {
-                self.sync();
-                if !self.is_fenced() {
-                    self.counters.journal_synced.set(taken);
-                }
-                unsynced_since = None;
-                late_ns_max = self.now().ns_since(since).max(late_ns_max);
+        }
+    }
+
+    /// One turn of the thread: `message`, and the sync if that is due. When to turn next, unless a
+    /// message comes; `None` when the thread shall end.
+    pub fn turn(&mut self, message: Option<ToMoneyDisk>) -> Option<Timestamp> {
+        let stop = matches!(message, Some(ToMoneyDisk::Stop));
+        match message {
+            Some(ToMoneyDisk::Journal(event)) => {
+                self.unsynced_since = self.unsynced_since.or(Some(self.now()));
+                self.taken += 1;
+                self.append(&event);
             }
-            if stop {
-                self.journal.trim();
-                return;
-            }
-            if now >= check_at {
-                check_at = now.plus(CHECK);
-                if now >= late_at {
-                    late_at = now.plus(LATE_TIME);
-                    self.counters.journal_late_us.set(std::mem::take(&mut late_ns_max) / 1_000);
-                }
-                if let Err(error) = self.seed.check_unchanged() {
-                    self.fence(Place::Seed, error.to_string());
+            Some(ToMoneyDisk::Reserve { wave, first, high }) => {
+                if let Err((place, reason)) = self.reserve(wave, first, high) {
+                    self.fence(place, reason);
                 }
             }
+            Some(ToMoneyDisk::Stop) | None => {}
+        }
+        let now = self.now();
+        if let Some(since) = self.unsynced_since
+            && (stop || now >= since.plus_ms(SYNC_MS_MAX))
+        {
+            self.sync();
+            if !self.is_fenced() {
+                self.counters.journal_synced.set(self.taken);
+            }
+            self.unsynced_since = None;
+            self.late_ns_max = self.now().ns_since(since).max(self.late_ns_max);
+        }
+        if stop {
+            self.journal.trim();
+            return None;
+        }
+        if now >= self.check_at {
+            self.check(now);
+        }
+        let sync_at = self.unsynced_since.map(|since| since.plus_ms(SYNC_MS_MAX));
+        Some(sync_at.unwrap_or(Timestamp::NEVER).min(self.check_at))
+    }
+
+    fn check(&mut self, now: Timestamp) {
+        self.check_at = now.plus(CHECK);
+        if now >= self.late_at {
+            self.late_at = now.plus(LATE_TIME);
+            self.counters.journal_late_us.set(std::mem::take(&mut self.late_ns_max) / 1_000);
+        }
+        if let Err(error) = self.seed.check_unchanged() {
+            self.fence(Place::Seed, error.to_string());
         }
     }
 

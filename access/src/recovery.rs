@@ -19,7 +19,7 @@ use yao_protocol::{
     cursor::MAGIC,
     hex,
     journal::Event,
-    log::SegmentHeader,
+    log::{Record, SegmentHeader},
     seed_file::{Section, SeedHeader},
 };
 
@@ -70,7 +70,8 @@ fn open_cursor(
 ) -> Result<(OpenCursor, u32), FileError> {
     let path = state.cursor(section.wave);
     let about = |error: &dyn ToString| content(&path, error.to_string());
-    let (mut file, pair) = SlotFile::open(&path, MAGIC).map_err(|error| about(&error))?;
+    let (mut file, pair) =
+        SlotFile::open(&**state.disk(), &path, MAGIC).map_err(|error| about(&error))?;
     let identity = file.identity().map_err(|error| about(&error))?;
     let expected = cursor::Expected {
         campaign: header.campaign,
@@ -112,10 +113,11 @@ fn open_journal(
         first_sequence: 0,
     };
     let mut history = History::new(&header.sections);
-    let opened = SegmentLog::open(&[&directory], LogKind::JOURNAL, template, |_, record| {
+    let read = |_: &SegmentHeader, record: Record<'_>| {
         history.read(&Event::decode(record.kind, record.payload)?);
         Ok(())
-    });
+    };
+    let opened = SegmentLog::open(state.disk(), &[&directory], LogKind::JOURNAL, template, read);
     let (mut journal, recovered) = opened.map_err(|error| content(&directory, error))?;
     if recovered.torn_bytes > 0 {
         tracing::warn!(event = "journal_torn_tail", bytes = recovered.torn_bytes);

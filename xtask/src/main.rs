@@ -13,6 +13,7 @@ mod mutants;
 mod process;
 mod programs;
 mod shell;
+mod sim;
 mod soak;
 mod table;
 mod tidy;
@@ -39,6 +40,8 @@ enum Command {
     Test,
     /// Everything that continuous integration checks.
     Ci,
+    /// Run the whole system in simulated worlds (docs/simulator.md).
+    Sim(sim::SimArguments),
     /// Long runs with optimised programs, each judged by the audit.
     Soak(soak::SoakArguments),
     /// Prove who imports whom.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Conform => conform::run(),
         Command::Test => ci::test(),
         Command::Ci => ci::run(),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Layers => layers::run(),
         Command::Miri => miri::run(),

@@ -36,6 +36,7 @@ const CRATES: &[&str] = &[
     "fuzz/harness",
     "fuzz/fuzz_targets",
     "fuzz/tests",
+    "sim",
     "xtask",
 ];
 /// Documents whose paths must exist, besides every page in docs/.

@@ -9,13 +9,13 @@ use yao_engine::Timestamp;
 use yao_protocol::agent::{Question, VetKind};
 
 /// Wins, and likewise opens, that are remembered at once: what each owner has in flight at most.
-pub(super) const VETS_MAX: usize = 1_024;
+pub const VETS_MAX: usize = 1_024;
 /// Batches remembered at once: `spool.batches_in_flight_max` is at most this.
-pub(super) const BATCHES_MAX: usize = 64;
+pub const BATCHES_MAX: usize = 64;
 
 /// Unanswered vets and batches.
 #[derive(Debug, Default)]
-pub(super) struct InFlight {
+pub struct InFlight {
     vets: HashMap<u64, Question>,
     wins: usize,
     opens: usize,
@@ -26,7 +26,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     /// Remembers `question` until `deadline`; `false` when there is no room.
-    pub(super) fn vet(&mut self, now: Timestamp, deadline: Timestamp, question: Question) -> bool {
+    pub fn vet(&mut self, now: Timestamp, deadline: Timestamp, question: Question) -> bool {
         self.forget(now);
         let call = question.vet.call;
         let count = match question.vet.kind {
@@ -48,7 +48,7 @@ impl InFlight {
     }
 
     /// A verdict came: what the call was about, unless nobody waits for it.
-    pub(super) fn verdict(&mut self, call: u64) -> Option<VetKind> {
+    pub fn verdict(&mut self, call: u64) -> Option<VetKind> {
         let kind = self.vets.remove(&call)?.vet.kind;
         match kind {
             VetKind::Win => self.wins -= 1,
@@ -59,7 +59,7 @@ impl InFlight {
     }
 
     /// Remembers a batch; the same id again replaces it. `false` when there is no room.
-    pub(super) fn batch(&mut self, request_id: u32, batch: Vec<u8>) -> bool {
+    pub fn batch(&mut self, request_id: u32, batch: Vec<u8>) -> bool {
         if self.batches.len() >= BATCHES_MAX && !self.batches.contains_key(&request_id) {
             return false;
         }
@@ -68,12 +68,12 @@ impl InFlight {
     }
 
     /// A batch was answered or sent back; `false` when it was not under way.
-    pub(super) fn batch_ended(&mut self, request_id: u32) -> bool {
+    pub fn batch_ended(&mut self, request_id: u32) -> bool {
         self.batches.remove(&request_id).is_some()
     }
 
     /// Forgets the vets whose deadline has passed.
-    pub(super) fn forget(&mut self, now: Timestamp) {
+    pub fn forget(&mut self, now: Timestamp) {
         while let Some((deadline, call)) = self.order.front().copied()
             && deadline <= now
         {
@@ -83,17 +83,17 @@ impl InFlight {
     }
 
     /// Unanswered vets, oldest first.
-    pub(super) fn vets(&self) -> impl Iterator<Item = &Question> {
+    pub fn vets(&self) -> impl Iterator<Item = &Question> {
         self.order.iter().filter_map(|(_, call)| self.vets.get(call))
     }
 
     /// Unanswered batches by rising id.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (u32, &[u8])> {
+    pub fn batches(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.batches.iter().map(|(request_id, batch)| (*request_id, batch.as_slice()))
     }
 
     /// How many vets and batches are unanswered.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, usize) {
         (self.vets.len(), self.batches.len())
     }
 }

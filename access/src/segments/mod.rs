@@ -6,16 +6,14 @@
 
 pub mod recovery;
 
-use crate::slot_file::{create_directory, directory_of, sync_directory};
-use rustix::{
-    fs::{FallocateFlags, fallocate},
-    io::{Errno, retry_on_intr},
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    slot_file::{create_directory, directory_of},
 };
 use std::{
-    fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 use yao_protocol::{
@@ -126,6 +124,7 @@ pub struct Segment {
 /// The writing end of a log.
 #[derive(Debug)]
 pub struct SegmentLog {
+    disk: Arc<dyn Disk>,
     /// Where segments may lie; new ones are made in `directories[place]`.
     directories: Vec<PathBuf>,
     place: usize,
@@ -135,7 +134,7 @@ pub struct SegmentLog {
     /// Oldest first; `file`, when there is one, is the last of them.
     segments: Vec<Segment>,
     /// The segment that this process writes; none before its first record.
-    file: Option<File>,
+    file: Option<Box<dyn DiskFile>>,
     /// Encoded records above `committed`: those that are not known to be on disk.
     pending: Vec<u8>,
     /// Of these: bytes that `file` was given.
@@ -160,14 +159,17 @@ impl SegmentLog {
     /// # Errors
     /// Those of the operating system, a foreign segment, and a payload that `visit` refuses.
     pub fn open(
+        disk: &Arc<dyn Disk>,
         directories: &[&Path],
         kind: LogKind,
         template: SegmentHeader,
         visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(Self, Recovered), SegmentError> {
-        create_directory(directories[0]).map_err(io_error("create", directories[0]))?;
-        let (segments, recovered) = recovery::recover(directories, kind, &template, visit)?;
+        create_directory(&**disk, directories[0]).map_err(io_error("create", directories[0]))?;
+        let (segments, recovered) =
+            recovery::recover(&**disk, directories, kind, &template, visit)?;
         let log = Self {
+            disk: Arc::clone(disk),
             directories: directories.iter().map(|directory| directory.to_path_buf()).collect(),
             place: 0,
             kind,
@@ -332,16 +334,11 @@ impl SegmentLog {
         let first_sequence = self.sync()? + 1;
         let directory = &self.directories[self.place];
         let path = directory.join(self.kind.file_name(first_sequence));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error("create", &path))?;
+        let file = self.disk.open(&path, Access::Create).map_err(io_error("create", &path))?;
         let header = SegmentHeader { first_sequence, ..self.template };
-        if let Err(error) = self.prepare(&file, &path, &header) {
+        if let Err(error) = self.prepare(&*file, &path, &header) {
             // It holds no record: name and room are free again, if the disk still lets us.
-            std::fs::remove_file(&path).ok();
+            self.disk.remove(&path).ok();
             return Err(error);
         }
         self.segments.push(Segment {
@@ -360,15 +357,15 @@ impl SegmentLog {
     /// full disk is known before anything is written.
     fn prepare(
         &self,
-        file: &File,
+        file: &dyn DiskFile,
         path: &Path,
         header: &SegmentHeader,
     ) -> Result<(), SegmentError> {
-        allocate(file, self.allocate_bytes).map_err(io_error("allocate room for", path))?;
+        file.allocate(self.allocate_bytes).map_err(io_error("allocate room for", path))?;
         file.write_all_at(&header.encode(self.kind.magic), 0).map_err(io_error("write", path))?;
         file.sync_all().map_err(io_error("sync", path))?;
         let directory = directory_of(path);
-        sync_directory(directory).map_err(io_error("sync", directory))
+        self.disk.sync_directory(directory).map_err(io_error("sync", directory))
     }
 
     /// Gives back the room behind the last record, when nothing more will be written. A start does
@@ -376,7 +373,7 @@ impl SegmentLog {
     pub fn trim(&self) {
         if let (Some(file), Some(segment), false) = (&self.file, self.segments.last(), self.fenced)
         {
-            file.set_len(segment.bytes).ok();
+            file.set_length(segment.bytes).ok();
         }
     }
 
@@ -402,8 +399,8 @@ impl SegmentLog {
         let closed = self.segments.len() - usize::from(self.file.is_some());
         let mut result = Ok(());
         for Segment { path, .. } in self.segments.drain(..count.min(closed)) {
-            let removed = std::fs::remove_file(&path)
-                .and_then(|()| sync_directory(directory_of(&path)))
+            let removed = (self.disk.remove(&path))
+                .and_then(|()| self.disk.sync_directory(directory_of(&path)))
                 .map_err(io_error("remove", &path));
             result = result.and(removed);
         }
@@ -414,24 +411,12 @@ impl SegmentLog {
     #[cfg(test)]
     pub(crate) fn break_disk(&mut self) {
         if let Some(file) = &mut self.file {
-            *file = OpenOptions::new().write(true).open("/dev/null").expect("a device");
+            *file = crate::disk::broken();
         }
     }
 
     fn check_fence(&self) -> Result<(), SegmentError> {
         if self.fenced { Err(SegmentError::Fenced(self.directory().to_owned())) } else { Ok(()) }
-    }
-}
-
-/// Takes `bytes` from the file system for `file`, which reads as zeros. Where a file system cannot,
-/// the file grows with each commit.
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    if bytes == 0 {
-        return Ok(());
-    }
-    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-        allocated => Ok(allocated?),
     }
 }
 

@@ -6,12 +6,11 @@
 //! records stay, and somebody must look. Never removes a record.
 
 use super::{LogKind, Segment, SegmentError, io_error};
-use crate::slot_file::sync_directory;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
-    path::{Path, PathBuf},
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    slot_file::directory_of,
 };
+use std::path::{Path, PathBuf};
 use yao_protocol::{
     WireError,
     log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader, written_length},
@@ -68,13 +67,15 @@ struct Found {
 
 /// Scans all segments in `directories`, trims a torn tail, copies damaged ones aside.
 pub(super) fn recover(
+    disk: &dyn Disk,
     directories: &[&Path],
     kind: LogKind,
     template: &SegmentHeader,
     mut visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
 ) -> Result<(Vec<Segment>, Recovered), SegmentError> {
-    let files = find(directories, kind)?;
+    let files = find(disk, directories, kind)?;
     let mut recovery = Recovery {
+        disk,
         kind,
         template,
         expected: None,
@@ -86,9 +87,9 @@ pub(super) fn recover(
     for segment in &files {
         bytes.clear();
         let path = &segment.path;
-        let mut file = File::open(path).map_err(io_error("open", path))?;
+        let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
         if segment.last || segment.left_at.is_some() {
-            settle_pages(path, &file)?;
+            settle_pages(path, &*file)?;
         }
         file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
         recovery.segment(segment, &bytes, &mut visit)?;
@@ -102,10 +103,11 @@ pub(super) fn recover(
 }
 
 /// The segments of all directories in the order in which they were written.
-fn find(directories: &[&Path], kind: LogKind) -> Result<Vec<Found>, SegmentError> {
+fn find(disk: &dyn Disk, directories: &[&Path], kind: LogKind) -> Result<Vec<Found>, SegmentError> {
     let mut all = Vec::new();
     for (place, directory) in directories.iter().enumerate() {
-        all.extend(list(directory, kind)?.into_iter().map(|(first, path)| (first, place, path)));
+        let files = list(disk, directory, kind)?;
+        all.extend(files.into_iter().map(|(first, path)| (first, place, path)));
     }
     all.sort_unstable();
     let next: Vec<Option<(u64, usize)>> =
@@ -120,6 +122,7 @@ fn find(directories: &[&Path], kind: LogKind) -> Result<Vec<Found>, SegmentError
 }
 
 struct Recovery<'a> {
+    disk: &'a dyn Disk,
     kind: LogKind,
     template: &'a SegmentHeader,
     /// The sequence with which the next segment should begin; `None` before the first one, which
@@ -145,7 +148,7 @@ impl Recovery<'_> {
         let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
         if body.is_empty() || (header.is_none() && written_length(body) == 0) {
             // The header is synced before the first record is written: no record was ever here.
-            return remove(path);
+            return remove(self.disk, path);
         }
         // A damaged header takes none of its records with it: the name holds what they need.
         let readable = header.unwrap_or(SegmentHeader { first_sequence, ..*self.template });
@@ -176,7 +179,7 @@ impl Recovery<'_> {
         };
         self.judge_end(&mut segment, &scan, salvaged.len() as u64, file);
         if !segment.damaged && segment.bytes < bytes.len() as u64 {
-            truncate(path, segment.bytes)?;
+            truncate(self.disk, path, segment.bytes)?;
         }
         if header.is_none() && scan.end() == Some(ScanEnd::Clean) {
             self.found.damage.push(Damage::BadBytes {
@@ -188,14 +191,14 @@ impl Recovery<'_> {
             });
         }
         if segment.damaged {
-            copy_aside(path)?;
+            copy_aside(self.disk, path, bytes)?;
         }
         self.found.next_sequence = self.found.next_sequence.max(next_sequence);
         self.expected = Some(self.found.next_sequence);
         if segment.next_sequence == first_sequence {
             // A torn first record was trimmed, or no record can be read and the copy keeps the
             // bytes: nothing is left, and the name is needed again.
-            return remove(path);
+            return remove(self.disk, path);
         }
         self.segments.push(segment);
         Ok(())
@@ -263,12 +266,15 @@ impl Recovery<'_> {
 ///
 /// # Errors
 /// Those of reading the directory.
-pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
+pub fn list(
+    disk: &dyn Disk,
+    directory: &Path,
+    kind: LogKind,
+) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(io_error("read", directory))? {
-        let entry = entry.map_err(io_error("read", directory))?;
-        if let Some(first) = entry.file_name().to_str().and_then(|name| kind.first_sequence(name)) {
-            files.push((first, entry.path()));
+    for name in disk.names(directory).map_err(io_error("read", directory))? {
+        if let Some(first) = name.to_str().and_then(|name| kind.first_sequence(name)) {
+            files.push((first, directory.join(name)));
         }
     }
     files.sort_unstable();
@@ -280,35 +286,34 @@ pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, Segm
 /// A killed process leaves pages that were written and not synced; whoever trusts them before they
 /// are on disk acknowledges what a power cut takes away. After a failed sync the kernel keeps
 /// pages that it believes clean: they are dropped, so that the disk itself is read.
-fn settle_pages(path: &Path, file: &File) -> Result<(), SegmentError> {
+fn settle_pages(path: &Path, file: &dyn DiskFile) -> Result<(), SegmentError> {
     file.sync_all().map_err(io_error("sync", path))?;
-    let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
-    dropped.map_err(|error| io_error("drop the cached pages of", path)(error.into()))
+    file.drop_cached().map_err(io_error("drop the cached pages of", path))
 }
 
-fn truncate(path: &Path, bytes: u64) -> Result<(), SegmentError> {
-    let file = OpenOptions::new().write(true).open(path).map_err(io_error("open", path))?;
-    file.set_len(bytes).map_err(io_error("truncate", path))?;
+fn truncate(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<(), SegmentError> {
+    let file = disk.open(path, Access::Write).map_err(io_error("open", path))?;
+    file.set_length(bytes).map_err(io_error("truncate", path))?;
     file.sync_all().map_err(io_error("sync", path))
 }
 
-fn remove(path: &Path) -> Result<(), SegmentError> {
-    fs::remove_file(path).map_err(io_error("remove", path))?;
-    let directory = crate::slot_file::directory_of(path);
-    sync_directory(directory).map_err(io_error("sync", directory))
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
+    disk.remove(path).map_err(io_error("remove", path))?;
+    let directory = directory_of(path);
+    disk.sync_directory(directory).map_err(io_error("sync", directory))
 }
 
 /// Keeps the damaged bytes for people, once.
-fn copy_aside(path: &Path) -> Result<(), SegmentError> {
+fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".corrupt");
     let copy = path.with_file_name(name);
-    if copy.exists() {
+    if disk.exists(&copy) {
         return Ok(());
     }
-    fs::copy(path, &copy).map_err(io_error("copy", path))?;
-    let file = File::open(&copy).map_err(io_error("open", &copy))?;
+    let file = disk.open(&copy, Access::Create).map_err(io_error("create", &copy))?;
+    file.write_all_at(bytes, 0).map_err(io_error("write", &copy))?;
     file.sync_all().map_err(io_error("sync", &copy))?;
-    let directory = crate::slot_file::directory_of(path);
-    sync_directory(directory).map_err(io_error("sync", directory))
+    let directory = directory_of(path);
+    disk.sync_directory(directory).map_err(io_error("sync", directory))
 }

@@ -1,7 +1,11 @@
 //! Recovery on real files: cut at every byte, flipped bits, lost segments, failed writes.
 
 use super::*;
-use std::{fs, os::unix::fs::MetadataExt};
+use crate::disk::RealDisk;
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::MetadataExt,
+};
 use yao_protocol::{
     CampaignId, Epoch, Incarnation, ShardId, limits::LOG_PAYLOAD_BYTES_MAX,
     log::RECORD_OVERHEAD_BYTES,
@@ -10,6 +14,10 @@ use yao_protocol::{
 const KIND: LogKind = LogKind { prefix: "test", suffix: "yaotest", magic: *b"YAOTEST\0" };
 const PAYLOAD: [u8; 40] = [7; 40];
 const RECORD_BYTES: u64 = (RECORD_OVERHEAD_BYTES + PAYLOAD.len()) as u64;
+
+fn real() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
 
 fn template() -> SegmentHeader {
     SegmentHeader {
@@ -23,11 +31,12 @@ fn template() -> SegmentHeader {
 
 fn open(directory: &Path) -> Result<(SegmentLog, Recovered, Vec<u64>), SegmentError> {
     let mut sequences = Vec::new();
-    let (log, recovered) = SegmentLog::open(&[directory], KIND, template(), |_, record| {
-        assert_eq!(record.payload, PAYLOAD);
-        sequences.push(record.sequence);
-        Ok(())
-    })?;
+    let (log, recovered) =
+        SegmentLog::open(&real(), &[directory], KIND, template(), |_, record| {
+            assert_eq!(record.payload, PAYLOAD);
+            sequences.push(record.sequence);
+            Ok(())
+        })?;
     Ok((log, recovered, sequences))
 }
 
@@ -45,7 +54,7 @@ fn written(directory: &Path, commits: &[u64], segment_bytes_max: u64) -> Segment
 }
 
 fn only_segment(directory: &Path) -> PathBuf {
-    let files = recovery::list(directory, KIND).expect("list");
+    let files = recovery::list(&RealDisk, directory, KIND).expect("list");
     assert_eq!(files.len(), 1);
     files[0].1.clone()
 }
@@ -63,8 +72,11 @@ fn records_survive_restarts_and_rotation_in_order() {
         assert_eq!(sequences, (1..=expected).collect::<Vec<_>>());
         assert_eq!((recovered.torn_bytes, recovered.damage), (0, vec![]));
     }
-    let names: Vec<u64> =
-        recovery::list(directory.path(), KIND).expect("list").iter().map(|file| file.0).collect();
+    let names: Vec<u64> = recovery::list(&RealDisk, directory.path(), KIND)
+        .expect("list")
+        .iter()
+        .map(|file| file.0)
+        .collect();
     assert_eq!(
         names,
         [1, 5, 10, 11, 15, 20, 21, 25, 30],
@@ -199,7 +211,7 @@ fn a_bad_end_that_was_committed_is_damage_not_a_torn_tail() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     // The fourth record says that the third was on disk; it stands in the next segment.
     written(directory.path(), &[3, 1], SEGMENT_HEADER_BYTES as u64 + 3 * RECORD_BYTES);
-    let files = recovery::list(directory.path(), KIND).expect("list");
+    let files = recovery::list(&RealDisk, directory.path(), KIND).expect("list");
     let (first, second) = (&files[0].1, &files[1].1);
     let mut bytes = fs::read(first).expect("read");
     let end = bytes.len() - 1;
@@ -219,7 +231,7 @@ fn a_bad_end_that_was_committed_is_damage_not_a_torn_tail() {
 fn a_lost_segment_and_a_lost_header_are_damage() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     written(directory.path(), &[2, 2, 2, 2], RECORD_BYTES);
-    let files = recovery::list(directory.path(), KIND).expect("list");
+    let files = recovery::list(&RealDisk, directory.path(), KIND).expect("list");
     // The oldest may be gone: it was settled and removed.
     fs::remove_file(&files[0].1).expect("remove");
     let (_, recovered, sequences) = open(directory.path()).expect("open");
@@ -240,8 +252,8 @@ fn a_segment_of_another_shard_is_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     written(directory.path(), &[1], u64::MAX);
     let other = SegmentHeader { shard: ShardId(18), ..template() };
-    let error =
-        SegmentLog::open(&[directory.path()], KIND, other, |_, _| Ok(())).expect_err("foreign");
+    let error = SegmentLog::open(&real(), &[directory.path()], KIND, other, |_, _| Ok(()))
+        .expect_err("foreign");
     assert!(error.to_string().contains("this node serves campaign 2015 shard 18"), "{error}");
 }
 
@@ -250,7 +262,7 @@ fn m3_a_failed_write_fences_the_log_for_good() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut log = written(directory.path(), &[1], u64::MAX);
     let read_only = File::open(only_segment(directory.path())).expect("open");
-    let writable = log.file.replace(read_only);
+    let writable = log.file.replace(Box::new(read_only));
     log.append(1, &PAYLOAD);
     assert!(matches!(log.commit(), Err(SegmentError::Io { doing: "write", .. })));
     log.file = writable;
@@ -265,7 +277,7 @@ fn m3_a_failed_sync_fences_the_log_for_good() {
     let mut log = written(directory.path(), &[1], u64::MAX);
     // This device takes every byte and syncs nothing.
     let null = OpenOptions::new().write(true).open("/dev/null").expect("open");
-    let working = log.file.replace(null);
+    let working = log.file.replace(Box::new(null));
     log.append(1, &PAYLOAD);
     assert!(matches!(log.commit(), Err(SegmentError::Io { doing: "sync", .. })));
     log.file = working;

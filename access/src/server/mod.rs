@@ -9,7 +9,7 @@ mod wiring;
 use self::{
     ports::Addresses,
     threads::Way,
-    wiring::{agent_sinks, backlog_per_second, start_spool_and_agent, vet_ms_max},
+    wiring::{agent_sinks, backlog_per_second, start_spool_and_agent, vet_ms_max, vet_out},
 };
 use crate::{
     agent_link::AgentHandle,
@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     control::{self, Control, Ended},
     crypto::{self, CryptoContext},
+    disk::{Disk, RealDisk},
     files,
     gate::Gate,
     issuer_thread::{self, IssuerContext},
@@ -94,7 +95,9 @@ fn check_files(config: &Config) -> Result<Checked> {
     let campaign = shard_key.campaign;
     let manifest = files::manifest(&config.shard.manifest, campaign, &keys)?;
     let campaign_key = keys.campaign(campaign).context("the manifest was checked by it")?;
-    let seed = SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let seed =
+        SeedShard::open(&disk, &config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
     let schedule = files::schedule(&config.shard.schedule, campaign)?;
     let believed = Believed { tokens, reconnect };
     Ok(Checked { believed, tls, manifest, shard_key, seed, keys, schedule })
@@ -222,21 +225,20 @@ impl Parts {
             gate: Arc::clone(&gate),
             disk: disk.clone(),
             disk_counters: Arc::clone(&disk_counters),
-            agent: agent.clone(),
+            vet: vet_out(agent.clone()),
             vet_ms_max: vet_ms_max(&config),
             status: Arc::clone(&issuer_status),
         };
         let registry = Arc::<Registry>::default();
         recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
         let header = seed.header().clone();
-        let money_disk = MoneyDisk {
-            node: Arc::clone(&node),
+        let money_disk = MoneyDisk::new(
+            Arc::clone(&node),
             seed,
-            journal: recovered.journal,
-            cursors: recovered.cursors,
-            issuer: issuer.clone(),
-            counters: Arc::clone(&disk_counters),
-        };
+            (recovered.journal, recovered.cursors),
+            issuer.clone(),
+            Arc::clone(&disk_counters),
+        );
         let issue = move || issuer_thread::run(&context, &header, &recovered.issuer, &issuer_queue);
         let money_threads = start_money(issue, move || money_disk.run(&disk_queue))?;
         let mut parts = Self {

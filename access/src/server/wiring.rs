@@ -3,6 +3,7 @@
 use crate::{
     agent_link::{self, AgentHandle, AgentSinks},
     config::Config,
+    issuer_thread::VetOut,
     messages::{ToIssuer, ToSpool},
     node::{Node, Shards},
     spool::{self, SpoolHandle, Ways},
@@ -27,8 +28,9 @@ pub(super) fn start_spool_and_agent(
 ) -> Result<(SpoolHandle, Option<AgentHandle>)> {
     let slot: Arc<OnceLock<AgentHandle>> = Arc::default();
     let ways = spool_ways(&slot, vet_ms_max(config), issuer);
-    let spool =
-        spool::start(Arc::clone(node), shards.clone(), &config.spool, rate, &state.spool(), ways)?;
+    let directory = state.spool();
+    let place = (state.disk(), directory.as_path());
+    let spool = spool::start(Arc::clone(node), shards.clone(), &config.spool, rate, place, ways)?;
     let Some(agent) = &config.agent else { return Ok((spool, None)) };
     let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks(&spool))?;
     // The slot is empty: this is the only place that fills it.
@@ -39,6 +41,11 @@ pub(super) fn start_spool_and_agent(
 /// How long a verdict of the agent is waited for, ms; without an agent nobody is asked.
 pub(super) fn vet_ms_max(config: &Config) -> u32 {
     config.agent.as_ref().map_or(0, |agent| agent.vet_ms_max)
+}
+
+/// The issuer's way to the agent.
+pub(super) fn vet_out(agent: Option<AgentHandle>) -> VetOut {
+    Box::new(move |question| agent.as_ref().is_some_and(|agent| agent.vet(question)))
 }
 
 /// Opens of the backlog that are delivered in a second unless the configuration says otherwise: 1.5

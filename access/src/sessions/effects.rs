@@ -139,7 +139,7 @@ impl<C: Carrier> Sessions<'_, C> {
     }
 
     /// The connection in `slot` is over, whoever ended it.
-    pub(crate) fn drop_connection(&mut self, slot: u32) {
+    pub fn drop_connection(&mut self, slot: u32) {
         if !self.carrier.is_live(slot) {
             return;
         }

@@ -101,7 +101,8 @@ impl Orders {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// A thread broke and took `count` sessions along. In a drain these have not left by themselves.
+    /// A thread broke and took `count` sessions along: in a drain, these have not left by
+    /// themselves.
     pub fn cut_off(&self, count: u64) {
         if self.is_draining() {
             self.cut.fetch_add(count, Ordering::Relaxed);
@@ -181,9 +182,12 @@ pub trait Carrier {
 
 /// A thread's engine with its carrier. Dropping it closes its connections.
 pub struct Sessions<'a, C> {
-    pub(crate) context: &'a SessionContext,
-    pub(crate) engine: ShardEngine,
-    pub(crate) carrier: C,
+    /// The rest of the process.
+    pub context: &'a SessionContext,
+    /// What a session means.
+    pub engine: ShardEngine,
+    /// What carries their bytes.
+    pub carrier: C,
     policy: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
     reconnect: Cache<Arc<ArcSwap<Option<Reconnect>>>, Arc<Option<Reconnect>>>,
     /// What the engine was told of it.
@@ -197,7 +201,7 @@ pub struct Sessions<'a, C> {
 
 impl<'a, C: Carrier> Sessions<'a, C> {
     /// No sessions yet.
-    pub(crate) fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
+    pub fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
         let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
         let mut hint = Cache::new(Arc::clone(&context.hint));
         let settings = Settings {
@@ -221,7 +225,7 @@ impl<'a, C: Carrier> Sessions<'a, C> {
     }
 
     /// What the engine must know at this moment; read once per batch of events.
-    pub(crate) fn surroundings(&mut self, now: Timestamp) -> Surroundings {
+    pub fn surroundings(&mut self, now: Timestamp) -> Surroundings {
         self.obey(now);
         let policy = self.policy.load();
         Surroundings {
@@ -257,7 +261,7 @@ impl<'a, C: Carrier> Sessions<'a, C> {
     }
 
     /// Bytes of the session in `slot` arrived. Answers them; returns whether more should be read.
-    pub(crate) fn received(
+    pub fn received(
         &mut self,
         now: Timestamp,
         surroundings: &mut Surroundings,
@@ -279,20 +283,20 @@ impl<'a, C: Carrier> Sessions<'a, C> {
     }
 
     /// Fires the engine's timers.
-    pub(crate) fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
+    pub fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
         self.engine.handle_time(now);
         self.do_effects(surroundings);
     }
 
     /// Gives back what a burst made large. Called about once a second.
-    pub(crate) fn shrink(&mut self) {
+    pub fn shrink(&mut self) {
         if self.out.capacity() > SEND_BYTES_KEPT {
             self.out = Vec::new();
         }
     }
 
     /// Does what another thread says; `false` when this thread shall end.
-    pub(crate) fn on_message(&mut self, now: Timestamp, message: ToShard) -> bool {
+    pub fn on_message(&mut self, now: Timestamp, message: ToShard) -> bool {
         let surroundings = self.surroundings(now);
         let mut out = std::mem::take(&mut self.out);
         out.clear();

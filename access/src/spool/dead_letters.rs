@@ -1,19 +1,24 @@
 //! Opens that settlement will never pay although this node accepted them, kept for people: one
 //! JSON object a line. On disk before the watermark passes them. Nothing here is ever delivered.
 
-use crate::slot_file::{directory_of, sync_directory};
+use crate::{
+    disk::{Access, Disk},
+    slot_file::directory_of,
+};
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use yao_engine::spool::DeadLetter;
 use yao_protocol::{hex, settlement::OpenResult};
 
 /// The file `dead-letter.jsonl`, mode 0600 as it names users.
 #[derive(Clone, Debug)]
-pub(super) struct DeadLetterFile(PathBuf);
+pub(super) struct DeadLetterFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
 
 impl DeadLetterFile {
     /// The file in the spool's directory, which is created with the first letter. A letter that was
@@ -21,15 +26,16 @@ impl DeadLetterFile {
     ///
     /// # Errors
     /// Those of the operating system.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let file = Self(directory.join("dead-letter.jsonl"));
+    pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> io::Result<Self> {
+        let path = directory.join("dead-letter.jsonl");
+        let file = Self { disk: Arc::clone(disk), path };
         file.mend()?;
         Ok(file)
     }
 
     /// Where it is, or would be.
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Appends one letter and syncs it.
@@ -51,27 +57,29 @@ impl DeadLetterFile {
         })
         .to_string();
         line.push('\n');
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
-        file.write_all(line.as_bytes())?;
+        // This thread alone writes the file: its end stays where it is.
+        let file = self.disk.open(&self.path, Access::Append)?;
+        file.write_all_at(line.as_bytes(), file.stamp()?.bytes)?;
         file.sync_all()?;
-        sync_directory(directory_of(&self.0))
+        self.disk.sync_directory(directory_of(&self.path))
     }
 
     fn mend(&self) -> io::Result<()> {
-        let bytes = match fs::read(&self.0) {
+        let file = match self.disk.open(&self.path, Access::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            read => read?,
+            opened => opened?,
         };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
         let whole = whole_letters(&bytes);
         if whole == bytes.len() {
             return Ok(());
         }
         tracing::warn!(
-            path = %self.0.display(), cut_bytes = bytes.len() - whole,
+            path = %self.path.display(), cut_bytes = bytes.len() - whole,
             "the last dead letter was left half-way: it is cut off, and comes again"
         );
-        let file = OpenOptions::new().write(true).open(&self.0)?;
-        file.set_len(whole as u64)?;
+        file.set_length(whole as u64)?;
         file.sync_all()
     }
 }

@@ -15,8 +15,9 @@ mod watermark;
 pub use counters::SpoolCounters;
 pub use pair::PairError;
 
-use self::{pair::PairLock, store::Store};
+use self::store::Store;
 use crate::{
+    disk::Disk,
     messages::{OpenReply, ToSpool},
     node::{Node, Shards},
     segments::{Damage, SegmentError},
@@ -139,11 +140,40 @@ pub fn start(
     shards: Shards,
     config: &SpoolConfig,
     backlog_per_second: u32,
-    directory: &Path,
+    (disk, directory): (&Arc<dyn Disk>, &Path),
     ways: Ways,
 ) -> Result<SpoolHandle, SpoolError> {
     let counters = Arc::<SpoolCounters>::default();
-    let settings = Settings {
+    let settings = settings(&node, config, backlog_per_second);
+    let fallback = config.fallback.as_deref();
+    let lock = pair::pair(directory, fallback, node.campaign, node.shard)?;
+    if lock.as_ref().is_some_and(|lock| lock.same_device) {
+        tracing::warn!(
+            "spool.fallback lies on the spool's own file system: what takes one takes both"
+        );
+    }
+    let directories: Vec<&Path> = [directory].into_iter().chain(fallback).collect();
+    let places = (disk, directories.as_slice());
+    let runner = Runner::recover(node, shards, settings, places, ways, &counters)?;
+    let (sender, queue) = sync_channel(QUEUE_MESSAGES);
+    let thread = thread::Builder::new()
+        .name("yao-spool".to_owned())
+        .spawn(move || {
+            let _fallback = lock;
+            if catch_unwind(AssertUnwindSafe(|| runner.run(&queue))).is_err() {
+                tracing::error!("the spool thread panicked: the process ends, a restart is safe");
+                std::process::abort();
+            }
+        })
+        .map_err(SpoolError::Thread)?;
+    Ok(SpoolHandle { sender, counters, thread })
+}
+
+/// How the machine is set up in `node`'s process; `backlog_per_second` holds where the
+/// configuration says nothing.
+#[must_use]
+pub fn settings(node: &Node, config: &SpoolConfig, backlog_per_second: u32) -> Settings {
+    Settings {
         campaign: node.campaign,
         shard: node.shard,
         epoch: node.epoch,
@@ -159,37 +189,16 @@ pub fn start(
             0 => backlog_per_second,
             rate => rate,
         },
-    };
-    let fallback = config.fallback.as_deref();
-    let lock = pair::pair(directory, fallback, node.campaign, node.shard)?;
-    if lock.as_ref().is_some_and(|lock| lock.same_device) {
-        tracing::warn!(
-            "spool.fallback lies on the spool's own file system: what takes one takes both"
-        );
     }
-    let directories: Vec<&Path> = [directory].into_iter().chain(fallback).collect();
-    let runner = Runner::recover(node, shards, settings, &directories, lock, ways, &counters)?;
-    let (sender, queue) = sync_channel(QUEUE_MESSAGES);
-    let thread = thread::Builder::new()
-        .name("yao-spool".to_owned())
-        .spawn(move || {
-            if catch_unwind(AssertUnwindSafe(|| runner.run(&queue))).is_err() {
-                tracing::error!("the spool thread panicked: the process ends, a restart is safe");
-                std::process::abort();
-            }
-        })
-        .map_err(SpoolError::Thread)?;
-    Ok(SpoolHandle { sender, counters, thread })
 }
 
 /// What the thread owns.
-struct Runner {
+pub struct Runner {
     node: Arc<Node>,
     shards: Shards,
     ways: Ways,
     spool: Spool,
     store: Store,
-    _fallback: Option<PairLock>,
     counters: Arc<SpoolCounters>,
     bytes_max: u64,
     /// What the log last said of the spool's fullness.
@@ -201,12 +210,15 @@ struct Runner {
 }
 
 impl Runner {
-    fn recover(
+    /// Recovers the spool in `directories`, its own first.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn recover(
         node: Arc<Node>,
         shards: Shards,
         settings: Settings,
-        directories: &[&Path],
-        lock: Option<PairLock>,
+        (disk, directories): (&Arc<dyn Disk>, &[&Path]),
         ways: Ways,
         counters: &Arc<SpoolCounters>,
     ) -> Result<Self, SpoolError> {
@@ -217,7 +229,7 @@ impl Runner {
             incarnation: node.incarnation,
             first_sequence: 0,
         };
-        let (store, index, found) = Store::open(directories, header)?;
+        let (store, index, found) = Store::open(disk, directories, header)?;
         for damage in &found.damage {
             log_damage(damage);
         }
@@ -241,7 +253,6 @@ impl Runner {
             shards,
             ways,
             store,
-            _fallback: lock,
             counters: Arc::clone(counters),
             bytes_max: settings.bytes_max,
             level: Level::Normal,
@@ -253,27 +264,41 @@ impl Runner {
     }
 
     fn run(mut self, queue: &Receiver<ToSpool>) {
-        loop {
-            self.look_at_space();
-            let at = self.perform_all();
-            self.renew_level();
-            self.publish();
-            if self.stopping && self.spool.is_flushed() {
-                self.store.trim();
-                return;
-            }
+        let mut message = None;
+        while let Some(at) = self.turn(message, queue) {
             let sleep = at.since(self.node.clock.now()).min(SLEEP_MAX);
-            match queue.recv_timeout(sleep) {
-                Ok(message) => {
-                    self.receive(message);
-                    for message in queue.try_iter().take(BURST_MESSAGES) {
-                        self.receive(message);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.receive(ToSpool::Stop),
+            message = match queue.recv_timeout(sleep) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(ToSpool::Stop),
+            };
+        }
+    }
+
+    /// One turn of the thread: `first`, what waits behind it, and everything that follows from
+    /// them. When to turn next, unless a message comes; `None` when the thread shall end.
+    pub fn turn(&mut self, first: Option<ToSpool>, queue: &Receiver<ToSpool>) -> Option<Timestamp> {
+        if let Some(message) = first {
+            self.receive(message);
+            for message in queue.try_iter().take(BURST_MESSAGES) {
+                self.receive(message);
             }
         }
+        self.look_at_space();
+        let at = self.perform_all();
+        self.renew_level();
+        self.publish();
+        if self.stopping && self.spool.is_flushed() {
+            self.store.trim();
+            return None;
+        }
+        Some(at.min(self.space_at))
+    }
+
+    /// The engine's books, for those who watch it.
+    #[must_use]
+    pub const fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     fn publish(&self) {

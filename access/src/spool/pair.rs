@@ -2,9 +2,13 @@
 //! that is not mounted is not mistaken for a fallback that was never used: acknowledged opens may
 //! lie there, and their sequences are taken.
 //!
-//! Never looks at a record.
+//! Never looks at a record. Works on the files of this machine only: the simulator runs a spool
+//! without a fallback.
 
-use crate::slot_file::{create_directory, directory_of, sync_directory};
+use crate::{
+    disk::{Disk, RealDisk},
+    slot_file::{create_directory, directory_of},
+};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -111,7 +115,7 @@ pub(super) fn pair(
     campaign: CampaignId,
     shard: ShardId,
 ) -> Result<Option<PairLock>, PairError> {
-    create_directory(spool).map_err(fail("create", spool))?;
+    create_directory(&RealDisk, spool).map_err(fail("create", spool))?;
     let path = spool.join(NAME);
     let known = read(&path)?;
     let Some(fallback) = fallback else {
@@ -185,7 +189,7 @@ fn write(path: &Path, pair: &Pair) -> Result<(), PairError> {
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
-        sync_directory(directory_of(path))
+        RealDisk.sync_directory(directory_of(path))
     };
     create().map_err(fail("create", path))
 }

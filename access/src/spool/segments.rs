@@ -3,12 +3,14 @@
 //!
 //! Never decides what is delivered or removed; never interprets a watermark.
 
-use crate::segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog};
+use crate::{
+    disk::{Access, Disk},
+    segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog},
+};
 use std::{
-    fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 use yao_engine::spool::{Index, RECORD_BYTES, retention};
@@ -31,6 +33,7 @@ pub(super) struct ReadError {
 /// The spool's segments.
 #[derive(Debug)]
 pub(super) struct SpoolSegments {
+    disk: Arc<dyn Disk>,
     log: SegmentLog,
     /// The records of the damaged segment that was read last.
     salvaged: Option<(PathBuf, Vec<(u64, Open)>)>,
@@ -42,16 +45,17 @@ impl SpoolSegments {
     /// # Errors
     /// Those of [`SegmentLog::open`].
     pub(super) fn open(
+        disk: &Arc<dyn Disk>,
         directories: &[&Path],
         header: SegmentHeader,
     ) -> Result<(Self, Index, Recovered), SegmentError> {
         let mut index = Index::default();
-        let (log, recovered) =
-            SegmentLog::open(directories, LogKind::SPOOL, header, |_, record| {
-                index.insert(record.sequence, &decode(&record)?);
-                Ok(())
-            })?;
-        Ok((Self { log, salvaged: None }, index, recovered))
+        let enter = |_: &SegmentHeader, record: Record<'_>| {
+            index.insert(record.sequence, &decode(&record)?);
+            Ok(())
+        };
+        let (log, recovered) = SegmentLog::open(disk, directories, LogKind::SPOOL, header, enter)?;
+        Ok((Self { disk: Arc::clone(disk), log, salvaged: None }, index, recovered))
     }
 
     /// Closes segments at `bytes`; tests need many of them.
@@ -172,7 +176,7 @@ impl SpoolSegments {
         let end = through.min(segment.next_sequence - 1);
         let end = end.min(first.saturating_add(count_max as u64 - 1));
         if !segment.damaged
-            && let Some(records) = read_clean(&segment, first, end)?
+            && let Some(records) = read_clean(&*self.disk, &segment, first, end)?
         {
             return Ok((records, end));
         }
@@ -191,7 +195,11 @@ impl SpoolSegments {
                 segment = %segment.path.display(),
                 "this spool segment is damaged; what can be read of it is delivered"
             );
-            let bytes = fs::read(&segment.path).map_err(read_error(&segment.path))?;
+            let mut bytes = Vec::new();
+            self.disk
+                .open(&segment.path, Access::Read)
+                .and_then(|file| file.read_to_end(&mut bytes))
+                .map_err(read_error(&segment.path))?;
             let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
             let mut scan = Scan::new(body, segment.first_sequence);
             let mut records: Vec<Record<'_>> = scan.by_ref().collect();
@@ -208,11 +216,12 @@ impl SpoolSegments {
 /// The records `first..=end` of a segment in which all records have the same size and follow one
 /// another; `None` when they do not.
 fn read_clean(
+    disk: &dyn Disk,
     segment: &Segment,
     first: u64,
     end: u64,
 ) -> Result<Option<Vec<(u64, Open)>>, ReadError> {
-    let file = File::open(&segment.path).map_err(read_error(&segment.path))?;
+    let file = disk.open(&segment.path, Access::Read).map_err(read_error(&segment.path))?;
     let length = usize::try_from((end - first + 1) * RECORD_BYTES).expect("bounded by count_max");
     let offset = SEGMENT_HEADER_BYTES as u64 + (first - segment.first_sequence) * RECORD_BYTES;
     let mut bytes = vec![0; length];

@@ -11,8 +11,11 @@ use super::{
     segments::{ReadError, SpoolSegments},
     watermark::WatermarkFile,
 };
-use crate::segments::{Recovered, SegmentError};
-use std::path::Path;
+use crate::{
+    disk::Disk,
+    segments::{Recovered, SegmentError},
+};
+use std::{path::Path, sync::Arc};
 use yao_engine::spool::{DeadLetter, Index};
 use yao_protocol::{
     log::SegmentHeader,
@@ -29,6 +32,7 @@ struct Place {
 /// The spool on disk.
 #[derive(Debug)]
 pub(super) struct Store {
+    disk: Arc<dyn Disk>,
     places: Vec<Place>,
     /// Where is written; those before it have failed.
     current: usize,
@@ -42,20 +46,22 @@ impl Store {
     /// Files of another node, and those of the operating system: a start reads and mends all of
     /// them.
     pub(super) fn open(
+        disk: &Arc<dyn Disk>,
         directories: &[&Path],
         header: SegmentHeader,
     ) -> Result<(Self, Index, Recovered), SpoolError> {
-        let (segments, index, found) = SpoolSegments::open(directories, header)?;
+        let (segments, index, found) = SpoolSegments::open(disk, directories, header)?;
         let mut places = Vec::new();
         for directory in directories {
             let mark = directory.join("watermark.yaomark");
-            let watermark = WatermarkFile::open(&mark, header.campaign, header.shard)?;
-            let letters = DeadLetterFile::open(directory).map_err(|error| {
+            let (campaign, shard) = (header.campaign, header.shard);
+            let watermark = WatermarkFile::open(&**disk, &mark, campaign, shard)?;
+            let letters = DeadLetterFile::open(disk, directory).map_err(|error| {
                 SpoolError::DeadLetters { path: directory.join("dead-letter.jsonl"), error }
             })?;
             places.push(Place { watermark, letters });
         }
-        let mut store = Self { places, current: 0, segments };
+        let mut store = Self { disk: Arc::clone(disk), places, current: 0, segments };
         store.segments.skip_to(store.settled() + 1);
         Ok((store, index, found))
     }
@@ -156,8 +162,7 @@ impl Store {
     /// and what the segment being written has taken of it before. `None` when it does not say.
     #[must_use]
     pub(super) fn space_bytes(&self) -> Option<u64> {
-        let space = rustix::fs::statvfs(self.segments.directory()).ok()?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let free = self.disk.free_bytes(self.segments.directory()).ok()?;
         Some(free.saturating_add(self.segments.room_bytes()))
     }
 

@@ -4,7 +4,7 @@
 mod two_disks;
 
 use super::{segments::SpoolSegments, *};
-use crate::{inbox, inbox::Inbox, messages::ToShard};
+use crate::{disk::RealDisk, inbox, inbox::Inbox, messages::ToShard};
 use std::{
     collections::BTreeMap,
     fs,
@@ -41,6 +41,10 @@ fn key_set() -> KeySet {
         keys.add(&PublicKeyFile { owner, key }).expect("one key each");
     }
     keys
+}
+
+fn real() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
 }
 
 fn node(incarnation: u8) -> Arc<Node> {
@@ -93,7 +97,8 @@ impl Rig {
         };
         let node = node(incarnation);
         let shards = Shards::new(vec![outlet]);
-        let handle = start(Arc::clone(&node), shards, config, u32::MAX, directory, ways);
+        let place = (&real(), directory);
+        let handle = start(Arc::clone(&node), shards, config, u32::MAX, place, ways);
         let handle = Some(handle.expect("start"));
         Self { node, handle, poll, replies, delivered, throttled }
     }
@@ -170,9 +175,12 @@ fn header() -> SegmentHeader {
 }
 
 fn watermark_on_disk(directory: &Path) -> u64 {
-    let (_, pair) =
-        crate::slot_file::SlotFile::open(&directory.join("watermark.yaomark"), WATERMARK_MAGIC)
-            .expect("a watermark");
+    let (_, pair) = crate::slot_file::SlotFile::open(
+        &RealDisk,
+        &directory.join("watermark.yaomark"),
+        WATERMARK_MAGIC,
+    )
+    .expect("a watermark");
     Watermark::decode(&pair.newest.payload).expect("a watermark").settled
 }
 
@@ -180,7 +188,8 @@ fn watermark_on_disk(directory: &Path) -> u64 {
 fn spooled(directory: &Path) -> BTreeMap<u64, Open> {
     let mut opens = BTreeMap::new();
     for (first, path) in
-        crate::segments::recovery::list(directory, crate::segments::LogKind::SPOOL).expect("list")
+        crate::segments::recovery::list(&RealDisk, directory, crate::segments::LogKind::SPOOL)
+            .expect("list")
     {
         let bytes = fs::read(path).expect("read");
         for record in yao_protocol::log::Scan::new(&bytes[64..], first) {
@@ -286,7 +295,7 @@ fn a_letter_that_was_left_half_way_is_cut_off_and_comes_again() {
         result: OpenResult::Invalid,
         settled_at: WallTime(2),
     };
-    let open = || dead_letters::DeadLetterFile::open(directory.path()).expect("open");
+    let open = || dead_letters::DeadLetterFile::open(&real(), directory.path()).expect("open");
     open();
     assert!(!path.exists(), "made with the first letter");
     open().append(&letter(1)).expect("append");
@@ -363,7 +372,7 @@ fn twenty_thousand_opens_share_their_syncs() {
 
 fn small_segments(directory: &Path, records: u64) -> SpoolSegments {
     let header = header();
-    let (segments, ..) = SpoolSegments::open(&[directory], header).expect("open");
+    let (segments, ..) = SpoolSegments::open(&real(), &[directory], header).expect("open");
     let mut segments = segments.with_segment_bytes_max(64 + 10 * RECORD_BYTES);
     for sequence in 1..=records {
         let index = u32::try_from(sequence).expect("small");
@@ -395,7 +404,11 @@ fn records_are_read_back_across_segments_gaps_and_damage() {
         assert_eq!(read_all(&mut segments, count_max, 12), (1..=12).collect::<Vec<_>>());
     }
     // A record goes bad while we run; then a segment is lost, and the rest read at a new start.
-    let files = crate::segments::recovery::list(directory.path(), crate::segments::LogKind::SPOOL);
+    let files = crate::segments::recovery::list(
+        &RealDisk,
+        directory.path(),
+        crate::segments::LogKind::SPOOL,
+    );
     let files = files.expect("list");
     let mut bytes = fs::read(&files[1].1).expect("read");
     bytes[64 + 3 * 172 + 60] ^= 1;
@@ -415,8 +428,12 @@ fn records_are_read_back_across_segments_gaps_and_damage() {
 fn only_settled_segments_are_removed_and_only_beyond_the_bound() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut segments = small_segments(directory.path(), 35);
-    let second = crate::segments::recovery::list(directory.path(), crate::segments::LogKind::SPOOL)
-        .expect("list")[1]
+    let second = crate::segments::recovery::list(
+        &RealDisk,
+        directory.path(),
+        crate::segments::LogKind::SPOOL,
+    )
+    .expect("list")[1]
         .0;
     assert_eq!(segments.remove_settled(35, u64::MAX).expect("remove"), None);
     assert_eq!(segments.remove_settled(second - 2, 0).expect("remove"), None);
@@ -437,7 +454,9 @@ fn a_watermark_beyond_lost_segments_is_never_issued_again() {
     rig.answer(SETTLEMENT_SEED, OpenResult::Applied);
     rig.stop();
     let kind = crate::segments::LogKind::SPOOL;
-    for (_, path) in crate::segments::recovery::list(directory.path(), kind).expect("list") {
+    for (_, path) in
+        crate::segments::recovery::list(&RealDisk, directory.path(), kind).expect("list")
+    {
         fs::remove_file(path).expect("remove");
     }
     let mut rig = Rig::start(directory.path(), 2);

@@ -2,9 +2,10 @@
 //! and a start puts both together. The disks are directories; what breaks is the file under the
 //! writer.
 
-use super::{Rig, SETTLEMENT_SEED, header, ticket, watermark_on_disk};
+use super::{Rig, SETTLEMENT_SEED, header, real, ticket, watermark_on_disk};
 use crate::{
     config::SpoolConfig,
+    disk::RealDisk,
     messages::{OpenReply, ToSpool},
     segments::{LogKind, recovery},
     spool::store::Store,
@@ -27,7 +28,7 @@ use yao_protocol::{
 const SEGMENT_RECORDS: u64 = 7;
 
 fn open_store(directories: &[&Path]) -> (Store, Index, crate::segments::Recovered) {
-    let (store, index, found) = Store::open(directories, header()).expect("open");
+    let (store, index, found) = Store::open(&real(), directories, header()).expect("open");
     let bytes = 64 + SEGMENT_RECORDS * RECORD_BYTES;
     (store.with_segment_bytes_max(bytes), index, found)
 }
@@ -76,8 +77,11 @@ fn m3_a_broken_disk_is_left_for_the_fallback_and_never_synced_again() {
     assert_eq!(store.commit().expect("commit"), 5);
     assert!(store.is_on_fallback());
     assert_eq!(fs::read(newest(&own)).expect("read"), before, "nothing more is written there");
-    let names: Vec<u64> =
-        recovery::list(&other, LogKind::SPOOL).expect("list").iter().map(|file| file.0).collect();
+    let names: Vec<u64> = recovery::list(&RealDisk, &other, LogKind::SPOOL)
+        .expect("list")
+        .iter()
+        .map(|file| file.0)
+        .collect();
     assert_eq!(names, [4]);
     store.save(&watermark(2)).expect("save");
     assert_eq!((watermark_on_disk(&own), watermark_on_disk(&other)), (1, 2));
@@ -193,7 +197,7 @@ fn m7_opens_go_on_when_the_spools_own_directory_is_gone() {
 }
 
 fn newest(directory: &Path) -> PathBuf {
-    recovery::list(directory, LogKind::SPOOL).expect("list").pop().expect("a segment").1
+    recovery::list(&RealDisk, directory, LogKind::SPOOL).expect("list").pop().expect("a segment").1
 }
 
 /// What happens to a spool with two disks.
@@ -229,7 +233,9 @@ fn tear(directory: &Path, first: u64, records: u64, life: u64, torn_bytes: usize
         Record { kind, sequence, committed, payload: &payload }.put(&mut bytes);
     }
     bytes.truncate(torn_bytes);
-    let Some((first, path)) = recovery::list(directory, LogKind::SPOOL).expect("list").pop() else {
+    let Some((first, path)) =
+        recovery::list(&RealDisk, directory, LogKind::SPOOL).expect("list").pop()
+    else {
         return;
     };
     let whole = fs::read(&path).expect("read");
