@@ -427,7 +427,7 @@ mod tests {
             for failure in 0..10_u32 {
                 let here = plan.endpoint().clone();
                 let mut attempt = plan.handle_end(now, no_room, &[]).expect("goes on");
-                let range_ms = (1_000_u64 << failure).min(30_000).max(3_000);
+                let range_ms = (1_000_u64 << failure).clamp(3_000, 30_000);
                 let wait_ms = attempt.at.ms();
                 assert!((2_000..=range_ms).contains(&wait_ms), "{failure}: {wait_ms}");
                 *if wait_ms <= 3_000 { &mut said } else { &mut own } += 1;
