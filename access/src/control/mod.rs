@@ -21,7 +21,7 @@ use crate::{
     tls::TlsSettings,
     token_keys::TokenKeys,
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 pub use drain::{DrainOrder, Ended};
 pub use metrics::Exporter;
 #[cfg(test)]
@@ -98,6 +98,8 @@ pub struct Control {
     pub drain_order: ArcSwap<DrainOrder>,
     /// When it began to.
     pub drain_began: OnceLock<Timestamp>,
+    /// Since when an operator has newcomers turned away.
+    pub refused_since: ArcSwapOption<Timestamp>,
     /// Prometheus' view.
     pub exporter: Exporter,
     /// Reloads that were refused.
@@ -110,6 +112,13 @@ impl Control {
         self.orders.is_draining() || self.orders.refuse_new.load(Ordering::Relaxed)
     }
 
+    /// How long newcomers have been turned away, seconds; `None` while they are taken.
+    fn refused_seconds(&self) -> Option<u64> {
+        let since = self.refused_since.load_full().map(|since| *since);
+        let since = since.or_else(|| self.drain_began.get().copied())?;
+        Some(self.node.clock.now().since(since).as_secs())
+    }
+
     /// Turns newcomers away from now on, or takes them again; sessions stay. Returns what that
     /// comes to.
     ///
@@ -120,6 +129,11 @@ impl Control {
             return Err("the node drains and ends; it takes nobody any more".to_owned());
         }
         self.orders.refuse_new.store(refuse, Ordering::Relaxed);
+        if !refuse {
+            self.refused_since.store(None);
+        } else if self.refused_since.load().is_none() {
+            self.refused_since.store(Some(self.node.clock.now().into()));
+        }
         let sessions = self.registry.len();
         tracing::info!(event = "newcomers", refused = refuse, sessions);
         if !refuse {

@@ -37,6 +37,7 @@ pub(super) fn status(control: &Control) -> Value {
         "connections": sum("connections"),
         "users": control.registry.len(),
         "newcomers": if control.refuses_new() { "refused" } else { "taken" },
+        "newcomers_refused_seconds": control.refused_seconds(),
         "drain": control.drain_json(),
         "shakes": sum("shakes_total"),
         "reloads_refused": control.reloads_refused.load(Ordering::Relaxed),

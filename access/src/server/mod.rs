@@ -356,6 +356,7 @@ impl Parts {
             stop: tokio::sync::Notify::new(),
             drain_order: ArcSwap::default(),
             drain_began: Default::default(),
+            refused_since: Default::default(),
             exporter: control::Exporter::default(),
             reloads_refused: Default::default(),
             config_path: config_path.to_owned(),

@@ -101,7 +101,7 @@ impl Orders {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// A thread broke and took `count` sessions along: in a drain, these have not left by
+    /// A thread broke and took `count` sessions along. In a drain these have not left by
     /// themselves.
     pub fn cut_off(&self, count: u64) {
         if self.is_draining() {

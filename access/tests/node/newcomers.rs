@@ -2,6 +2,7 @@
 //! has no room; and when he is taken again.
 
 use crate::support::{Client, Event, Heard, Node, Signal, Transport};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use yao_client::{Error, TokenSource};
 use yao_protocol::client::{GoAway, GoAwayReason, RetryClass};
@@ -60,6 +61,10 @@ async fn an_operator_refuses_newcomers_and_takes_them_again_while_sessions_go_on
     let (code, reasons) = node.get("/readyz");
     assert!(code == 503 && reasons.starts_with("refusing:"), "{code}: {reasons}");
     assert_eq!(node.status()["newcomers"], "refused");
+    let seconds = |status: &Value| status["newcomers_refused_seconds"].as_u64();
+    node.status_where("a second of it", |status| seconds(status) >= Some(1)).await;
+    node.command(&["refuse-new"]);
+    assert!(seconds(&node.status()) >= Some(1), "said again, it does not begin again");
     let metrics = node.get("/metrics").1;
     assert!(metrics.contains("yao_access_newcomers_refused 1\n"), "{metrics}");
     here.ping().await;
@@ -67,6 +72,7 @@ async fn an_operator_refuses_newcomers_and_takes_them_again_while_sessions_go_on
 
     assert_eq!(node.command(&["take-new"]).trim(), "new sessions are taken; 1 are open");
     assert_eq!(node.get("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(node.status()["newcomers_refused_seconds"], Value::Null);
     for (user, way) in (10..).zip(WAYS) {
         Client::welcomed(&node, way, user).await;
     }

@@ -1,5 +1,5 @@
 //! Reconnect tickets: believed at HELLO where they lie, handed out behind WELCOME, renewed behind a
-//! PONG. Whether one was used before is the shell's to say ([`Effect::ClaimReconnect`]), and so is
+//! PONG. Whether one was used before is the shell's to say ([`Effect::ClaimReconnect`]), and
 //! whether a session is still its user's ([`Effect::RenewReconnect`]): one that was replaced, and
 //! did not hear of it, must not mint what opens the next.
 
