@@ -22,7 +22,7 @@ pub use socket::QuicPorts;
 
 use self::connections::{Connections, Step};
 use crate::sessions::{SessionContext, Sessions};
-use mio::{Events, Token};
+use mio::{Events, Token, event::Event};
 use std::{io, time::Duration};
 use yao_engine::{
     Timestamp,
@@ -63,6 +63,8 @@ impl<'a> QuicThread<'a> {
     ) -> io::Result<Self> {
         let clock = context.node.clock;
         let connections = Connections::new(ports, clock);
+        // An earlier life may have taken an event and panicked before it looked.
+        ports.note_readable();
         Ok(Self {
             sessions: Sessions::new(context, settings, connections),
             plain: Vec::new(),
@@ -92,13 +94,9 @@ impl<'a> QuicThread<'a> {
             self.sessions.carrier.now_set(now);
             let mut woken = false;
             for event in &events {
+                woken |= event.token() != SOCKET;
                 if event.token() == SOCKET {
-                    self.read_again |= event.is_readable();
-                    if event.is_writable() {
-                        self.sessions.carrier.unblock();
-                    }
-                } else {
-                    woken = true;
+                    self.on_socket(event);
                 }
             }
             let mut surroundings = self.sessions.surroundings(now);
@@ -115,6 +113,16 @@ impl<'a> QuicThread<'a> {
             if now >= self.flush_at {
                 self.flush(now);
             }
+        }
+    }
+
+    fn on_socket(&mut self, event: &Event) {
+        if event.is_readable() {
+            self.ports.note_readable();
+            self.read_again = true;
+        }
+        if event.is_writable() {
+            self.sessions.carrier.unblock();
         }
     }
 
@@ -138,6 +146,9 @@ impl<'a> QuicThread<'a> {
         context.counters.flush(engine, &carrier.counters, late_ns);
         self.sessions.shrink();
         self.sessions.carrier.refresh(&self.ports.tls);
+        // An error ends a batch, too, and hides what lies behind it: once a second somebody looks.
+        self.ports.note_readable();
+        self.read_again = true;
     }
 
     /// Reads every message of the inbox; `false` when the thread shall end.
