@@ -22,7 +22,7 @@ pub use socket::QuicPorts;
 
 use self::connections::{Connections, Step};
 use crate::sessions::{SessionContext, Sessions};
-use mio::{Events, Token};
+use mio::{Events, Token, event::Event};
 use std::{io, time::Duration};
 use yao_engine::{
     Timestamp,
@@ -63,6 +63,8 @@ impl<'a> QuicThread<'a> {
     ) -> io::Result<Self> {
         let clock = context.node.clock;
         let connections = Connections::new(ports, clock);
+        // An earlier life may have taken an event and panicked before it looked.
+        ports.note_readable();
         Ok(Self {
             sessions: Sessions::new(context, settings, connections),
             plain: Vec::new(),
@@ -98,13 +100,9 @@ impl<'a> QuicThread<'a> {
             self.sessions.carrier.now_set(now);
             let mut woken = false;
             for event in &events {
+                woken |= event.token() != SOCKET;
                 if event.token() == SOCKET {
-                    self.read_again |= event.is_readable();
-                    if event.is_writable() {
-                        self.sessions.carrier.unblock();
-                    }
-                } else {
-                    woken = true;
+                    self.on_socket(event);
                 }
             }
             let mut surroundings = self.sessions.surroundings(now);
@@ -124,7 +122,20 @@ impl<'a> QuicThread<'a> {
                 self.flush(now.ns_since(self.flush_at));
                 self.flush_at = now.plus(FLUSH);
                 self.sessions.shrink();
+                // An error ends a batch, too, and hides what lies behind it: somebody must look.
+                self.ports.note_readable();
+                self.read_again = true;
             }
+        }
+    }
+
+    fn on_socket(&mut self, event: &Event) {
+        if event.is_readable() {
+            self.ports.note_readable();
+            self.read_again = true;
+        }
+        if event.is_writable() {
+            self.sessions.carrier.unblock();
         }
     }
 

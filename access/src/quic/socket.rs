@@ -25,6 +25,8 @@ struct Unread {
     count: usize,
     place: usize,
     offset: usize,
+    /// The batch was not full, and no event has come since it was read: nothing lies behind it.
+    last: bool,
 }
 
 /// What outlives a panic of the thread.
@@ -103,6 +105,11 @@ impl QuicPorts {
         self.socket.local_addr()
     }
 
+    /// The socket says that something came: it is asked again when the batch is used up.
+    pub(super) const fn note_readable(&mut self) {
+        self.unread.last = false;
+    }
+
     /// The next datagram; `None` when the socket holds nothing more. It counts as taken at once:
     /// should it bring the thread down, its next life does not meet it again.
     ///
@@ -110,18 +117,23 @@ impl QuicPorts {
     /// When the socket itself fails.
     pub(super) fn next_datagram(&mut self) -> io::Result<Option<(RecvMeta, &[u8])>> {
         loop {
-            let Unread { count, place, offset } = self.unread;
+            let Unread { count, place, offset, last } = self.unread;
             if place == count {
+                // To be told "nothing" costs a system call, which a wake-up for one packet feels.
+                if std::mem::take(&mut self.unread.last) {
+                    return Ok(None);
+                }
                 let Some(count) = self.receive()? else { return Ok(None) };
-                self.unread = Unread { count, place: 0, offset: 0 };
+                let last = (1..BATCH_SIZE).contains(&count);
+                self.unread = Unread { count, place: 0, offset: 0, last };
                 continue;
             }
             let meta = self.metas[place];
             let end = meta.len.min(offset + meta.stride.max(1));
             self.unread = if end == meta.len {
-                Unread { count, place: place + 1, offset: 0 }
+                Unread { count, place: place + 1, offset: 0, last }
             } else {
-                Unread { count, place, offset: end }
+                Unread { count, place, offset: end, last }
             };
             if offset < end {
                 let start = place * READ_BYTES;
