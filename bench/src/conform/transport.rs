@@ -132,16 +132,15 @@ fn handshakes(facts: &Facts) -> Vec<Case> {
 }
 
 fn early_data(facts: &Facts) -> Vec<Case> {
-    let hello = facts.hello(facts.user());
+    // A user each: they are played side by side.
+    let hello = || facts.hello(facts.user());
     let what = "a session's ticket does not allow early data";
-    let mut cases = both(facts, "W1.4-08", what, || Rule::NoEarlyData(hello.clone()));
+    let mut cases = both(facts, "W1.4-08", what, || Rule::NoEarlyData(hello()));
     let what = "early data that is sent nevertheless is not taken";
-    let sent = Rule::EarlyData(hello.clone());
-    cases.push(rule(facts, ("W1.4-08.sent", what), Way::Tls, sent));
+    cases.push(rule(facts, ("W1.4-08.sent", what), Way::Tls, Rule::EarlyData(hello())));
     let what = "a resumed connection begins with HELLO, as any other";
-    let early = ping(9);
-    let resumed = || Rule::Resumed { hello: hello.clone(), early: early.clone() };
-    cases.push(rule(facts, ("W1.4-09", what), Way::Tls, resumed()));
+    let resumed = Rule::Resumed { hello: hello(), early: ping(9) };
+    cases.push(rule(facts, ("W1.4-09", what), Way::Tls, resumed));
     cases
 }
 
