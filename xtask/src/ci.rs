@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check in the order in which it is cheapest to fail.
 
-use crate::{conform, demo, layers, mutants, programs, shell, sim, tidy};
+use crate::{conform, demo, layers, mutants, programs, shell, tidy};
 use anyhow::{Context, Result};
 use std::{
     process::Command,
@@ -30,7 +30,6 @@ const STEPS: &[Step] = &[
         let flags = "-D warnings -A rustdoc::private_intra_doc_links";
         shell::run(shell::cargo().args(arguments).env("RUSTDOCFLAGS", flags))
     }),
-    ("simulate", sim::step),
     ("conform", conform::run),
     ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000 })),
 ];

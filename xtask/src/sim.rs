@@ -18,8 +18,3 @@ pub(crate) fn run(arguments: &SimArguments) -> Result<()> {
     command.args(["run", "--quiet", "--release", "--package", "yao-sim", "--"]);
     shell::run(command.args(&arguments.arguments))
 }
-
-/// The step of `cargo xtask ci`.
-pub(crate) fn step() -> Result<()> {
-    run(&SimArguments { arguments: vec!["--seeds".to_owned(), "500".to_owned()] })
-}
