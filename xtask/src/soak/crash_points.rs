@@ -238,8 +238,8 @@ fn side_by_side(
     Ok(tried.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A trial in which packets had to wait, as on a machine that does other work, is made again: what it
-/// skips says nothing. A stall makes them wait by itself.
+/// A trial in which packets had to wait, as on a machine that does other work, is made again: what
+/// it skips says nothing. A stall makes them wait by itself.
 fn judged(stage: &mut Stage, point: &Point, blow: Blow) -> Result<(bool, Counted)> {
     let mut tried = trial::make(stage, point, blow)?;
     for _ in 1..TRIES {
