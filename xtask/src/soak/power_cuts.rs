@@ -94,6 +94,8 @@ fn judge(counted: &[Counted], cuts: u64, start: Instant) -> Result<()> {
     rehearsal.exactly("power_cuts", sum(|one| one.crashes), cuts);
     rehearsal.tell("receipts", sum(|one| one.receipts));
     rehearsal.tell("skipped", sum(|one| one.skipped));
+    let unjudged = counted.iter().filter(|one| !one.skips_judged).count();
+    rehearsal.tell("events_whose_skips_are_not_judged", unjudged);
     rehearsal.exactly("duplicates", sum(|one| one.duplicates), 0);
     rehearsal.exactly("lost", sum(|one| one.lost), 0);
     let bad = counted.iter().filter(|one| !one.problems.is_empty());

@@ -14,6 +14,9 @@ use std::{
 
 /// Size of a disk: two segments' headers, a cursor and some hundred records are far less.
 const BYTES: u64 = 32 << 20;
+/// Where images lie, if it is there: a file in memory never makes the node wait for a busy disk of
+/// this machine, and what a cut takes away does not depend on it.
+const MEMORY: &str = "/dev/shm";
 /// A killed process gives its files back within this time.
 const FREE_MAX: Duration = Duration::from_secs(5);
 
@@ -32,7 +35,7 @@ impl Disk {
         if !loses_power {
             return Ok(Self { mount, image: None });
         }
-        let image = folder.join("image");
+        let image = image_path(folder);
         File::create(&image)?.set_len(BYTES)?;
         // Blocks of the size that cursors are written in, as on any disk that is not tiny.
         shell::run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096"]).arg(&image))?;
@@ -84,11 +87,22 @@ impl Disk {
     }
 }
 
+/// A name that no other disk has: `folder` is its own.
+fn image_path(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    if Path::new(MEMORY).is_dir() {
+        Path::new(MEMORY).join(format!("yao-{name}.image"))
+    } else {
+        folder.join("image")
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         // The namespace ends with this process in any case.
-        if self.image.is_some() {
+        if let Some(image) = &self.image {
             self.unmount().ok();
+            fs::remove_file(image).ok();
         }
     }
 }

@@ -27,6 +27,8 @@ struct Held {
     answers: u64,
     /// User and ticket.
     tickets: Vec<(u64, [u8; TICKET_BYTES])>,
+    /// When each ticket came, wall time in us.
+    ticket_times: Vec<u64>,
     /// User, receipt, and when it came, wall time in us.
     receipts: Vec<(u64, [u8; RECEIPT_BYTES], u64)>,
 }
@@ -48,7 +50,9 @@ impl Seen {
     }
 
     pub(super) fn ticket(&self, user: u64, ticket: &[u8; TICKET_BYTES]) {
-        self.held().tickets.push((user, *ticket));
+        let mut held = self.held();
+        held.tickets.push((user, *ticket));
+        held.ticket_times.push(now_us());
     }
 
     pub(super) fn receipt(&self, user: u64, receipt: &[u8; RECEIPT_BYTES]) {
@@ -58,6 +62,15 @@ impl Seen {
     /// Receipts so far.
     pub(super) fn receipt_count(&self) -> usize {
         self.held().receipts.len()
+    }
+
+    /// The longest time between these two moments in which no ticket came, us.
+    pub(super) fn longest_pause_us(&self, from_us: u64, until_us: u64) -> u64 {
+        let held = self.held();
+        let within = held.ticket_times.iter().filter(|at| (from_us..until_us).contains(at));
+        let mut times: Vec<u64> = within.copied().chain([from_us, until_us]).collect();
+        times.sort_unstable();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 
     /// Receipts that came in this time, us.
