@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Size of a disk: two segments' headers, a cursor and some hundred records are far less.
-const BYTES: u64 = 32 << 20;
+/// Size of a disk: each of the segments that a trial makes takes its 64 MiB beforehand.
+const BYTES: u64 = 512 << 20;
 /// Where images lie, if it is there: a file in memory never makes the node wait for a busy disk of
 /// this machine, and what a cut takes away does not depend on it.
 const MEMORY: &str = "/dev/shm";
