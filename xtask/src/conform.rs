@@ -122,7 +122,9 @@ fn narrow(event: &mut Event, runs: &mut Runs) -> Result<()> {
     let options = ["--no-wave", "--reconnect-seconds", "6", "--spool", "full"];
     let only = "W4-01,W4.8-02,W5.6-04,W9.3-03,W9.3-09,W9.4-11";
     runs.side_by_side(event, &[&options[..], &["--only", only]].concat(), None)?;
-    for way in Way::ALL {
+    // A QUIC connection has its place for a moment after its end: QUIC goes first, so that it is
+    // over when the next ones come that way.
+    for way in [Way::Quic, Way::Tcp, Way::Tls] {
         let room = ["--sessions-max", SESSIONS_MAX, "--only", "W9.6-01"];
         runs.one(event, way, &room)?;
     }
