@@ -1,6 +1,7 @@
 //! What every world has in common and is costly to make: the sealed shards as seedgen plans them,
 //! the keys, the users' session tokens. Made once in a process.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::json;
 use std::{
@@ -200,15 +201,5 @@ fn mint() -> Identity {
 
 /// Base64 as a JWK has it (RFC 7515, 2).
 fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes(group);
-        for digit in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[(bits >> (18 - 6 * digit) & 63) as usize]));
-        }
-    }
-    text
+    URL_SAFE_NO_PAD.encode(bytes)
 }

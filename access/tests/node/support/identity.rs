@@ -1,6 +1,7 @@
 //! Who vouches for whom: the app's backend with its session tokens, and the node's certificate.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm::EdDSA, EncodingKey, Header, encode};
 use rcgen::generate_simple_self_signed;
 use serde::Serialize;
@@ -92,15 +93,5 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) {
 
 /// Base64 as JWT has it (RFC 7515, 2).
 pub(crate) fn base64_url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes(group);
-        for digit in 0..=chunk.len() {
-            text.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
-        }
-    }
-    text
+    URL_SAFE_NO_PAD.encode(bytes)
 }
