@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check in the order in which it is cheapest to fail.
 
-use crate::{conform, demo, layers, mutants, programs, shell, tidy};
+use crate::{conform, demo, layers, mutants, process, programs, shell, tidy};
 use anyhow::{Context, Result};
 use std::{
     process::Command,
@@ -69,6 +69,6 @@ pub(crate) fn test() -> Result<()> {
         ),
     }
     // Says so if no power could be cut here (`xtask/tests/faults.rs`).
-    let mut cuts = Command::new(std::env::current_exe()?);
+    let mut cuts = Command::new(process::this_program());
     shell::run(cuts.args(["soak", "power-cuts", "--debug", "--cuts", "0"]))
 }

@@ -17,6 +17,12 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when its process failed.
 const LOG_LINES: usize = 15;
 
+/// This very program, to be run again while this process lives. Not `current_exe`: `cargo test`
+/// links a new xtask over the running one, whose old path then leads nowhere.
+pub(crate) fn this_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
 /// A running program. Dropping it kills it.
 pub(crate) struct Process {
     name: &'static str,
