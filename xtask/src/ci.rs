@@ -69,6 +69,6 @@ pub(crate) fn test() -> Result<()> {
         ),
     }
     // Says so if no power could be cut here (`xtask/tests/faults.rs`).
-    let mut cuts = Command::new(process::this_program());
+    let mut cuts = Command::new(process::this_program()?);
     shell::run(cuts.args(["soak", "power-cuts", "--debug", "--cuts", "0"]))
 }

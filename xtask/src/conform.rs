@@ -153,7 +153,7 @@ fn broken(event: &mut Event, runs: &mut Runs) -> Result<()> {
     fs::rename(&spool, &away)?;
     for way in Way::ALL {
         let thread = usize::from(way == Way::Quic);
-        let crash = event.post_command(&format!("/fail-point/panic/{thread}"));
+        let crash = event.post_command(&format!("/fail-point/panic/{thread}"))?;
         let descriptors = DESCRIPTORS_MAX.to_string();
         let only = "W4.8-04,W4.6-03,W9.4-10,W9.4-13,W9.6-01.descriptors,W9.6-02,W9.6-06";
         let options = ["--no-wave", "--newcomers-max", NEWCOMERS_MAX, "--spool", "fenced"];

@@ -354,9 +354,9 @@ impl Event {
     }
 
     /// A shell command that posts to the node's admin port.
-    pub(crate) fn post_command(&self, path: &str) -> String {
-        let program = process::this_program();
-        format!("'{}' post {} '{path}'", program.display(), self.admin_address)
+    pub(crate) fn post_command(&self, path: &str) -> Result<String> {
+        let program = process::this_program()?;
+        Ok(format!("'{}' post {} '{path}'", program.display(), self.admin_address))
     }
 
     /// Where clients connect over `way`, as an endpoint.

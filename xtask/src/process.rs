@@ -17,10 +17,12 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when its process failed.
 const LOG_LINES: usize = 15;
 
-/// This very program, to be run again while this process lives. Not `current_exe`: `cargo test`
-/// links a new xtask over the running one, whose old path then leads nowhere.
-pub(crate) fn this_program() -> PathBuf {
-    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+/// This program's file, to run it again. `cargo test` links a new xtask over the running one; then
+/// the kernel calls the old file deleted, and the new one, of the same sources, is at its path.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    let path = program.to_string_lossy();
+    Ok(path.strip_suffix(" (deleted)").map_or_else(|| program.clone(), PathBuf::from))
 }
 
 /// A running program. Dropping it kills it.

@@ -16,7 +16,7 @@ pub(super) fn is_inside() -> bool {
 /// Runs this command again, with these options of `unshare`.
 pub(super) fn enter(options: &[&str]) -> Result<()> {
     let mut command = Command::new("unshare");
-    command.args(options).arg(process::this_program());
+    command.args(options).arg(process::this_program()?);
     command.args(std::env::args_os().skip(1)).env(INSIDE, "1");
     shell::run(&mut command)
 }
