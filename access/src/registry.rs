@@ -1,11 +1,11 @@
-//! Which connection a user has on this node: one at a time, the newest wins; whether the issuer
-//! knows him; and which reconnect tickets may still open a session of his. Touched when a session
-//! opens and closes and when a candidate goes to the issuer, never by a shake that loses.
+//! Which connection a user has on this node: one at a time, the one accepted last wins; whether the
+//! issuer knows him; and which reconnect tickets may still open a session of his. Touched when a
+//! session opens and closes and when a candidate goes to the issuer, never by a shake that loses.
 
 use hashbrown::{HashMap, HashSet};
 use std::sync::{
     Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 use yao_engine::ConnectionId;
 use yao_protocol::{
@@ -28,6 +28,8 @@ const CLAIM_US: u64 = (RECONNECT_SECONDS_MAX + CLOCK_LEEWAY_SECONDS) * 1_000_000
 #[derive(Debug)]
 pub struct Registry {
     parts: Box<[Mutex<Part>]>,
+    /// Connections that were accepted; wraps.
+    accepted: AtomicU32,
     replayed: AtomicU64,
 }
 
@@ -106,22 +108,36 @@ impl Claims {
 /// What the registry knows of a user whose session opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// His connection that this one replaces.
-    pub older: Option<ConnectionId>,
+    /// Which of his connections must go, having been accepted before the other: his older one, or,
+    /// when that one has overtaken it, the very one that opens.
+    pub replaced: Option<ConnectionId>,
     /// Whether the issuer may know something of him.
     pub drawn: bool,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect(), replayed: AtomicU64::new(0) }
+        Self {
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            accepted: AtomicU32::new(0),
+            replayed: AtomicU64::new(0),
+        }
     }
 }
 
 impl Registry {
+    /// The number of a connection that is accepted now, on whichever thread: by these it can be
+    /// told here which came first.
+    #[must_use]
+    pub fn next_number(&self) -> u32 {
+        // Nothing else is published by it: its own order is all that counts.
+        self.accepted.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Enters `connection` as the user's, whose session has begun on `device`. Reconnect tickets
     /// that were made for him before `now`, and those of other devices, are worthless here from
-    /// then on.
+    /// then on. Not so when he has a connection already that was accepted after this one: a HELLO
+    /// that was held up takes nothing away from the session in use.
     pub fn opened(
         &self,
         now: WallTime,
@@ -130,11 +146,13 @@ impl Registry {
         connection: ConnectionId,
     ) -> Opened {
         self.with(user, |part| {
-            part.claims.begun(now, user, device);
-            Opened {
-                older: part.connections.insert(user, connection),
-                drawn: part.drawn.contains(&user),
+            let drawn = part.drawn.contains(&user);
+            let current = part.connections.get(&user);
+            if current.is_some_and(|&current| connection.is_overtaken_by(current)) {
+                return Opened { replaced: Some(connection), drawn };
             }
+            part.claims.begun(now, user, device);
+            Opened { replaced: part.connections.insert(user, connection), drawn }
         })
     }
 
@@ -144,7 +162,7 @@ impl Registry {
         self.with(user, |part| part.drawn.insert(user));
     }
 
-    /// Whether `connection` is the user's: no newer one has taken its place.
+    /// Whether `connection` is the user's: none that came after it has taken its place.
     pub fn is_current(&self, user: UserId, connection: ConnectionId) -> bool {
         self.with(user, |part| part.connections.get(&user) == Some(&connection))
     }
@@ -220,8 +238,9 @@ mod tests {
         WallTime::from_seconds(seconds)
     }
 
-    fn connection(slot: u32) -> ConnectionId {
-        ConnectionId { thread: 0, slot, generation: 0 }
+    /// The how-manieth that was accepted.
+    fn connection(number: u32) -> ConnectionId {
+        ConnectionId { thread: 0, slot: 100 - number, number }
     }
 
     fn claim(registry: &Registry, now: u64, user: u64, device: u64, issued: u64) -> bool {
@@ -232,18 +251,37 @@ mod tests {
     #[test]
     fn the_newest_connection_wins_and_the_older_close_is_ignored() {
         let registry = Registry::default();
-        let opened = |older, drawn| Opened { older, drawn };
-        let open = |slot| registry.opened(at(100), UserId(1), 5, connection(slot));
+        let opened = |replaced, drawn| Opened { replaced, drawn };
+        let open = |number| registry.opened(at(100), UserId(1), 5, connection(number));
         assert_eq!(open(1), opened(None, false));
         registry.drawn(UserId(1));
         assert!(registry.is_current(UserId(1), connection(1)));
         assert_eq!(open(2), opened(Some(connection(1)), true));
-        let is_current = |slot| registry.is_current(UserId(1), connection(slot));
+        let is_current = |number| registry.is_current(UserId(1), connection(number));
         assert!(!is_current(1) && is_current(2));
         registry.closed(UserId(1), connection(1));
         assert_eq!(registry.len(), 1);
         registry.closed(UserId(1), connection(2));
         assert!(registry.is_empty() && !is_current(2));
+    }
+
+    #[test]
+    fn a_connection_that_was_overtaken_takes_nothing_away() {
+        let registry = Registry::default();
+        let user = UserId(1);
+        let open = |now, device, number| {
+            registry.opened(at(now), user, device, connection(number)).replaced
+        };
+        assert_eq!(open(1_000, 5, 8), None);
+        assert_eq!(open(1_001, 6, 7), Some(connection(7)), "accepted before the one in use");
+        assert!(registry.is_current(user, connection(8)));
+        registry.closed(user, connection(7));
+        assert!(registry.is_current(user, connection(8)), "its end is nobody's");
+        assert!(!claim(&registry, 1_002, 1, 6, 1_001), "nor is its device the user's");
+        assert!(claim(&registry, 1_002, 1, 5, 1_000), "and the tickets of the other stay good");
+        assert_eq!(open(1_003, 5, 9), Some(connection(8)), "accepted after it");
+        registry.closed(user, connection(9));
+        assert_eq!(open(1_004, 5, 7), None, "nobody is there");
     }
 
     #[test]

@@ -449,7 +449,8 @@ impl<'a> Process<'a> {
     /// A client connects over `link`; its slot, unless the node has no room.
     pub fn accept(&mut self, link: usize) -> Option<u32> {
         let now = self.now();
-        let connection = self.sessions.engine.handle_accepted(now, true)?;
+        let number = self.sessions.context.registry.next_number();
+        let connection = self.sessions.engine.handle_accepted(now, true, number)?;
         self.sessions.engine.handle_entered(now, connection.slot, None);
         self.sessions.carrier.insert(connection.slot, link);
         Some(connection.slot)
@@ -468,7 +469,6 @@ impl<'a> Process<'a> {
         let closed = self.sessions.carrier.links();
         let context = self.sessions.context;
         context.registry.forget_thread(self.settings.thread);
-        self.settings.generation_first = self.settings.generation_first.wrapping_add(1 << 20);
         self.sessions = Sessions::new(context, self.settings.clone(), SimCarrier::default());
         closed
     }

@@ -425,7 +425,6 @@ fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) 
     Settings {
         thread,
         connections_max: config.listen.connections_max.div_ceil(thread_count),
-        generation_first: 0,
         campaign: node.campaign,
         wins_per_user: node.manifest.wins_per_user,
         mac_key: node.mac_key.clone(),

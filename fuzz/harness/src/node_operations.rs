@@ -59,6 +59,7 @@ struct Phone {
 
 struct World {
     engine: ShardEngine,
+    accepted: u32,
     issuer: Issuer,
     section: Section,
     records: Vec<SeedRecord>,
@@ -123,10 +124,9 @@ fn new_issuer(recovered: &Recovered) -> Issuer {
     Issuer::new(settings, Arc::new(sign_key()), recovered)
 }
 
-fn new_engine(now: Timestamp, generation_first: u32) -> ShardEngine {
+fn new_engine(now: Timestamp) -> ShardEngine {
     let settings = Settings {
         connections_max: u32::from(USERS) * 2,
-        generation_first,
         wins_per_user: WINS_PER_USER,
         heartbeat_ms_max: 3_600_000,
         ..Settings::new(CAMPAIGN, mac_key())
@@ -141,7 +141,8 @@ impl World {
         let past = RecoveredSection { section: section.clone(), high: 0, closed: false };
         let recovered = Recovered { sections: vec![past], issued: Vec::new() };
         let mut world = Self {
-            engine: new_engine(now, 0),
+            engine: new_engine(now),
+            accepted: 0,
             issuer: new_issuer(&recovered),
             section,
             records,
@@ -205,7 +206,9 @@ impl World {
 
     fn connect(&mut self, user: u64) {
         self.disconnect(user);
-        let id = self.engine.handle_accepted(self.now, true).expect("two for each user");
+        self.accepted += 1;
+        let accepted = self.engine.handle_accepted(self.now, true, self.accepted);
+        let id = accepted.expect("two for each user");
         let phone = self.phones.entry(user).or_default();
         phone.connection = Some(id);
         let tally = phone.tally;
@@ -352,7 +355,7 @@ impl World {
         assert!(recovered.issued_above_high().is_none(), "M1: issued above H");
         self.journal.extend(skips);
         self.issuer = new_issuer(&recovered);
-        self.engine = new_engine(self.now, 1 << 20);
+        self.engine = new_engine(self.now);
         self.phones.values_mut().for_each(|phone| phone.connection = None);
         self.gate = GateView::default();
         self.vets.clear();

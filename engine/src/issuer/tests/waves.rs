@@ -63,7 +63,7 @@ fn m8_two_waves_at_once_keep_their_packets_apart() {
         issuer.handle(
             now,
             Input::Candidate(CandidateShake {
-                connection: ConnectionId { thread: 0, slot: 1, generation: 1 },
+                connection: ConnectionId { thread: 0, slot: 1, number: 1 },
                 request_id: 1,
                 shake: ShakeId(us),
                 user: UserId(us),

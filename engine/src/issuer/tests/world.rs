@@ -177,7 +177,7 @@ impl World {
         let request_id = self.next_request;
         self.next_request += 1;
         CandidateShake {
-            connection: ConnectionId { thread: 0, slot: 1, generation: 1 },
+            connection: ConnectionId { thread: 0, slot: 1, number: 1 },
             request_id,
             shake: ShakeId(shake),
             user: UserId(user),
