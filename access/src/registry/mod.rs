@@ -2,27 +2,21 @@
 //! issuer knows him; and which reconnect tickets may still open a session of his. Touched when a
 //! session opens and closes and when a candidate goes to the issuer, never by a shake that loses.
 
-use hashbrown::{HashMap, HashSet};
+mod claims;
+mod users;
+
+use claims::{Claims, Latest};
+use hashbrown::HashSet;
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
+use users::{Connected, Users};
 use yao_engine::ConnectionId;
-use yao_protocol::{
-    UserId, WallTime,
-    reconnect::RECONNECT_SECONDS_MAX,
-    token::{CLOCK_LEEWAY_SECONDS, Identity},
-};
+use yao_protocol::{UserId, WallTime, token::Identity};
 
 /// Parts with a lock each. Chosen as a power of two well above the number of shard threads.
 const PARTS: usize = 64;
-
-/// Users of one part whose latest sessions are remembered, at most: eight million in all parts,
-/// some 300 MB. More than a node ever serves in an hour.
-const CLAIMS_MAX: usize = 65_536;
-/// After so long no ticket that is remembered could be believed any more, us: a ticket's longest
-/// life, and the clocks of the nodes that make and take it.
-const CLAIM_US: u64 = (RECONNECT_SECONDS_MAX + CLOCK_LEEWAY_SECONDS) * 1_000_000;
 
 /// Users and their connections.
 #[derive(Debug)]
@@ -33,75 +27,66 @@ pub struct Registry {
     replayed: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Part {
-    connections: HashMap<UserId, ConnectionId>,
+    connected: Users,
+    /// Of those who are not connected.
+    claims: Claims,
     /// Users of whom the issuer may know something: a win, or a candidate. The others, nearly
     /// everybody, come and go without waking it.
     drawn: HashSet<UserId>,
-    claims: Claims,
 }
 
-/// How each user's latest session began. Two generations, so that what is too old goes as a whole
-/// and nobody ever walks through the users.
-#[derive(Debug, Default)]
-struct Claims {
-    current: HashMap<UserId, Latest>,
-    previous: HashMap<UserId, Latest>,
-    /// When `current` was begun.
-    since: WallTime,
-}
+impl Part {
+    /// `connection` has opened on `device`. Its own first ticket is made at `now`. Returns the
+    /// connection that it replaces.
+    fn open(
+        &mut self,
+        now: WallTime,
+        user: UserId,
+        device: u64,
+        connection: ConnectionId,
+    ) -> Option<ConnectionId> {
+        self.claims.age(now);
+        let past = self.claims.take(user);
+        let older = self.connected.get(user).copied();
+        let used = older.map(|older| older.latest).or(past).map(|latest| latest.made_until);
+        let before = WallTime(now.0.saturating_sub(1));
+        let made_until = used.map_or(before, |used| used.max(before));
+        self.connected.insert(Connected {
+            user,
+            connection,
+            latest: Latest { made_until, device },
+        });
+        older.map(|older| older.connection)
+    }
 
-/// How a user's latest session here began.
-#[derive(Clone, Copy, Debug)]
-struct Latest {
-    /// Tickets made until then are worthless: one of them was used, or the session began after it.
-    made_until: WallTime,
-    /// On which device: no other one's tickets open a session.
-    device: u64,
-}
+    /// The user is here no more.
+    fn close(&mut self, user: UserId) {
+        if let Some(Connected { latest, .. }) = self.connected.remove(user) {
+            // Without room his older tickets are good again, as on any node that has not seen him.
+            self.claims.remember(user, latest);
+        }
+    }
 
-impl Claims {
     /// Whether a ticket for `device`, made at `issued_at`, opens a session; if so it is used up.
     fn claim(&mut self, now: WallTime, user: UserId, device: u64, issued_at: WallTime) -> bool {
-        self.age(now);
-        let fits = |latest: Latest| issued_at > latest.made_until && device == latest.device;
-        self.latest(user).is_none_or(fits)
-            && self.remember(user, Latest { made_until: issued_at, device })
-    }
-
-    /// A session of `user` has begun on `device`. Its own first ticket is made at `now`.
-    fn begun(&mut self, now: WallTime, user: UserId, device: u64) {
-        self.age(now);
-        let before = WallTime(now.0.saturating_sub(1));
-        let used = self.latest(user).map_or(WallTime(0), |latest| latest.made_until);
-        // Without room his older tickets stay good, as on any node that has not seen him.
-        self.remember(user, Latest { made_until: before.max(used), device });
-    }
-
-    /// Lets go of what no ticket can matter to any more.
-    fn age(&mut self, now: WallTime) {
-        let age_us = now.us_since(self.since);
-        if age_us >= CLAIM_US {
-            let ended = std::mem::take(&mut self.current);
-            // Twice as old: even the last that was entered is forgotten by right.
-            self.previous = if age_us >= 2 * CLAIM_US { HashMap::new() } else { ended };
-            self.since = now;
+        self.claims.age(now);
+        let used = Latest { made_until: issued_at, device };
+        if let Some(entry) = self.connected.get_mut(user) {
+            let fits = entry.latest.lets_in(device, issued_at);
+            if fits {
+                entry.latest = used;
+            }
+            return fits;
         }
+        self.claims.latest(user).is_none_or(|latest| latest.lets_in(device, issued_at))
+            && self.claims.remember(user, used)
     }
 
-    fn latest(&self, user: UserId) -> Option<Latest> {
-        // What is in both was entered in `current` last.
-        self.current.get(&user).or_else(|| self.previous.get(&user)).copied()
-    }
-
-    /// `false` when there is no room.
-    fn remember(&mut self, user: UserId, latest: Latest) -> bool {
-        if self.current.len() >= CLAIMS_MAX && !self.current.contains_key(&user) {
-            return false;
-        }
-        self.current.insert(user, latest);
-        true
+    /// The user's connection.
+    fn connection(&self, user: UserId) -> Option<ConnectionId> {
+        self.connected.get(user).map(|entry| entry.connection)
     }
 }
 
@@ -147,12 +132,10 @@ impl Registry {
     ) -> Opened {
         self.with(user, |part| {
             let drawn = part.drawn.contains(&user);
-            let current = part.connections.get(&user);
-            if current.is_some_and(|&current| connection.is_overtaken_by(current)) {
+            if part.connection(user).is_some_and(|current| connection.is_overtaken_by(current)) {
                 return Opened { replaced: Some(connection), drawn };
             }
-            part.claims.begun(now, user, device);
-            Opened { replaced: part.connections.insert(user, connection), drawn }
+            Opened { replaced: part.open(now, user, device, connection), drawn }
         })
     }
 
@@ -164,14 +147,14 @@ impl Registry {
 
     /// Whether `connection` is the user's: none that came after it has taken its place.
     pub fn is_current(&self, user: UserId, connection: ConnectionId) -> bool {
-        self.with(user, |part| part.connections.get(&user) == Some(&connection))
+        self.with(user, |part| part.connection(user) == Some(connection))
     }
 
     /// Takes the user out, unless a newer connection has taken his place.
     pub fn closed(&self, user: UserId, connection: ConnectionId) {
         self.with(user, |part| {
-            if part.connections.get(&user) == Some(&connection) {
-                part.connections.remove(&user);
+            if part.connection(user) == Some(connection) {
+                part.close(user);
             }
         });
     }
@@ -181,7 +164,7 @@ impl Registry {
     /// session was on another device; or when there is no room to remember it.
     pub fn claim(&self, now: WallTime, identity: &Identity, issued_at: WallTime) -> bool {
         let Identity { user, device, .. } = *identity;
-        let fits = self.with(user, |part| part.claims.claim(now, user, device, issued_at));
+        let fits = self.with(user, |part| part.claim(now, user, device, issued_at));
         if !fits {
             self.replayed.fetch_add(1, Ordering::Relaxed);
         }
@@ -199,9 +182,10 @@ impl Registry {
         let mut forgotten = 0;
         for part in &self.parts {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = part.connections.len();
-            part.connections.retain(|_, connection| connection.thread != thread);
-            forgotten += (before - part.connections.len()) as u64;
+            let theirs = part.connected.iter().filter(|entry| entry.connection.thread == thread);
+            let users: Vec<UserId> = theirs.map(|entry| entry.user).collect();
+            users.iter().for_each(|&user| part.close(user));
+            forgotten += users.len() as u64;
         }
         forgotten
     }
@@ -210,7 +194,7 @@ impl Registry {
     #[must_use]
     pub fn len(&self) -> usize {
         let count = |part: &Mutex<Part>| {
-            part.lock().unwrap_or_else(PoisonError::into_inner).connections.len()
+            part.lock().unwrap_or_else(PoisonError::into_inner).connected.len()
         };
         self.parts.iter().map(count).sum()
     }
@@ -232,7 +216,11 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        claims::{CLAIM_US, CLAIMS_MAX},
+        *,
+    };
+    use yao_protocol::{reconnect::RECONNECT_SECONDS_MAX, token::CLOCK_LEEWAY_SECONDS};
 
     fn at(seconds: u64) -> WallTime {
         WallTime::from_seconds(seconds)
@@ -324,44 +312,60 @@ mod tests {
     }
 
     #[test]
+    fn what_a_session_began_with_is_known_while_it_lasts_and_when_it_has_closed() {
+        let registry = Registry::default();
+        let user = UserId(1);
+        registry.opened(at(1_000), user, 5, connection(1));
+        // Others come, an hour later, and what is old is let go of.
+        for now in [5_000, 9_000, 13_000] {
+            assert!(claim(&registry, now, 2, 5, now));
+        }
+        assert!(!claim(&registry, 13_000, 1, 6, 13_000), "he is here, on another device");
+        assert!(claim(&registry, 13_000, 1, 5, 12_000));
+        registry.closed(user, connection(1));
+        assert!(!claim(&registry, 13_001, 1, 5, 12_000), "used");
+        assert!(!claim(&registry, 16_000, 1, 6, 16_000), "closed long after anybody came");
+        assert!(claim(&registry, 16_000, 1, 5, 12_001));
+    }
+
+    #[test]
     fn a_used_ticket_is_remembered_until_it_has_expired_and_then_forgotten() {
-        let mut claims = Claims::default();
+        let mut part = Part::default();
         for step in 0..1_000_u64 {
             // Made by a node whose clock is ahead, and used at once, at any moment of a generation.
             let now = 1_000_000 + step * 37;
             let (user, issued) = (UserId(step), at(now + CLOCK_LEEWAY_SECONDS));
-            assert!(claims.claim(at(now), user, 5, issued));
+            assert!(part.claim(at(now), user, 5, issued));
             let mut later = now;
             while later < now + CLOCK_LEEWAY_SECONDS + RECONNECT_SECONDS_MAX {
-                let mut copy = Claims {
-                    current: claims.current.clone(),
-                    previous: claims.previous.clone(),
-                    since: claims.since,
-                };
+                let mut copy = part.clone();
                 assert!(!copy.claim(at(later), user, 5, issued), "{} s later", later - now);
                 later += 600;
             }
         }
-        let kept = claims.current.len() + claims.previous.len();
+        let kept = part.claims.len();
         let bound = 2 * usize::try_from(CLAIM_US / 37_000_000).expect("small") + 2;
         assert!(kept <= bound, "{kept} are kept, at most {bound} can matter");
-        assert!(claims.claim(at(10_000_000), UserId(1), 5, at(1)));
-        assert_eq!(claims.current.len() + claims.previous.len(), 1);
+        for (user, now) in [(1, 10_000_000), (2, 20_000_000), (3, 30_000_000)] {
+            assert!(part.claim(at(now), UserId(user), 5, at(1)), "forgotten");
+        }
+        assert_eq!(part.claims.len(), 2);
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut claims = Claims::default();
+        let mut part = Part::default();
         let now = at(1_000_000);
-        for user in 0..CLAIMS_MAX as u64 {
-            claims.begun(now, UserId(user), 5);
+        let users = CLAIMS_MAX as u64;
+        for user in 0..=users {
+            assert_eq!(part.open(now, UserId(user), 5, connection(1)), None);
+            part.close(UserId(user));
         }
-        assert!(
-            !claims.claim(now, UserId(u64::MAX), 5, now),
-            "no room: the session token is asked"
-        );
-        claims.begun(now, UserId(u64::MAX), 5);
-        assert_eq!(claims.current.len(), CLAIMS_MAX);
-        assert!(claims.claim(now, UserId(0), 5, now.plus_us(1)), "who is known has room");
+        assert_eq!(part.claims.len(), CLAIMS_MAX);
+        let claim = |part: &mut Part, user| part.claim(now, UserId(user), 5, now.plus_us(1));
+        assert!(!claim(&mut part, users), "no room: the session token is asked");
+        assert!(claim(&mut part, 0), "who is known has room");
+        part.open(now, UserId(users), 5, connection(1));
+        assert!(claim(&mut part, users), "so has who is here");
     }
 }
