@@ -123,7 +123,7 @@ fn cut(event: &Arc<Event>, clients: u64) -> Result<Cut> {
     people::await_users(event, clients + others, Duration::from_secs(10))?;
     // The warm-up is over when the measurement begins, and not before.
     thread::sleep(Duration::from_secs(WARM.parse()?));
-    let sampler = Sampler::start(Arc::clone(event));
+    let sampler = Sampler::start(Arc::clone(event))?;
     let at_us = now_us();
     event.panic_thread(STREAM_THREAD)?;
     let during = during.join().ok().context("the thread of the load panicked")??;
@@ -159,12 +159,13 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn start(event: Arc<Event>) -> Self {
+    fn start(event: Arc<Event>) -> Result<Self> {
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
+        let start = Instant::now();
+        // Before anybody is cut off: of so many the first are back within milliseconds.
+        let mut changes = vec![(start.elapsed(), event.metric("accepts_total")?)];
         let thread = thread::spawn(move || {
-            let start = Instant::now();
-            let mut changes = Vec::new();
             while !stopped.load(Relaxed) {
                 let accepted = event.metric("accepts_total")?;
                 if changes.last().is_none_or(|(_, last)| *last != accepted) {
@@ -177,7 +178,7 @@ impl Sampler {
             let accepted = counted(last).saturating_sub(counted(first));
             Ok((accepted, most_per_second(&changes)))
         });
-        Self { stop, thread }
+        Ok(Self { stop, thread })
     }
 
     /// How many were accepted since the start, and the most of them in any second.
