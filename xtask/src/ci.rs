@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check in the order in which it is cheapest to fail.
 
-use crate::{conform, demo, layers, mutants, process, programs, shell, tidy};
+use crate::{conform, demo, layers, mutants, process, programs, shell, sim, tidy};
 use anyhow::{Context, Result};
 use std::{
     process::Command,
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
         let flags = "-D warnings -A rustdoc::private_intra_doc_links";
         shell::run(shell::cargo().args(arguments).env("RUSTDOCFLAGS", flags))
     }),
+    ("sim", sim::run_some),
     ("conform", conform::run),
     ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000 })),
 ];
