@@ -28,6 +28,11 @@ pub mod kind {
     pub const POLICY: u8 = 0x05;
     /// The agent has drained and leaves.
     pub const BYE: u8 = 0x06;
+    /// Settlement's signed answer to a GRANT_ASK. Optional, as are the two below: a peer of an
+    /// earlier build ignores them.
+    pub const GRANT_ANSWER: u8 = 0x48;
+    /// A GRANT_ASK that did not reach settlement.
+    pub const GRANT_UNANSWERED: u8 = 0x49;
     /// The access process accepts the agent's GREET.
     pub const GREETED: u8 = 0x81;
     /// May this be issued, or opened?
@@ -36,6 +41,8 @@ pub mod kind {
     pub const DELIVER: u8 = 0x83;
     /// Finish what is in flight, then leave.
     pub const DRAIN: u8 = 0x84;
+    /// A signed request for a grant, to be carried to settlement.
+    pub const GRANT_ASK: u8 = 0xc8;
 }
 
 /// What a socket of the agent is for.
@@ -44,7 +51,7 @@ pub mod kind {
 pub enum Role {
     /// VET and VERDICT, POLICY.
     Vet = 1,
-    /// DELIVER, DELIVERED and UNDELIVERED.
+    /// DELIVER, DELIVERED and UNDELIVERED; GRANT_ASK and its answers.
     Deliver = 2,
 }
 
@@ -114,6 +121,14 @@ pub enum FromAgent<'a> {
         /// Milliseconds.
         retry_after_ms: u32,
     },
+    /// Settlement's signed answer to a request for a grant, untouched (see
+    /// [`crate::grant::GrantAnswer`]).
+    GrantAnswer(&'a [u8]),
+    /// The request for a grant did not reach settlement; ask again after this long.
+    GrantUnanswered {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
     /// A policy, JSON (see [`crate::policy::Policy`]).
     Policy(&'a [u8]),
     /// Drained; the socket closes.
@@ -132,6 +147,9 @@ pub enum FromAccess<'a> {
     Vet(Vet),
     /// A signed settlement batch. The request id is repeated in the answer.
     Deliver(&'a [u8]),
+    /// A signed request for a grant (see [`crate::grant::GrantRequest`]). The request id is
+    /// repeated in the answer.
+    GrantAsk(&'a [u8]),
     /// Finish, then leave.
     Drain,
 }
@@ -157,6 +175,8 @@ impl<'a> FromAgent<'a> {
             }
             kind::DELIVERED => return frame.unflagged().map(Self::Delivered),
             kind::UNDELIVERED => Self::Undelivered { retry_after_ms: r.u32()? },
+            kind::GRANT_ANSWER => return frame.unflagged().map(Self::GrantAnswer),
+            kind::GRANT_UNANSWERED => Self::GrantUnanswered { retry_after_ms: r.u32()? },
             kind::POLICY => return frame.unflagged().map(Self::Policy),
             kind::BYE => Self::Bye,
             other => return Err(WireError::Kind { kind: other }),
@@ -173,6 +193,8 @@ impl<'a> FromAgent<'a> {
             Self::Verdict { .. } => kind::VERDICT,
             Self::Delivered(_) => kind::DELIVERED,
             Self::Undelivered { .. } => kind::UNDELIVERED,
+            Self::GrantAnswer(_) => kind::GRANT_ANSWER,
+            Self::GrantUnanswered { .. } => kind::GRANT_UNANSWERED,
             Self::Policy(_) => kind::POLICY,
             Self::Bye => kind::BYE,
         };
@@ -192,8 +214,12 @@ impl<'a> FromAgent<'a> {
                 out.put_u64(*call);
                 out.put(&[if *allowed { 1 } else { 2 }, 0, 0, 0, 0, 0, 0, 0]);
             }
-            Self::Delivered(bytes) | Self::Policy(bytes) => out.put(bytes),
-            Self::Undelivered { retry_after_ms } => out.put_u32(*retry_after_ms),
+            Self::Delivered(bytes) | Self::GrantAnswer(bytes) | Self::Policy(bytes) => {
+                out.put(bytes);
+            }
+            Self::Undelivered { retry_after_ms } | Self::GrantUnanswered { retry_after_ms } => {
+                out.put_u32(*retry_after_ms);
+            }
             Self::Bye => {}
         });
     }
@@ -227,6 +253,7 @@ impl<'a> FromAccess<'a> {
             kind::GREETED => Self::Greeted { version: r.u16()? },
             kind::VET => Self::Vet(read_vet(&mut r)?),
             kind::DELIVER => return frame.unflagged().map(Self::Deliver),
+            kind::GRANT_ASK => return frame.unflagged().map(Self::GrantAsk),
             kind::DRAIN => Self::Drain,
             other => return Err(WireError::Kind { kind: other }),
         };
@@ -241,6 +268,7 @@ impl<'a> FromAccess<'a> {
             Self::Greeted { .. } => kind::GREETED,
             Self::Vet(_) => kind::VET,
             Self::Deliver(_) => kind::DELIVER,
+            Self::GrantAsk(_) => kind::GRANT_ASK,
             Self::Drain => kind::DRAIN,
         };
         put_frame(out, kind, 0, request_id, |out| match self {
@@ -253,7 +281,7 @@ impl<'a> FromAccess<'a> {
                 out.put_u64(vet.packet.0);
                 out.put_u64(vet.shake.0);
             }
-            Self::Deliver(batch) => out.put(batch),
+            Self::Deliver(bytes) | Self::GrantAsk(bytes) => out.put(bytes),
             Self::Drain => {}
         });
     }
