@@ -1,6 +1,7 @@
 //! The money rules of the issuer, each named after its promise (DESIGN section 6).
 
 mod crashes;
+mod grants;
 mod limits;
 mod release;
 mod vetting;
