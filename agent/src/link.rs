@@ -152,6 +152,7 @@ pub const fn name(message: &FromAccess<'_>) -> &'static str {
         FromAccess::Greeted { .. } => "GREETED",
         FromAccess::Vet(_) => "VET",
         FromAccess::Deliver(_) => "DELIVER",
+        FromAccess::GrantAsk(_) => "GRANT_ASK",
         FromAccess::Drain => "DRAIN",
     }
 }
