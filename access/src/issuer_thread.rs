@@ -5,6 +5,7 @@ use crate::{
     agent_link::AgentHandle,
     disk_outlet::DiskOutlet,
     gate::Gate,
+    grant_status::GrantStatus,
     messages::{ToIssuer, ToShard},
     money_disk::ToMoneyDisk,
     node::{Node, Shards},
@@ -23,7 +24,7 @@ use yao_engine::{
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
-use yao_protocol::{WaveIndex, schedule::Schedule, seed_file::SeedHeader};
+use yao_protocol::{WaveIndex, grant::GrantAnswer, schedule::Schedule, seed_file::SeedHeader};
 
 /// Messages taken before the outputs are done: their answers then leave together.
 const INPUTS_MAX: usize = 256;
@@ -90,6 +91,8 @@ pub(crate) const WAVE_NUMBERS: [Number<WaveView>; 10] = [
 pub struct IssuerStatus {
     /// Every wave.
     pub waves: Vec<WaveStatus>,
+    /// By what right each wave's packets are issued; none in local mode.
+    pub grants: Vec<GrantStatus>,
     /// Why nothing is issued, if so.
     pub fenced: Option<String>,
     numbers: [u64; NUMBERS.len()],
@@ -227,6 +230,14 @@ impl Desk<'_> {
             ToIssuer::Reserved { wave, first, high, records } => {
                 Input::Reserved { wave, first, high, records }
             }
+            ToIssuer::GrantAnswer { answer } => match self.believed(&answer) {
+                Some(answer) => Input::GrantAnswer(Box::new(answer)),
+                None => return true,
+            },
+            ToIssuer::GrantUnanswered { wave, retry_after_ms } => {
+                Input::GrantUnanswered { wave, retry_after_ms }
+            }
+            ToIssuer::GrantKept { wave, id, high } => Input::GrantKept { wave, id, high },
             ToIssuer::Fenced { reason } => Input::Fenced { reason },
             ToIssuer::Stop => {
                 self.drain();
@@ -237,6 +248,25 @@ impl Desk<'_> {
         let now = self.now();
         self.issuer.handle(now, input);
         true
+    }
+
+    /// Settlement's answer in `bytes`, if it is one, and to a question of ours.
+    fn believed(&self, bytes: &[u8]) -> Option<GrantAnswer> {
+        let digest = GrantAnswer::peek_request_digest(bytes)?;
+        if !self.issuer.awaits_grant(&digest) {
+            return None;
+        }
+        match GrantAnswer::decode(bytes, &self.context.node.keys.load()) {
+            Ok(answer) => {
+                let GrantAnswer { verdict, wave, id, lo, hi, .. } = answer;
+                tracing::info!(event = "grant_answer", ?verdict, wave = wave.0, id, lo, hi);
+                Some(answer)
+            }
+            Err(error) => {
+                tracing::error!(event = "grant_forged", %error, "the agent brought no grant");
+                None
+            }
+        }
     }
 
     fn apply(&mut self, schedule: &Schedule) {
@@ -288,6 +318,15 @@ impl Desk<'_> {
                 let message = ToShard::Won { connection, request_id, win };
                 context.shards.send(connection.thread, message);
             }
+            Output::AskGrant { wave, request } => {
+                let asked = context.agent.as_ref();
+                if !asked.is_some_and(|agent| agent.ask_grant(u32::from(wave.0), request)) {
+                    self.issuer.handle(now, Input::GrantUnsent { wave });
+                }
+            }
+            Output::KeepGrant { wave, grant } => {
+                self.send_to_disk(now, ToMoneyDisk::KeepGrant { wave, grant });
+            }
             Output::Lost { connection, request_id, shake } => {
                 let message = ToShard::Lost { connection, request_id, shake };
                 context.shards.send(connection.thread, message);
@@ -330,6 +369,10 @@ impl Desk<'_> {
         let numbers = NUMBERS.map(|(_, read)| read(&self.issuer));
         let waves = self.issuer.waves().map(WaveStatus::new).collect();
         let fenced = self.issuer.fenced().map(str::to_owned);
-        self.context.status.store(Arc::new(IssuerStatus { waves, fenced, numbers }));
+        let anchor = self.context.node.clock.anchor();
+        let grants =
+            self.issuer.rights(now).filter_map(|right| GrantStatus::new(now, anchor, right));
+        let grants = grants.collect();
+        self.context.status.store(Arc::new(IssuerStatus { waves, grants, fenced, numbers }));
     }
 }

@@ -2,21 +2,25 @@
 //! nothing about cursors itself; `engine::cursor` says what their bytes mean (M1, M2).
 
 use crate::{
+    config::{self, Ownership, ShardConfig},
     files::{FileError, content},
     money_disk::OpenCursor,
     node::Node,
     segments::{LogKind, SegmentLog},
-    slot_file::SlotFile,
-    state_dir::{EPOCH_LOCAL, StateDir},
+    slot_file::{self, SlotFile, SlotMark},
+    state_dir::{EPOCH_LOCAL, StateDir, lock_cursor},
+    witness::Witness,
 };
 use std::{collections::BTreeMap, iter, path::Path};
 use yao_engine::{
     cursor::{self, CursorWriter},
+    grant::{self, AfterReboot, Asker, Fleet, Opening, Right},
     issuer::{self, History},
 };
 use yao_protocol::{
     WaveIndex,
     cursor::MAGIC,
+    grant::{Claim, NodeName},
     hex,
     journal::Event,
     log::SegmentHeader,
@@ -48,31 +52,107 @@ pub fn boot_id() -> Result<[u8; 16], FileError> {
 /// Opens cursors and journal.
 ///
 /// # Errors
-/// A cursor that is missing, foreign, copied or doubly torn; a journal that is of another shard.
-pub fn recover(node: &Node, state: &StateDir, header: &SeedHeader) -> Result<Recovered, FileError> {
+/// A cursor that is missing, foreign or doubly torn, in local mode also one that was copied or put
+/// back; a journal that is of another shard.
+pub fn recover(
+    node: &Node,
+    state: &StateDir,
+    header: &SeedHeader,
+    shard: &ShardConfig,
+) -> Result<Recovered, FileError> {
     let mut cursors = BTreeMap::new();
     let mut highs = BTreeMap::new();
+    let mut rights = BTreeMap::new();
     for section in &header.sections {
-        let (cursor, high) = open_cursor(node, state, header, section)?;
+        let (cursor, right) = open_cursor(node, state, header, section, shard)?;
+        let high = cursor.writer.high();
         tracing::info!(event = "cursor", wave = section.wave.0, high, count = section.count);
         highs.insert(section.wave, high);
         cursors.insert(section.wave, cursor);
+        rights.insert(section.wave, right);
     }
-    let (journal, issuer) = open_journal(node, state, header, &highs)?;
+    let (journal, mut issuer) = open_journal(node, state, header, &highs)?;
+    for past in &mut issuer.sections {
+        past.right = rights.remove(&past.section.wave).expect("every section has a cursor");
+    }
     Ok(Recovered { journal, cursors, issuer })
 }
 
+/// Opens the cursor of one section, for this process alone, and says by what right its packets may
+/// be issued.
 fn open_cursor(
     node: &Node,
     state: &StateDir,
     header: &SeedHeader,
     section: &Section,
-) -> Result<(OpenCursor, u32), FileError> {
+    shard: &ShardConfig,
+) -> Result<(OpenCursor, Right), FileError> {
     let path = state.cursor(section.wave);
     let about = |error: &dyn ToString| content(&path, error.to_string());
-    let (mut file, pair) = SlotFile::open(&path, MAGIC).map_err(|error| about(&error))?;
+    let lock = lock_cursor(&path)?;
+    let (file, pair) = SlotFile::open(&path, MAGIC).map_err(|error| about(&error))?;
     let identity = file.identity().map_err(|error| about(&error))?;
-    let expected = cursor::Expected {
+    if slot_file::identity(&lock).map_err(|error| about(&error))? != identity {
+        return Err(about(&"was replaced while it was opened; find out who did that"));
+    }
+    let expected = expected(header, section, identity);
+    let witness = shard.witness.as_deref().map(|folder| Witness::open(folder, identity));
+    let witness = witness.transpose()?;
+    let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
+    let says = witness.as_ref().map_or(grant::Witness::Absent, |witness| witness.of(mark));
+    let (recovered, opening) = match shard.ownership {
+        Ownership::Local => {
+            let recovered = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
+            if says == grant::Witness::RolledBack {
+                return Err(about(&PUT_BACK));
+            }
+            (recovered, None)
+        }
+        Ownership::Fleet => {
+            let found = cursor::find(&pair, &expected).map_err(|error| about(&error))?;
+            let after_reboot = match shard.after_reboot {
+                config::AfterReboot::Resume => AfterReboot::Resume,
+                config::AfterReboot::Burn => AfterReboot::Burn,
+            };
+            let opening = Opening::new(&found, node.boot_id, says, after_reboot);
+            (found.recovered, Some(opening))
+        }
+    };
+    let writer = CursorWriter::new(&expected, recovered.high, node.incarnation, node.boot_id);
+    let last = opening.and_then(|opening| opening.last);
+    let mut cursor =
+        OpenCursor { file, lock, writer: writer.under(last), witness, renew_both: false };
+    if recovered.must_rewrite_both {
+        // One slot is lost: H was taken as high as the lost one may have been, and both slots must
+        // say so before anything is issued.
+        let (wave, high) = (section.wave.0, recovered.high);
+        tracing::warn!(event = "cursor_slot_lost", wave, high);
+    }
+    let Some(opening) = opening else {
+        match recovered.must_rewrite_both {
+            true => cursor.restate(2)?,
+            false => cursor.attest(mark),
+        }
+        return Ok((cursor, Right::Local));
+    };
+    let (claim, because) = (opening.claim, opening.because);
+    tracing::info!(event = "grant_claim", wave = section.wave.0, claim = claim.name(), because);
+    match claim {
+        // What this disk says is not believed: it stays as it is until a grant stands above it.
+        Claim::Burn => cursor.renew_both = true,
+        // A successor must find who asked last, even if the answer is never written down.
+        _ => cursor.restate(if recovered.must_rewrite_both { 2 } else { 1 })?,
+    }
+    Ok((cursor, Right::Fleet(Box::new(fleet(node, header, section, &opening)))))
+}
+
+/// What the cursor of a section must say to be ours.
+fn expected(
+    header: &SeedHeader,
+    section: &Section,
+    identity: slot_file::FileIdentity,
+) -> cursor::Expected {
+    cursor::Expected {
         campaign: header.campaign,
         shard: header.shard,
         generation: header.generation,
@@ -82,19 +162,29 @@ fn open_cursor(
         count: section.count,
         inode: identity.inode,
         born_ns: identity.born_ns,
-    };
-    let recovered = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
-    let mut writer = CursorWriter::new(&expected, recovered.high, node.incarnation, node.boot_id);
-    if recovered.must_rewrite_both {
-        // One slot is lost: H was taken as high as the lost one may have been, and both slots must
-        // say so before anything is issued.
-        tracing::warn!(event = "cursor_slot_lost", wave = section.wave.0, high = recovered.high);
-        for _ in 0..2 {
-            let slot = writer.raise(recovered.high);
-            file.write(&slot.encode()).map_err(|error| about(&error))?;
-        }
     }
-    Ok((OpenCursor { file, writer }, recovered.high))
+}
+
+/// What an operator is told in local mode.
+const PUT_BACK: &str = "the state directory was put back to an older state since this machine was \
+                        booted (shard.witness remembers a newer cursor): packets may have been \
+                        issued since, so it must not go on; restore the newest state of the \
+                        directory, or give this shard up";
+
+fn fleet(node: &Node, header: &SeedHeader, section: &Section, opening: &Opening) -> Fleet {
+    let asker = Asker {
+        campaign: header.campaign,
+        shard: header.shard,
+        generation: header.generation,
+        epoch: node.epoch,
+        wave: section.wave,
+        first: section.first.0,
+        count: section.count,
+        incarnation: node.incarnation,
+        merkle_root: header.merkle_root,
+        node: NodeName::new(&node.name),
+    };
+    Fleet::new(node.clock.now(), asker, opening)
 }
 
 /// The journal with this start and what it skips on disk, and what the issuer learns from it.

@@ -148,6 +148,14 @@ fn serve(mode: Mode, generation: u32, role: Role) {
                     FromAgent::Delivered(&answer(generation, batch))
                         .put(answers, frame.header.request_id);
                 }
+                FromAccess::GrantAsk([]) => {
+                    FromAgent::GrantUnanswered { retry_after_ms: 7 }
+                        .put(answers, frame.header.request_id);
+                }
+                FromAccess::GrantAsk(request) => {
+                    FromAgent::GrantAnswer(&answer(generation, request))
+                        .put(answers, frame.header.request_id);
+                }
                 FromAccess::Drain if mode == Mode::Staying => {}
                 FromAccess::Drain => {
                     return leave(stream, if mode == Mode::Late { withheld } else { Vec::new() });

@@ -28,6 +28,8 @@ pub(super) enum Word {
     Verdict { call: u64, allowed: bool },
     Delivered { request_id: u32, answer: Vec<u8> },
     Undelivered { request_id: u32, retry_after_ms: u32 },
+    GrantAnswer(Vec<u8>),
+    GrantUnanswered { request_id: u32, retry_after_ms: u32 },
     Policy(Vec<u8>),
     Bye,
 }
@@ -124,6 +126,10 @@ fn words(role: Role, received: &mut Vec<u8>) -> Result<Vec<Word>, String> {
             }
             (Role::Deliver, FromAgent::Undelivered { retry_after_ms }) => {
                 Word::Undelivered { request_id, retry_after_ms }
+            }
+            (Role::Deliver, FromAgent::GrantAnswer(bytes)) => Word::GrantAnswer(bytes.to_vec()),
+            (Role::Deliver, FromAgent::GrantUnanswered { retry_after_ms }) => {
+                Word::GrantUnanswered { request_id, retry_after_ms }
             }
             (_, FromAgent::Bye) => Word::Bye,
             (role, _) => return Err(format!("sent a message that has no place on {role:?}")),

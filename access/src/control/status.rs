@@ -38,6 +38,8 @@ pub(super) fn status(control: &Control) -> Value {
         "shakes": sum("shakes_total"),
         "unready": control.unready_reasons(),
         "fenced": issuer.fenced,
+        "ownership": control.config.load().shard.ownership,
+        "grants": issuer.grants,
         "waves": waves,
         "issuer": issuer.numbers().map(|(n, v)| (n.to_owned(), v.into())).collect::<Map<_, _>>(),
         "spool": spool,

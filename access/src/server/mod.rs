@@ -159,7 +159,7 @@ pub fn run(config: Config, config_path: &Path) -> Result<bool> {
         manifest: checked.manifest,
         clock,
     });
-    let recovered = recovery::recover(&node, &state, header)?;
+    let recovered = recovery::recover(&node, &state, header, &config.shard)?;
     let parts =
         Parts::start(config, node, &state, checked.seed, checked.believed, checked.tls, recovered)?;
     let all_left = parts.serve(checked.schedule, config_path)?;

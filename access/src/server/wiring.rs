@@ -11,7 +11,7 @@ use crate::{
 use anyhow::Result;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, OnceLock, mpsc::SyncSender};
-use yao_protocol::policy::Policy;
+use yao_protocol::{WaveIndex, policy::Policy};
 
 /// Starts the spool and the link to the agent, if there shall be one, and makes them known to each
 /// other.
@@ -56,6 +56,7 @@ pub(super) fn agent_sinks(
 ) -> AgentSinks {
     let (wins, available_issuer, changed) = (issuer.clone(), issuer.clone(), issuer.clone());
     let (opens, available_spool) = (spool.clone(), spool.clone());
+    let (granted, ungranted) = (issuer.clone(), issuer.clone());
     let (delivered, undelivered) = (spool.clone(), spool.clone());
     let current = Arc::clone(policy);
     AgentSinks {
@@ -70,6 +71,17 @@ pub(super) fn agent_sinks(
         }),
         undelivered: Box::new(move |request_id, retry_after_ms| {
             undelivered.send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
+        }),
+        grant_answer: Box::new(move |answer| {
+            // Lost when the queue is full: the issuer asks again.
+            granted.try_send(ToIssuer::GrantAnswer { answer }).ok();
+        }),
+        grant_unanswered: Box::new(move |wave, retry_after_ms| {
+            // The request's id is its wave.
+            let wave = u16::try_from(wave).map(WaveIndex);
+            if let Ok(wave) = wave {
+                ungranted.try_send(ToIssuer::GrantUnanswered { wave, retry_after_ms }).ok();
+            }
         }),
         available: Box::new(move |available| {
             available_issuer.send(ToIssuer::AgentAvailable(available)).ok();

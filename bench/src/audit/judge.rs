@@ -181,6 +181,7 @@ impl Judge<'_> {
                 Event::Close { wave, unissued, sum, .. } => {
                     self.close(*wave, (*unissued, sum.0));
                 }
+                Event::Grant { .. } => {}
                 Event::Fence { place, .. } => {
                     self.problem(format!(
                         "the shard was fenced (place {place}): see the node's log"
