@@ -265,8 +265,8 @@ impl MoneyDisk {
             self.append(&Event::Reserve { wave, high, at });
             self.append(&Event::Skip { wave, reason, first, count, at });
         }
-        let GrantRecord { id, lo, hi, holder, not_after, .. } = grant;
-        self.append(&Event::Grant { wave, id, lo, hi, holder, not_after, at });
+        let id = grant.id;
+        self.append(&grant.event(wave, at));
         let message = ToIssuer::GrantKept { wave, id, high };
         self.issuer.send(message).map_err(|_| at_cursor(&"the issuer has ended"))
     }

@@ -71,7 +71,7 @@ pub fn recover(
         cursors.insert(section.wave, cursor);
         rights.insert(section.wave, right);
     }
-    let (journal, mut issuer) = open_journal(node, state, header, &highs)?;
+    let (journal, mut issuer) = open_journal(node, state, header, &highs, &rights)?;
     for past in &mut issuer.sections {
         past.right = rights.remove(&past.section.wave).expect("every section has a cursor");
     }
@@ -193,6 +193,7 @@ fn open_journal(
     state: &StateDir,
     header: &SeedHeader,
     highs: &BTreeMap<WaveIndex, u32>,
+    rights: &BTreeMap<WaveIndex, Right>,
 ) -> Result<(SegmentLog, issuer::Recovered), FileError> {
     let directory = state.journal();
     let template = SegmentHeader {
@@ -226,7 +227,12 @@ fn open_journal(
         return Err(content(&directory, message));
     }
     let start = Event::Start { incarnation, boot_id, at };
-    for event in iter::once(start).chain(skips) {
+    // A predecessor's grant that goes on, so that each life tells by what right it issues.
+    let inherited = rights.iter().filter_map(|(wave, right)| {
+        let grant = right.fleet()?.grant()?;
+        Some(grant.event(*wave, at))
+    });
+    for event in iter::once(start).chain(skips).chain(inherited) {
         let (kind, payload) = event.encode();
         journal.append(kind, &payload);
     }

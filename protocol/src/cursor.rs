@@ -4,6 +4,7 @@
 use crate::{
     CampaignId, Epoch, Incarnation, ShardId, WallTime, WaveIndex, WireError,
     codec::{Put, Reader},
+    journal::Event,
 };
 
 /// First bytes of a cursor slot.
@@ -133,6 +134,13 @@ impl Cursor {
 }
 
 impl GrantRecord {
+    /// What the journal says when it comes into force.
+    #[must_use]
+    pub const fn event(&self, wave: WaveIndex, at: WallTime) -> Event {
+        let Self { id, lo, hi, holder, not_after, .. } = *self;
+        Event::Grant { wave, id, lo, hi, holder, not_after, at }
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         out.put_u64(self.id);
         out.put_u32(self.lo);

@@ -3,6 +3,7 @@
 
 mod blocked;
 mod migrate;
+pub(crate) mod owners;
 mod people;
 mod quic_crash;
 mod rehearsal;
@@ -52,6 +53,8 @@ pub(crate) enum Soak {
     Storm,
     /// 15,000 connections held half-way, and how fast a legitimate client gets in.
     Slowloris,
+    /// Others want to issue from a shard that has its owner: 200 trials of each way to.
+    Owners,
     /// UDP is swallowed, from the start and in the middle: clients are on TLS in 5 s.
     Blocked,
 }
@@ -84,7 +87,16 @@ pub(crate) struct SoakArguments {
     /// Times that it happens (storm: 3, slowloris: 20)
     #[arg(long)]
     rounds: Option<u64>,
-    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris)
+    /// Trials of each case (owners)
+    #[arg(long, default_value_t = 200)]
+    trials: u32,
+    /// Only this case (owners)
+    #[arg(long, value_enum)]
+    case: Option<owners::Case>,
+    /// Only in this mode (owners)
+    #[arg(long, value_enum)]
+    mode: Option<owners::Mode>,
+    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, owners)
     #[arg(long)]
     debug: bool,
 }
@@ -109,6 +121,12 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             let connections = arguments.clients.unwrap_or(15_000);
             slowloris::run(arguments.over, connections, rounds, !arguments.debug)
         }
+        Soak::Owners => owners::run(owners::Programme {
+            trials: arguments.trials,
+            case: arguments.case,
+            mode: arguments.mode,
+            release: !arguments.debug,
+        }),
         Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
         Soak::Migrate => migrate::run(arguments.clients.unwrap_or(200), arguments.moves),
     }

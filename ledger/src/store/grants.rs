@@ -21,7 +21,6 @@ pub(super) const SCHEMA: &str = "
         first       INTEGER NOT NULL,
         count       INTEGER NOT NULL,
         merkle_root BLOB NOT NULL,
-        seen        INTEGER NOT NULL,
         tenure      INTEGER NOT NULL REFERENCES tenures (tenure),
         PRIMARY KEY (shard, wave)
     ) STRICT, WITHOUT ROWID;
@@ -35,6 +34,7 @@ pub(super) const SCHEMA: &str = "
         last           INTEGER NOT NULL CHECK (last >= first),
         lo             INTEGER NOT NULL,
         hi             INTEGER NOT NULL CHECK (hi >= lo),
+        seen           INTEGER NOT NULL,
         burnt_from     INTEGER,
         burnt_to       INTEGER,
         holder         BLOB NOT NULL,
@@ -72,6 +72,8 @@ pub struct Tenure {
     pub lo: u32,
     /// Position behind the last one.
     pub hi: u32,
+    /// The highest H that its holder has stated.
+    pub seen: u32,
     /// What was burnt when it began: position of the first packet,
     pub burnt_from: Option<u32>,
     /// and behind the last one.
@@ -131,7 +133,7 @@ impl Store {
     pub fn tenures(&self, after: u64, limit: usize) -> rusqlite::Result<Vec<Tenure>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT tenure, shard, wave, epoch, claim, first, last, lo, hi, burnt_from, burnt_to,
-                    lower(hex(holder)), lower(hex(previous)), node, began_at, decided_at, not_after
+                    lower(hex(holder)), lower(hex(previous)), node, began_at, decided_at, not_after, seen
              FROM tenures WHERE tenure > ?1 ORDER BY tenure LIMIT ?2",
         )?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -155,6 +157,7 @@ impl Store {
                 began_at: unsigned(row.get(14)?),
                 decided_at: unsigned(row.get(15)?),
                 not_after: unsigned(row.get(16)?),
+                seen: row.get(17)?,
             })
         };
         statement.query_map(params![signed(after), limit], read)?.collect()
@@ -185,7 +188,7 @@ fn section(
     wave: WaveIndex,
 ) -> rusqlite::Result<Option<Section>> {
     let mut statement = transaction.prepare_cached(
-        "SELECT s.generation, s.first, s.count, s.merkle_root, s.seen, t.last, t.lo, t.hi,
+        "SELECT s.generation, s.first, s.count, s.merkle_root, t.seen, t.last, t.lo, t.hi,
                 t.holder, t.node, t.epoch, t.decided_at, t.not_after, t.request_digest
          FROM sections s JOIN tenures t USING (tenure) WHERE s.shard = ?1 AND s.wave = ?2",
     )?;
@@ -233,7 +236,7 @@ fn extend(
     let changed = transaction
         .prepare_cached(
             "UPDATE tenures SET last = ?3, hi = ?4, decided_at = ?5, not_after = ?6,
-                    request_digest = ?7, epoch = ?8
+                    request_digest = ?7, epoch = ?8, seen = ?9
              WHERE tenure = (SELECT tenure FROM sections WHERE shard = ?1 AND wave = ?2)",
         )?
         .execute(params![
@@ -245,11 +248,9 @@ fn extend(
             signed(section.not_after.0),
             section.request_digest,
             section.epoch.0,
+            section.seen,
         ])?;
     assert_eq!(changed, 1, "what is extended is there");
-    transaction
-        .prepare_cached("UPDATE sections SET seen = ?3 WHERE shard = ?1 AND wave = ?2")?
-        .execute(params![shard, wave, section.seen])?;
     Ok(())
 }
 
@@ -265,8 +266,9 @@ fn begin(
         .prepare_cached(
             "INSERT INTO tenures (shard, wave, epoch, claim, first, last, lo, hi, burnt_from,
                     burnt_to, holder, previous, node, began_at, decided_at, not_after,
-                    request_digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15)",
+                    request_digest, seen)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15,
+                     ?16)",
         )?
         .execute(params![
             shard,
@@ -284,15 +286,16 @@ fn begin(
             signed(section.decided_at.0),
             signed(section.not_after.0),
             section.request_digest,
+            section.seen,
         ])?;
     let tenure = transaction.last_insert_rowid();
     transaction
         .prepare_cached(
             "INSERT INTO sections
-                    (shard, wave, generation, first, count, merkle_root, seen, tenure)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                    (shard, wave, generation, first, count, merkle_root, tenure)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (shard, wave)
-             DO UPDATE SET seen = excluded.seen, tenure = excluded.tenure",
+             DO UPDATE SET tenure = excluded.tenure",
         )?
         .execute(params![
             shard,
@@ -301,7 +304,6 @@ fn begin(
             section.first,
             section.count,
             section.merkle_root,
-            section.seen,
             tenure,
         ])?;
     Ok(())
