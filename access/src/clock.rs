@@ -1,7 +1,10 @@
 //! The only file that reads the operating system's clocks.
 
 use rustix::time::{ClockId, clock_gettime};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 use yao_engine::{Anchor, Timestamp};
 use yao_protocol::WallTime;
 
@@ -11,6 +14,16 @@ pub struct Clock {
     anchor: Anchor,
     /// The standard library's clock at the anchor, for libraries that know no other.
     instant: Instant,
+    source: Source,
+}
+
+/// Where a clock's intervals come from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// CLOCK_BOOTTIME.
+    System,
+    /// Nanoseconds that somebody else owns: a simulator.
+    Given(&'static AtomicU64),
 }
 
 impl Clock {
@@ -23,19 +36,31 @@ impl Clock {
         let wall = wall_now();
         #[expect(clippy::disallowed_methods, reason = "read once; every other is derived from it")]
         let instant = Instant::now();
-        Self { anchor: Anchor { at, wall }, instant }
+        Self { anchor: Anchor { at, wall }, instant, source: Source::System }
+    }
+
+    /// A clock that tells what somebody else sets, nanoseconds, and took it for `anchor` at start.
+    #[must_use]
+    pub fn given(anchor: Anchor, now_ns: &'static AtomicU64) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "for libraries that know no other clock")]
+        let instant = Instant::now();
+        Self { anchor, instant, source: Source::Given(now_ns) }
     }
 
     /// Now, for intervals and deadlines.
     #[must_use]
+    #[inline]
     pub fn now(&self) -> Timestamp {
-        boot_now()
+        match self.source {
+            Source::System => boot_now(),
+            Source::Given(now_ns) => Timestamp::from_ns(now_ns.load(Ordering::Relaxed)),
+        }
     }
 
     /// Now as wall time, by the anchor: a step of the system's clock does not show here.
     #[must_use]
     pub fn wall(&self) -> WallTime {
-        self.anchor.wall(boot_now())
+        self.anchor.wall(self.now())
     }
 
     /// How the two clocks are tied.

@@ -17,6 +17,7 @@ use yao_protocol::{
     UserId,
     client::{ErrorCode, Refusal, RetryClass},
     ticket::{Ticket, verify_tickets},
+    token::Bearer,
 };
 
 /// Tickets verified together. Larger batches gain nothing more and delay the first answer.
@@ -46,9 +47,11 @@ pub struct CryptoContext {
 }
 
 /// An open whose ticket waits to be checked.
-struct Waiting {
+#[derive(Debug)]
+pub struct Waiting {
     connection: ConnectionId,
     request_id: u32,
+    bearer: Bearer,
     ticket: Ticket,
 }
 
@@ -56,17 +59,27 @@ struct Waiting {
 pub fn run(context: &CryptoContext, queue: &Receiver<ToCrypto>) {
     let mut waiting = Vec::with_capacity(TICKETS_MAX);
     while let Ok(message) = queue.recv() {
-        take(context, message, &mut waiting);
-        // Bounded by messages, not by tickets: in a storm of HELLOs the tickets between them must
-        // not wait for its end.
-        for _ in 1..TICKETS_MAX {
-            match queue.try_recv() {
-                Ok(message) => take(context, message, &mut waiting),
-                Err(_) => break,
-            }
-        }
-        check_tickets(context, &mut waiting);
+        turn(context, message, queue, &mut waiting);
     }
+}
+
+/// One turn of the thread: `first`, and what waits behind it. `waiting` is empty before and after.
+pub fn turn(
+    context: &CryptoContext,
+    first: ToCrypto,
+    queue: &Receiver<ToCrypto>,
+    waiting: &mut Vec<Waiting>,
+) {
+    take(context, first, waiting);
+    // Bounded by messages, not by tickets: in a storm of HELLOs the tickets between them must
+    // not wait for its end.
+    for _ in 1..TICKETS_MAX {
+        match queue.try_recv() {
+            Ok(message) => take(context, message, waiting),
+            Err(_) => break,
+        }
+    }
+    check_tickets(context, waiting);
 }
 
 fn take(context: &CryptoContext, message: ToCrypto, waiting: &mut Vec<Waiting>) {
@@ -81,9 +94,9 @@ fn take(context: &CryptoContext, message: ToCrypto, waiting: &mut Vec<Waiting>) 
             counter.add(1);
             context.shards.send(connection.thread, ToShard::TokenChecked { connection, identity });
         }
-        ToCrypto::Ticket { connection, request_id, user, ticket } => {
+        ToCrypto::Ticket { connection, request_id, user, bearer, ticket } => {
             match plausible(context, user, &*ticket) {
-                Some(ticket) => waiting.push(Waiting { connection, request_id, ticket }),
+                Some(ticket) => waiting.push(Waiting { connection, request_id, bearer, ticket }),
                 None => refuse(context, connection, request_id),
             }
         }
@@ -105,7 +118,7 @@ fn check_tickets(context: &CryptoContext, waiting: &mut Vec<Waiting>) {
     let keys = context.node.keys.load();
     let good = verify_tickets(&tickets, &keys);
     for (open, good) in waiting.drain(..).zip(good) {
-        let Waiting { connection, request_id, ticket } = open;
+        let Waiting { connection, request_id, bearer, ticket } = open;
         if !good {
             let body = &ticket.body;
             if keys.ticket(body.campaign, body.shard, body.epoch).is_some() {
@@ -118,7 +131,8 @@ fn check_tickets(context: &CryptoContext, waiting: &mut Vec<Waiting>) {
             continue;
         }
         context.counters.tickets.add(1);
-        let message = ToSpool::Open { connection, request_id, ticket: Box::new(ticket) };
+        let ticket = Box::new(ticket);
+        let message = ToSpool::Open { connection, request_id, bearer, ticket };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             context.spool.try_send(message)
         {

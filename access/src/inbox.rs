@@ -1,9 +1,9 @@
 //! Bounded queues into a shard thread, which sleeps in its poller rather than on the queue.
 
+use crate::wake::WakeFlag;
 use mio::Waker;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
     mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
 };
 
@@ -23,9 +23,9 @@ pub struct Inbox<T> {
 
 #[derive(Debug)]
 struct Wake {
-    waker: Waker,
-    /// Whether the owner has been woken and has not looked yet: one wake-up serves a whole burst.
-    pending: AtomicBool,
+    /// None where the owner looks by himself.
+    waker: Option<Waker>,
+    flag: WakeFlag,
 }
 
 /// Why a message was not taken.
@@ -40,8 +40,18 @@ pub enum NotTaken {
 /// A queue of at most `capacity` messages whose receiver is woken by `waker`.
 #[must_use]
 pub fn inbox<T>(capacity: usize, waker: Waker) -> (Outlet<T>, Inbox<T>) {
+    with_waker(capacity, Some(waker))
+}
+
+/// A queue of at most `capacity` messages whose receiver is woken by nobody: he looks by himself.
+#[must_use]
+pub fn unwoken<T>(capacity: usize) -> (Outlet<T>, Inbox<T>) {
+    with_waker(capacity, None)
+}
+
+fn with_waker<T>(capacity: usize, waker: Option<Waker>) -> (Outlet<T>, Inbox<T>) {
     let (sender, receiver) = sync_channel(capacity);
-    let wake = Arc::new(Wake { waker, pending: AtomicBool::new(false) });
+    let wake = Arc::new(Wake { waker, flag: WakeFlag::new() });
     (Outlet { queue: sender, wake: Arc::clone(&wake) }, Inbox { queue: receiver, wake })
 }
 
@@ -59,9 +69,9 @@ impl<T> Outlet<T> {
     pub fn send(&self, message: T) -> Result<(), NotTaken> {
         match self.queue.try_send(message) {
             Ok(()) => {
-                if !self.wake.pending.swap(true, Ordering::AcqRel) {
+                if self.wake.flag.raise() {
                     // A waker fails only when its poller is gone, and then nobody listens.
-                    self.wake.waker.wake().ok();
+                    self.wake.waker.as_ref().map(Waker::wake);
                 }
                 Ok(())
             }
@@ -72,11 +82,13 @@ impl<T> Outlet<T> {
 }
 
 impl<T> Inbox<T> {
-    /// The next message, if there is one. Drain until `None` after each wake-up.
+    /// The next message, if there is one. Drain until `None` after each wake-up: before that no
+    /// other comes.
     pub fn next(&self) -> Option<T> {
-        // Cleared before looking: a message that arrives after the look wakes again.
-        self.wake.pending.store(false, Ordering::Release);
-        self.queue.try_recv().ok()
+        self.queue.try_recv().ok().or_else(|| {
+            self.wake.flag.lower();
+            self.queue.try_recv().ok()
+        })
     }
 }
 

@@ -2,7 +2,6 @@
 //! and the shards. Decides nothing; every rule is in `yao_engine::issuer`.
 
 use crate::{
-    agent_link::AgentHandle,
     disk_outlet::DiskOutlet,
     gate::Gate,
     grant_status::GrantStatus,
@@ -24,12 +23,21 @@ use yao_engine::{
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
-use yao_protocol::{WaveIndex, grant::GrantAnswer, schedule::Schedule, seed_file::SeedHeader};
+use yao_protocol::{
+    WaveIndex, agent::Question, grant::GrantAnswer, schedule::Schedule, seed_file::SeedHeader,
+};
 
 /// Messages taken before the outputs are done: their answers then leave together.
 const INPUTS_MAX: usize = 256;
 /// The status is published this often.
 const STATUS: Duration = Duration::from_millis(100);
+
+/// Asks the agent about a winner. `false` means: no agent, or no room, now.
+pub type VetOut = Box<dyn Fn(Question) -> bool + Send>;
+
+/// Asks settlement for a grant: the number of the request, and its signed bytes. `false` means: no
+/// agent, or no room, now.
+pub type GrantOut = Box<dyn Fn(u32, Vec<u8>) -> bool + Send>;
 
 /// What the issuer thread shares with the rest of the process.
 pub struct IssuerContext {
@@ -43,10 +51,12 @@ pub struct IssuerContext {
     pub disk: SyncSender<ToMoneyDisk>,
     /// How far it is.
     pub disk_counters: Arc<DiskCounters>,
-    /// The agent, when there is one.
-    pub agent: Option<AgentHandle>,
+    /// The way to the agent.
+    pub vet: VetOut,
     /// Time for a verdict, ms.
     pub vet_ms_max: u32,
+    /// The way to settlement, by the agent.
+    pub ask_grant: GrantOut,
     /// What the control thread shows.
     pub status: Arc<ArcSwap<IssuerStatus>>,
 }
@@ -55,7 +65,7 @@ pub struct IssuerContext {
 type Number<T> = (&'static str, fn(&T) -> u64);
 
 /// What the issuer and its vetting count. docs/metrics.md has these names, and those of a wave.
-const NUMBERS: [Number<Issuer>; 14] = [
+const NUMBERS: [Number<Issuer>; 15] = [
     ("issuer_candidates_total", |issuer| issuer.counters().candidates),
     ("issuer_resends_total", |issuer| issuer.counters().resends),
     ("issuer_issued_total", |issuer| issuer.counters().issued),
@@ -63,6 +73,7 @@ const NUMBERS: [Number<Issuer>; 14] = [
     ("issuer_lost_total", |issuer| issuer.counters().lost),
     ("issuer_limited_total", |issuer| issuer.counters().limited),
     ("issuer_refused_total", |issuer| issuer.counters().refused),
+    ("issuer_share_percent", |issuer| u64::from(issuer.share_percent())),
     ("issuer_wins_known", |issuer| issuer.wins() as u64),
     ("vets_sent_total", |issuer| issuer.vet_counters().sent),
     ("vets_allowed_total", |issuer| issuer.vet_counters().allowed),
@@ -140,6 +151,11 @@ pub fn run(
     recovered: &Recovered,
     queue: &Receiver<ToIssuer>,
 ) {
+    Desk::new(context, header, recovered).run(queue);
+}
+
+/// An issuer as the thread starts it.
+fn new_issuer(context: &IssuerContext, header: &SeedHeader, recovered: &Recovered) -> Issuer {
     let node = &context.node;
     let settings = Settings {
         campaign: node.campaign,
@@ -151,16 +167,11 @@ pub fn run(
         ticket_lifetime_us: node.manifest.ticket_lifetime_seconds.saturating_mul(1_000_000),
         vet_ms_max: u64::from(context.vet_ms_max),
     };
-    let issuer = Issuer::new(settings, Arc::clone(&node.ticket_key), recovered);
-    let status_at = node.clock.now();
-    let waves = header.sections.iter().map(|section| section.wave).collect();
-    let disk = DiskOutlet::new(context.disk.clone(), Arc::clone(&context.disk_counters));
-    let books = GateView::default();
-    Desk { context, issuer, waves, books, disk, holding: false, status_at }.run(queue);
+    Issuer::new(settings, Arc::clone(&node.ticket_key), recovered)
 }
 
 /// The running issuer with what the shell keeps for it.
-struct Desk<'a> {
+pub struct Desk<'a> {
     context: &'a IssuerContext,
     issuer: Issuer,
     waves: Vec<WaveIndex>,
@@ -172,40 +183,73 @@ struct Desk<'a> {
     status_at: Timestamp,
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
+    /// An issuer that goes on where `recovered` ends.
+    #[must_use]
+    pub fn new(context: &'a IssuerContext, header: &SeedHeader, recovered: &Recovered) -> Self {
+        Self {
+            issuer: new_issuer(context, header, recovered),
+            waves: header.sections.iter().map(|section| section.wave).collect(),
+            books: GateView::default(),
+            disk: DiskOutlet::new(context.disk.clone(), Arc::clone(&context.disk_counters)),
+            holding: false,
+            status_at: context.node.clock.now(),
+            context,
+        }
+    }
+
     fn run(mut self, queue: &Receiver<ToIssuer>) {
         let mut at = self.now();
         loop {
-            let now = self.now();
-            let deadline = at.min(self.status_at);
-            let mut decided_all = true;
-            match queue.recv_timeout(deadline.since(now)) {
-                Ok(message) => {
-                    if !self.take(message) {
-                        return;
-                    }
-                    decided_all = false;
-                    for _ in 1..INPUTS_MAX {
-                        let Ok(message) = queue.try_recv() else {
-                            decided_all = true;
-                            break;
-                        };
-                        if !self.take(message) {
-                            return;
-                        }
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let message = match queue.recv_timeout(at.since(self.now())) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match self.turn(message, queue) {
+                Some(next) => at = next,
+                None => return,
             }
-            self.renew_hold();
-            at = self.drain();
-            self.context.gate.renew(self.books, decided_all);
-            if self.holding {
-                at = at.min(self.now().plus_ms(1));
-            }
-            self.publish();
         }
+    }
+
+    /// One turn of the thread: `first`, what waits behind it, and everything that follows from
+    /// them. When to turn next, unless a message comes; `None` when the thread shall end.
+    pub fn turn(
+        &mut self,
+        first: Option<ToIssuer>,
+        queue: &Receiver<ToIssuer>,
+    ) -> Option<Timestamp> {
+        let mut decided_all = true;
+        if let Some(message) = first {
+            if !self.take(message) {
+                return None;
+            }
+            decided_all = false;
+            for _ in 1..INPUTS_MAX {
+                let Ok(message) = queue.try_recv() else {
+                    decided_all = true;
+                    break;
+                };
+                if !self.take(message) {
+                    return None;
+                }
+            }
+        }
+        self.renew_hold();
+        let mut at = self.drain();
+        self.context.gate.renew(self.books, decided_all);
+        if self.holding {
+            at = at.min(self.now().plus_ms(1));
+        }
+        self.publish();
+        Some(at.min(self.status_at))
+    }
+
+    /// The engine's books, for those who watch it.
+    #[must_use]
+    pub const fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 
     fn now(&self) -> Timestamp {
@@ -217,8 +261,8 @@ impl Desk<'_> {
         let input = match message {
             ToIssuer::Candidate(candidate) => Input::Candidate(candidate),
             ToIssuer::Resend(candidate) => Input::Resend(candidate),
-            ToIssuer::Welcomed { connection, user, wins, sponsors } => {
-                Input::Welcomed { connection, user, wins, sponsors }
+            ToIssuer::Welcomed { connection, user, wins, sponsors, bearer } => {
+                Input::Welcomed { connection, user, wins, sponsors, bearer }
             }
             ToIssuer::Verdict { call, allowed } => Input::Verdict { call, allowed },
             ToIssuer::AgentAvailable(available) => Input::AgentAvailable(available),
@@ -239,6 +283,7 @@ impl Desk<'_> {
             }
             ToIssuer::GrantKept { wave, id, high } => Input::GrantKept { wave, id, high },
             ToIssuer::Fenced { reason } => Input::Fenced { reason },
+            ToIssuer::Throttle { percent } => Input::Throttle { percent },
             ToIssuer::Stop => {
                 self.drain();
                 self.disk.finish();
@@ -304,9 +349,9 @@ impl Desk<'_> {
         let context = self.context;
         match output {
             Output::Gate(books) => self.books = books,
-            Output::Vet(vet) => {
-                if !context.agent.as_ref().is_some_and(|agent| agent.vet(vet)) {
-                    self.issuer.handle(now, Input::VetUnsent { call: vet.call });
+            Output::Vet(question) => {
+                if !(context.vet)(question) {
+                    self.issuer.handle(now, Input::VetUnsent { call: question.vet.call });
                 }
             }
             Output::Journal(event) => self.send_to_disk(now, ToMoneyDisk::Journal(event)),
@@ -319,8 +364,7 @@ impl Desk<'_> {
                 context.shards.send(connection.thread, message);
             }
             Output::AskGrant { wave, request } => {
-                let asked = context.agent.as_ref();
-                if !asked.is_some_and(|agent| agent.ask_grant(u32::from(wave.0), request)) {
+                if !(context.ask_grant)(u32::from(wave.0), request) {
                     self.issuer.handle(now, Input::GrantUnsent { wave });
                 }
             }

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use yao_access::{
     commands::{ask, doctor},
     config::{Config, load},
+    control::Ended,
     server,
 };
 
@@ -44,12 +45,25 @@ enum Command {
         /// Configuration file, TOML: says where the node's admin port is.
         #[arg(long)]
         config: PathBuf,
-        /// Clients asked to leave each second, instead of drain.per_second.
-        #[arg(long, value_name = "N")]
+        /// Clients asked to leave each second, of the whole node, instead of drain.per_second.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rate: Option<u32>,
         /// Seconds after which the rest is cut, instead of drain.deadline_seconds.
         #[arg(long, value_name = "SECONDS")]
         deadline: Option<u32>,
+    },
+    /// Have the running node turn newcomers away: they are told other endpoints and when to come
+    /// back. Who has a session keeps it.
+    RefuseNew {
+        /// Configuration file, TOML: says where the node's admin port is.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Have the running node take newcomers again.
+    TakeNew {
+        /// Configuration file, TOML: says where the node's admin port is.
+        #[arg(long)]
+        config: PathBuf,
     },
     /// Look at limits, sysctls, ports, clock and disk: what binds first, and how many connections
     /// that allows.
@@ -60,6 +74,12 @@ enum Command {
     },
 }
 
+// Exit codes; docs/operations.md, "How a node ended", lists them. 0 is success, and of a node that
+// every client left by itself; 1 any failure; 2 wrong arguments.
+/// Every client is gone, but some did not leave when asked and were cut off.
+const EXIT_OVERSTAYED: u8 = 3;
+/// The drain ended at its deadline, or by a second signal, and cut off who was left.
+const EXIT_REMAINING: u8 = 4;
 /// EX_CONFIG of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 
@@ -76,6 +96,12 @@ fn main() -> ExitCode {
         (Some(Command::Drain { config, rate, deadline }), _) => {
             let act = move |config, _: &Path| ask::drain(&config, rate, deadline);
             (config, Box::new(move |config, path| act(config, path).map(Outcome::Said)))
+        }
+        (Some(Command::RefuseNew { config }), _) => {
+            (config, Box::new(|config, _| ask::refuse_new(&config, true).map(Outcome::Said)))
+        }
+        (Some(Command::TakeNew { config }), _) => {
+            (config, Box::new(|config, _| ask::refuse_new(&config, false).map(Outcome::Said)))
         }
         (Some(Command::Doctor { config }), _) => {
             (config, Box::new(|config, _| Ok(Outcome::Said(doctor::examine(&config)))))
@@ -100,10 +126,10 @@ fn main() -> ExitCode {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Outcome::Ran(true)) => ExitCode::SUCCESS,
-        Ok(Outcome::Ran(false)) => {
-            eprintln!("error: the drain ended before every client had left; the rest was cut");
-            ExitCode::FAILURE
+        Ok(Outcome::Ran(ended)) if ended.all_left() => ExitCode::SUCCESS,
+        Ok(Outcome::Ran(ended)) => {
+            eprintln!("error: {ended}");
+            ExitCode::from(if ended.remaining > 0 { EXIT_REMAINING } else { EXIT_OVERSTAYED })
         }
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -119,8 +145,8 @@ type Act = dyn FnOnce(Config, &Path) -> anyhow::Result<Outcome>;
 enum Outcome {
     /// It has something to say.
     Said(String),
-    /// The node ran; whether every client left in time.
-    Ran(bool),
+    /// The node ran, and this is how it ended.
+    Ran(Ended),
 }
 
 /// JSON lines for machines, plain lines for people; `RUST_LOG` chooses the level.

@@ -11,7 +11,7 @@ use yao_protocol::{
     seed_file::SeedRecord,
     tally::TALLY_BYTES,
     ticket::{TICKET_BYTES, Ticket},
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 /// To a shard thread.
@@ -56,7 +56,7 @@ pub enum ToShard {
         /// The older connection.
         connection: ConnectionId,
     },
-    /// The drain's rate changed (`Orders::drain_per_second`): look now rather than soon.
+    /// The node drains (`Orders::is_draining`): look now rather than soon.
     Drain,
     /// Panic here and now: a fail point, for rehearsals.
     Panic,
@@ -82,6 +82,8 @@ pub enum ToSpool {
         connection: ConnectionId,
         /// His request.
         request_id: u32,
+        /// His device and risk class.
+        bearer: Bearer,
         /// The ticket.
         ticket: Box<Ticket>,
     },
@@ -129,6 +131,8 @@ pub enum ToIssuer {
         wins: u8,
         /// Of which sponsors.
         sponsors: SponsorSet,
+        /// His device and risk class.
+        bearer: Bearer,
     },
     /// The agent's verdict on a winner.
     Verdict {
@@ -181,6 +185,11 @@ pub enum ToIssuer {
         /// What failed, for the operator.
         reason: String,
     },
+    /// The spool fills up: so many hundredths of what is due may be issued.
+    Throttle {
+        /// At most 100.
+        percent: u8,
+    },
     /// Finish, and end the thread.
     Stop,
 }
@@ -203,6 +212,8 @@ pub enum ToCrypto {
         request_id: u32,
         /// The user of the session: the ticket must be his.
         user: UserId,
+        /// His device and risk class.
+        bearer: Bearer,
         /// The 136 bytes.
         ticket: Box<[u8; TICKET_BYTES]>,
     },

@@ -4,6 +4,7 @@
 //! within `SYNC_MS_MAX` of an issue (M8). The first failure ends all persisting (M3).
 
 use crate::{
+    disk::DiskFile,
     files::{FileError, content},
     messages::ToIssuer,
     node::Node,
@@ -15,7 +16,6 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    fs::File,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
@@ -31,8 +31,11 @@ use yao_protocol::{
 
 /// From a journal record to its fdatasync at most, ms (M8 allows 10).
 const SYNC_MS_MAX: u64 = 4;
-/// The seed file's path and descriptor are compared this often.
-const CHECK: Duration = Duration::from_secs(1);
+/// The seed file's path and descriptor are compared this often: a file that is changed or gone must
+/// have fenced the shard within a second, with a slow sync and the way to `/readyz` in it.
+const CHECK: Duration = Duration::from_millis(250);
+/// How late the journal was is told of this long a time, as often.
+const LATE_TIME: Duration = Duration::from_secs(1);
 
 /// To the money-disk thread.
 #[derive(Clone, Debug)]
@@ -65,13 +68,11 @@ pub struct OpenCursor {
     /// Its file.
     pub file: SlotFile,
     /// Held for this process alone.
-    pub lock: File,
+    pub lock: Box<dyn DiskFile>,
     /// What its next slot will say.
     pub writer: CursorWriter,
     /// What the kernel remembers of it.
     pub witness: Option<Witness>,
-    /// The next grant is written into both slots: what they say now is not to be believed.
-    pub renew_both: bool,
 }
 
 impl OpenCursor {
@@ -91,13 +92,12 @@ impl OpenCursor {
         }
     }
 
-    /// Writes H once more into this many slots, with this life's name.
+    /// Writes H once more into both slots, with this life's name.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn restate(&mut self, slots: u32) -> Result<(), FileError> {
-        for _ in 0..slots {
-            let slot = self.writer.raise(self.writer.high());
+    pub fn restate(&mut self) -> Result<(), FileError> {
+        for slot in self.writer.raise(self.writer.high()) {
             self.write(&slot).map_err(|error| content(self.file.path(), error))?;
         }
         Ok(())
@@ -105,11 +105,7 @@ impl OpenCursor {
 
     /// Puts a grant on disk, and H to where it begins.
     fn keep(&mut self, grant: GrantRecord) -> Result<(), SlotFileError> {
-        for slot in self.writer.keep(grant, grant.lo) {
-            self.write(&slot)?;
-        }
-        if std::mem::take(&mut self.renew_both) {
-            let slot = self.writer.raise(self.writer.high());
+        for slot in self.writer.keep(grant) {
             self.write(&slot)?;
         }
         Ok(())
@@ -119,18 +115,24 @@ impl OpenCursor {
 /// What the thread owns.
 #[derive(Debug)]
 pub struct MoneyDisk {
-    /// Who we are.
-    pub node: Arc<Node>,
-    /// The packets.
-    pub seed: SeedShard,
-    /// The journal.
-    pub journal: SegmentLog,
-    /// The cursors by wave.
-    pub cursors: BTreeMap<WaveIndex, OpenCursor>,
+    node: Arc<Node>,
+    seed: SeedShard,
+    journal: SegmentLog,
+    cursors: BTreeMap<WaveIndex, OpenCursor>,
     /// For reserved packets and for bad news.
-    pub issuer: SyncSender<ToIssuer>,
+    issuer: SyncSender<ToIssuer>,
     /// Read by the control thread.
-    pub counters: Arc<DiskCounters>,
+    counters: Arc<DiskCounters>,
+    /// When the seed file is looked at next.
+    check_at: Timestamp,
+    /// When [`Self::late_ns_max`] is told next.
+    late_at: Timestamp,
+    /// Since when the oldest record waits for its sync.
+    unsynced_since: Option<Timestamp>,
+    /// Longest such wait since it was told last.
+    late_ns_max: u64,
+    /// Journal records taken so far.
+    taken: u64,
 }
 
 /// Which file failed: the numbers of journal-file.md 5.
@@ -143,60 +145,98 @@ enum Place {
 }
 
 impl MoneyDisk {
+    /// The packets of `seed`, and what a start found: the journal, and the cursors by wave.
+    #[must_use]
+    pub fn new(
+        node: Arc<Node>,
+        seed: SeedShard,
+        (journal, cursors): (SegmentLog, BTreeMap<WaveIndex, OpenCursor>),
+        issuer: SyncSender<ToIssuer>,
+        counters: Arc<DiskCounters>,
+    ) -> Self {
+        Self {
+            check_at: node.clock.now().plus(CHECK),
+            late_at: node.clock.now().plus(LATE_TIME),
+            unsynced_since: None,
+            late_ns_max: 0,
+            taken: 0,
+            node,
+            seed,
+            journal,
+            cursors,
+            issuer,
+            counters,
+        }
+    }
+
     /// Runs until told to stop.
     pub fn run(mut self, queue: &Receiver<ToMoneyDisk>) {
-        let mut check_at = self.now().plus(CHECK);
-        let mut unsynced_since: Option<Timestamp> = None;
-        let (mut late_ns_max, mut taken) = (0, 0_u64);
+        let mut at = self.check_at;
         loop {
-            let now = self.now();
-            let sync_at = unsynced_since.map(|since| since.plus_ms(SYNC_MS_MAX));
-            let deadline = sync_at.unwrap_or(Timestamp::NEVER).min(check_at);
-            let message = match queue.recv_timeout(deadline.since(now)) {
+            let message = match queue.recv_timeout(at.since(self.now())) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(ToMoneyDisk::Stop),
             };
-            let stop = matches!(message, Some(ToMoneyDisk::Stop));
-            match message {
-                Some(ToMoneyDisk::Journal(event)) => {
-                    unsynced_since = unsynced_since.or(Some(self.now()));
-                    taken += 1;
-                    self.append(&event);
-                }
-                Some(ToMoneyDisk::Reserve { wave, first, high }) => {
-                    if let Err((place, reason)) = self.reserve(wave, first, high) {
-                        self.fence(place, reason);
-                    }
-                }
-                Some(ToMoneyDisk::KeepGrant { wave, grant }) => {
-                    if let Err((place, reason)) = self.keep_grant(wave, grant) {
-                        self.fence(place, reason);
-                    }
-                }
-                Some(ToMoneyDisk::Stop) | None => {}
+            match self.turn(message) {
+                Some(next) => at = next,
+                None => return,
             }
-            let now = self.now();
-            if let Some(since) = unsynced_since
-                && (stop || now >= since.plus_ms(SYNC_MS_MAX))
-            {
-                self.sync();
-                if !self.is_fenced() {
-                    self.counters.journal_synced.set(taken);
-                }
-                unsynced_since = None;
-                late_ns_max = self.now().ns_since(since).max(late_ns_max);
+        }
+    }
+
+    /// One turn of the thread: `message`, and the sync if that is due. When to turn next, unless a
+    /// message comes; `None` when the thread shall end.
+    pub fn turn(&mut self, message: Option<ToMoneyDisk>) -> Option<Timestamp> {
+        let stop = matches!(message, Some(ToMoneyDisk::Stop));
+        match message {
+            Some(ToMoneyDisk::Journal(event)) => {
+                self.unsynced_since = self.unsynced_since.or(Some(self.now()));
+                self.taken += 1;
+                self.append(&event);
             }
-            if stop {
-                return;
-            }
-            if now >= check_at {
-                check_at = now.plus(CHECK);
-                self.counters.journal_late_us.set(std::mem::take(&mut late_ns_max) / 1_000);
-                if let Err(error) = self.seed.check_unchanged() {
-                    self.fence(Place::Seed, error.to_string());
+            Some(ToMoneyDisk::Reserve { wave, first, high }) => {
+                if let Err((place, reason)) = self.reserve(wave, first, high) {
+                    self.fence(place, reason);
                 }
             }
+            Some(ToMoneyDisk::KeepGrant { wave, grant }) => {
+                if let Err((place, reason)) = self.keep_grant(wave, grant) {
+                    self.fence(place, reason);
+                }
+            }
+            Some(ToMoneyDisk::Stop) | None => {}
+        }
+        let now = self.now();
+        if let Some(since) = self.unsynced_since
+            && (stop || now >= since.plus_ms(SYNC_MS_MAX))
+        {
+            self.sync();
+            if !self.is_fenced() {
+                self.counters.journal_synced.set(self.taken);
+            }
+            self.unsynced_since = None;
+            self.late_ns_max = self.now().ns_since(since).max(self.late_ns_max);
+        }
+        if stop {
+            self.journal.trim();
+            return None;
+        }
+        if now >= self.check_at {
+            self.check(now);
+        }
+        let sync_at = self.unsynced_since.map(|since| since.plus_ms(SYNC_MS_MAX));
+        Some(sync_at.unwrap_or(Timestamp::NEVER).min(self.check_at))
+    }
+
+    fn check(&mut self, now: Timestamp) {
+        self.check_at = now.plus(CHECK);
+        if now >= self.late_at {
+            self.late_at = now.plus(LATE_TIME);
+            self.counters.journal_late_us.set(std::mem::take(&mut self.late_ns_max) / 1_000);
+        }
+        if let Err(error) = self.seed.check_unchanged() {
+            self.fence(Place::Seed, error.to_string());
         }
     }
 
@@ -223,7 +263,12 @@ impl MoneyDisk {
     }
 
     /// Raises H on disk, then reads what lies below it: never the other way round.
+    ///
+    /// What was issued before this was asked for is in the journal first. The new H leaves B
+    /// packets unissued; one that was issued, and whose record a crash took, would be skipped
+    /// beside them (M1).
     fn reserve(&mut self, wave: WaveIndex, first: u32, high: u32) -> Result<(), (Place, String)> {
+        self.sync();
         if self.is_fenced() {
             return Ok(());
         }
@@ -231,8 +276,9 @@ impl MoneyDisk {
         let at_seed = |error: &dyn ToString| (Place::Seed, error.to_string());
         let cursor = self.cursors.get_mut(&wave);
         let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;
-        let slot = cursor.writer.raise(high);
-        cursor.write(&slot).map_err(|error| at_cursor(&error))?;
+        for slot in cursor.writer.raise(high) {
+            cursor.write(&slot).map_err(|error| at_cursor(&error))?;
+        }
         self.counters.cursor_raises.add(1);
         let section = self.seed.header().section(wave);
         let start = section.ok_or_else(|| at_seed(&"the seed file has no such wave"))?.first.0;

@@ -5,6 +5,7 @@ use crate::{
     clock::Clock,
     inbox::{NotTaken, Outlet},
     messages::{OpenReply, ToShard},
+    quic::ResetSecret,
 };
 use arc_swap::ArcSwap;
 use std::sync::{
@@ -35,6 +36,8 @@ pub struct Node {
     pub boot_id: [u8; 16],
     /// Signs tickets and settlement batches.
     pub ticket_key: Arc<SignKey>,
+    /// Ends QUIC connections of an earlier life.
+    pub resets: ResetSecret,
     /// Proves tallies and receipts.
     pub mac_key: MacKey,
     /// Public keys of all shards, of settlement and of the campaign.
@@ -74,6 +77,7 @@ impl Node {
             incarnation: Incarnation([incarnation; 16]),
             boot_id: [0; 16],
             ticket_key: Arc::new(SignKey::from_seed(&Self::TEST_TICKET_SEED)),
+            resets: ResetSecret::derive(&Self::TEST_TICKET_SEED),
             mac_key: MacKey::new(yao_protocol::KeyId(1), [6; 32]),
             keys: ArcSwap::from_pointee(keys),
             manifest,

@@ -2,7 +2,7 @@
 //! nothing about cursors itself; `engine::cursor` says what their bytes mean (M1, M2).
 
 use crate::{
-    config::{self, Ownership, ShardConfig},
+    config::{self, Ownership, Owning},
     files::{FileError, content},
     money_disk::OpenCursor,
     node::Node,
@@ -23,7 +23,7 @@ use yao_protocol::{
     grant::{Claim, NodeName},
     hex,
     journal::Event,
-    log::SegmentHeader,
+    log::{Record, SegmentHeader},
     seed_file::{Section, SeedHeader},
 };
 
@@ -58,13 +58,13 @@ pub fn recover(
     node: &Node,
     state: &StateDir,
     header: &SeedHeader,
-    shard: &ShardConfig,
+    owning: &Owning,
 ) -> Result<Recovered, FileError> {
     let mut cursors = BTreeMap::new();
     let mut highs = BTreeMap::new();
     let mut rights = BTreeMap::new();
     for section in &header.sections {
-        let (cursor, right) = open_cursor(node, state, header, section, shard)?;
+        let (cursor, right) = open_cursor(node, state, header, section, owning)?;
         let high = cursor.writer.high();
         tracing::info!(event = "cursor", wave = section.wave.0, high, count = section.count);
         highs.insert(section.wave, high);
@@ -85,22 +85,23 @@ fn open_cursor(
     state: &StateDir,
     header: &SeedHeader,
     section: &Section,
-    shard: &ShardConfig,
+    owning: &Owning,
 ) -> Result<(OpenCursor, Right), FileError> {
     let path = state.cursor(section.wave);
     let about = |error: &dyn ToString| content(&path, error.to_string());
-    let lock = lock_cursor(&path)?;
-    let (file, pair) = SlotFile::open(&path, MAGIC).map_err(|error| about(&error))?;
+    let lock = lock_cursor(&**state.disk(), &path)?;
+    let (file, pair) =
+        SlotFile::open(&**state.disk(), &path, MAGIC).map_err(|error| about(&error))?;
     let identity = file.identity().map_err(|error| about(&error))?;
-    if slot_file::identity(&lock).map_err(|error| about(&error))? != identity {
+    if slot_file::identity(&*lock).map_err(|error| about(&error))? != identity {
         return Err(about(&"was replaced while it was opened; find out who did that"));
     }
     let expected = expected(header, section, identity);
-    let witness = shard.witness.as_deref().map(|folder| Witness::open(folder, identity));
+    let witness = owning.witness.as_deref().map(|folder| Witness::open(folder, identity));
     let witness = witness.transpose()?;
     let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
     let says = witness.as_ref().map_or(grant::Witness::Absent, |witness| witness.of(mark));
-    let (recovered, opening) = match shard.ownership {
+    let (recovered, opening) = match owning.ownership {
         Ownership::Local => {
             let recovered = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
             if says == grant::Witness::RolledBack {
@@ -110,7 +111,7 @@ fn open_cursor(
         }
         Ownership::Fleet => {
             let found = cursor::find(&pair, &expected).map_err(|error| about(&error))?;
-            let after_reboot = match shard.after_reboot {
+            let after_reboot = match owning.after_reboot {
                 config::AfterReboot::Resume => AfterReboot::Resume,
                 config::AfterReboot::Burn => AfterReboot::Burn,
             };
@@ -120,8 +121,7 @@ fn open_cursor(
     };
     let writer = CursorWriter::new(&expected, recovered.high, node.incarnation, node.boot_id);
     let last = opening.and_then(|opening| opening.last);
-    let mut cursor =
-        OpenCursor { file, lock, writer: writer.under(last), witness, renew_both: false };
+    let mut cursor = OpenCursor { file, lock, writer: writer.under(last), witness };
     if recovered.must_rewrite_both {
         // One slot is lost: H was taken as high as the lost one may have been, and both slots must
         // say so before anything is issued.
@@ -130,18 +130,17 @@ fn open_cursor(
     }
     let Some(opening) = opening else {
         match recovered.must_rewrite_both {
-            true => cursor.restate(2)?,
+            true => cursor.restate()?,
             false => cursor.attest(mark),
         }
         return Ok((cursor, Right::Local));
     };
     let (claim, because) = (opening.claim, opening.because);
     tracing::info!(event = "grant_claim", wave = section.wave.0, claim = claim.name(), because);
-    match claim {
-        // What this disk says is not believed: it stays as it is until a grant stands above it.
-        Claim::Burn => cursor.renew_both = true,
-        // A successor must find who asked last, even if the answer is never written down.
-        _ => cursor.restate(if recovered.must_rewrite_both { 2 } else { 1 })?,
+    // A successor must find who asked last, even if the answer is never written down. But what a
+    // disk says that is not believed stays as it is until a grant stands above it.
+    if claim != Claim::Burn {
+        cursor.restate()?;
     }
     Ok((cursor, Right::Fleet(Box::new(fleet(node, header, section, &opening)))))
 }
@@ -204,10 +203,11 @@ fn open_journal(
         first_sequence: 0,
     };
     let mut history = History::new(&header.sections);
-    let opened = SegmentLog::open(&directory, LogKind::JOURNAL, template, |_, record| {
+    let read = |_: &SegmentHeader, record: Record<'_>| {
         history.read(&Event::decode(record.kind, record.payload)?);
         Ok(())
-    });
+    };
+    let opened = SegmentLog::open(state.disk(), &[&directory], LogKind::JOURNAL, template, read);
     let (mut journal, recovered) = opened.map_err(|error| content(&directory, error))?;
     if recovered.torn_bytes > 0 {
         tracing::warn!(event = "journal_torn_tail", bytes = recovered.torn_bytes);

@@ -1,12 +1,14 @@
 //! The seed file of this node: verified whole at start, then read chunk by chunk with pread. Never
 //! mapped: a truncated file must be an error, not a signal.
 
-use crate::files::{FileError, content, wire};
+use crate::{
+    disk::{Access, Disk, DiskFile, Stamp},
+    files::{FileError, content, wire},
+};
 use std::{
-    fs::{self, File},
-    io::{self, Read},
-    os::unix::fs::{FileExt, MetadataExt},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 use yao_protocol::{
@@ -48,32 +50,13 @@ pub enum SeedError {
 /// The open seed file.
 #[derive(Debug)]
 pub struct SeedShard {
-    file: File,
+    disk: Arc<dyn Disk>,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     header: SeedHeader,
     header_bytes: u64,
     key: ShardKey,
     stamp: Stamp,
-}
-
-/// What tells a file from another one and from itself after a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
 }
 
 impl SeedShard {
@@ -82,6 +65,7 @@ impl SeedShard {
     /// # Errors
     /// Whatever does not hold, with the file's name.
     pub fn open(
+        disk: &Arc<dyn Disk>,
         path: &Path,
         key: ShardKey,
         campaign_key: &PublicKey,
@@ -92,13 +76,13 @@ impl SeedShard {
             source,
             advice: "point shard.seed at the shard's .yaoseed file",
         };
-        let mut file = File::open(path).map_err(read)?;
-        let stamp = Stamp::of(&file.metadata().map_err(read)?);
+        let file = disk.open(path, Access::Read).map_err(read)?;
+        let stamp = file.stamp().map_err(read)?;
         let mut start = [0; 16];
         file.read_exact_at(&mut start, 0).map_err(read)?;
         let length = SeedHeader::peek_length(&start).map_err(wire(path))?;
         let mut head = vec![0; length];
-        file.read_exact(&mut head).map_err(read)?;
+        file.read_exact_at(&mut head, 0).map_err(read)?;
         let header = SeedHeader::decode(&head, campaign_key).map_err(wire(path))?;
         let header_bytes = length as u64;
         if stamp.bytes != header_bytes + header.body_bytes() {
@@ -111,12 +95,15 @@ impl SeedShard {
         let mut digest = blake3::Hasher::new();
         let mut whole = blake3::Hasher::new();
         whole.update(&head);
-        let mut buffer = vec![0; VERIFY_BYTES];
+        let body_bytes = usize::try_from(header.body_bytes()).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; VERIFY_BYTES.min(body_bytes)];
+        let mut offset = header_bytes;
         loop {
-            let count = file.read(&mut buffer).map_err(read)?;
+            let count = file.read_at(&mut buffer, offset).map_err(read)?;
             if count == 0 {
                 break;
             }
+            offset += count as u64;
             digest.update(&buffer[..count]);
             whole.update(&buffer[..count]);
         }
@@ -129,7 +116,8 @@ impl SeedShard {
                            one run of `yao-seedgen generate`";
             return Err(content(path, message));
         }
-        Ok(Self { file, path: path.to_owned(), header, header_bytes, key, stamp })
+        let disk = Arc::clone(disk);
+        Ok(Self { disk, file, path: path.to_owned(), header, header_bytes, key, stamp })
     }
 
     /// What the file says before its records.
@@ -171,14 +159,14 @@ impl SeedShard {
         records.map_err(|error| SeedError::Chunk { path: self.path.clone(), chunk, error })
     }
 
-    /// Whether path and descriptor still name the same unchanged file; asked every second.
+    /// Whether path and descriptor still name the same unchanged file; asked four times a second.
     ///
     /// # Errors
     /// [`SeedError::Changed`], or the error of looking.
     pub fn check_unchanged(&self) -> Result<(), SeedError> {
         let read = |source| SeedError::Read { path: self.path.clone(), source };
-        let by_path = Stamp::of(&fs::metadata(&self.path).map_err(read)?);
-        let by_descriptor = Stamp::of(&self.file.metadata().map_err(read)?);
+        let by_path = self.disk.stamp(&self.path).map_err(read)?;
+        let by_descriptor = self.file.stamp().map_err(read)?;
         if by_path == self.stamp && by_descriptor == self.stamp {
             Ok(())
         } else {

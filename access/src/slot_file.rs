@@ -3,12 +3,10 @@
 //! Owns creating, opening and replacing such a file so that a crash after any line leaves the old
 //! state or the new one. Never interprets the payload, and never retries a failed sync (M3).
 
+use crate::disk::{Access, Disk, DiskFile};
 use std::{
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 use thiserror::Error;
 use yao_protocol::{
@@ -63,33 +61,22 @@ pub struct FileIdentity {
 ///
 /// # Errors
 /// That of `fstat`.
-pub fn identity(file: &File) -> io::Result<FileIdentity> {
-    let metadata = file.metadata()?;
-    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let born_ns = born.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0);
-    Ok(FileIdentity { inode: metadata.ino(), born_ns })
-}
-
-/// Makes the entries of `directory` durable: a new, renamed or removed name in it.
-///
-/// # Errors
-/// Those of opening and syncing it.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+pub fn identity(file: &dyn DiskFile) -> io::Result<FileIdentity> {
+    file.stamp().map(|stamp| FileIdentity { inode: stamp.inode, born_ns: stamp.born_ns })
 }
 
 /// Creates `directory`, if it is not there, so that it survives a crash.
 ///
 /// # Errors
 /// Those of creating it and of syncing its parent.
-pub fn create_directory(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
+pub fn create_directory(disk: &dyn Disk, directory: &Path) -> io::Result<()> {
+    if disk.is_directory(directory) {
         return Ok(());
     }
-    fs::create_dir_all(directory)?;
-    sync_directory(directory)?;
+    disk.create_directories(directory)?;
+    disk.sync_directory(directory)?;
     match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => sync_directory(parent),
+        Some(parent) => disk.sync_directory(parent),
         None => Ok(()),
     }
 }
@@ -114,7 +101,7 @@ impl SlotMark {
 /// An open slot file.
 #[derive(Debug)]
 pub struct SlotFile {
-    file: File,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     magic: [u8; 8],
     /// Sequence of the newest slot on disk.
@@ -130,6 +117,7 @@ impl SlotFile {
     /// # Errors
     /// [`SlotFileError::Exists`] when there is one, and those of the operating system.
     pub fn create(
+        disk: &dyn Disk,
         path: &Path,
         magic: [u8; 8],
         first: impl FnOnce(FileIdentity) -> Vec<u8>,
@@ -137,35 +125,29 @@ impl SlotFile {
         let fail = |doing| move |error| SlotFileError::Io { doing, path: path.to_owned(), error };
         let draft = draft_path(path);
         // A draft is what a crash in this function left; nobody else makes files of that name.
-        match fs::remove_file(&draft) {
+        match disk.remove(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(fail("remove the draft of")(error));
             }
             _ => {}
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(fail("create"))?;
-        let payload = first(identity(&file).map_err(fail("stat"))?);
+        let file = disk.open(&draft, Access::Create).map_err(fail("create"))?;
+        let payload = first(identity(&*file).map_err(fail("stat"))?);
         for sequence in [0, 1] {
             let slot = Slot { sequence, payload: payload.clone() };
             file.write_all_at(&slot.encode(magic), slot.offset()).map_err(fail("write"))?;
         }
         file.sync_all().map_err(fail("sync"))?;
         // A link never replaces an existing name, a rename would.
-        match fs::hard_link(&draft, path) {
+        match disk.link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&draft).map_err(fail("remove the draft of"))?;
+                disk.remove(&draft).map_err(fail("remove the draft of"))?;
                 return Err(SlotFileError::Exists(path.to_owned()));
             }
             linked => linked.map_err(fail("name"))?,
         }
-        fs::remove_file(&draft).map_err(fail("remove the draft of"))?;
-        sync_directory(directory_of(path)).map_err(fail("sync the directory of"))?;
+        disk.remove(&draft).map_err(fail("remove the draft of"))?;
+        disk.sync_directory(directory_of(path)).map_err(fail("sync the directory of"))?;
         Ok(Self { file, path: path.to_owned(), magic, sequence: 1, fenced: false })
     }
 
@@ -174,9 +156,13 @@ impl SlotFile {
     /// # Errors
     /// [`SlotFileError::Missing`], [`SlotFileError::Content`] when no slot is valid, and those of
     /// the operating system.
-    pub fn open(path: &Path, magic: [u8; 8]) -> Result<(Self, SlotPair), SlotFileError> {
+    pub fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        magic: [u8; 8],
+    ) -> Result<(Self, SlotPair), SlotFileError> {
         let fail = |doing| move |error| SlotFileError::Io { doing, path: path.to_owned(), error };
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let file = match disk.open(path, Access::Write) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SlotFileError::Missing(path.to_owned()));
@@ -224,12 +210,18 @@ impl SlotFile {
         }
     }
 
+    /// Breaks the disk under the file: it takes every byte and syncs nothing.
+    #[cfg(test)]
+    pub(crate) fn break_disk(&mut self) {
+        self.file = crate::disk::broken();
+    }
+
     /// Which file this is, to be compared with what its payload says (M4).
     ///
     /// # Errors
     /// That of `fstat`.
     pub fn identity(&self) -> Result<FileIdentity, SlotFileError> {
-        identity(&self.file).map_err(|error| SlotFileError::Io {
+        identity(&*self.file).map_err(|error| SlotFileError::Io {
             doing: "stat",
             path: self.path.clone(),
             error,
@@ -246,12 +238,6 @@ impl SlotFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The open file, for locks.
-    #[must_use]
-    pub const fn file(&self) -> &File {
-        &self.file
     }
 }
 
@@ -273,18 +259,21 @@ pub fn directory_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::RealDisk;
+    use std::fs::{self, File, OpenOptions};
 
     const MAGIC: [u8; 8] = *b"YAOTEST\0";
 
     fn newest(path: &Path) -> Result<(Vec<u8>, bool), SlotFileError> {
-        SlotFile::open(path, MAGIC).map(|(_, pair)| (pair.newest.payload, pair.both_valid))
+        SlotFile::open(&RealDisk, path, MAGIC)
+            .map(|(_, pair)| (pair.newest.payload, pair.both_valid))
     }
 
     #[test]
     fn each_write_replaces_the_older_slot_only() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("state");
-        let mut file = SlotFile::create(&path, MAGIC, |_| vec![0]).expect("create");
+        let mut file = SlotFile::create(&RealDisk, &path, MAGIC, |_| vec![0]).expect("create");
         for n in 1..=5_u8 {
             let before = fs::read(&path).expect("read");
             file.write(&[n]).expect("write");
@@ -300,7 +289,8 @@ mod tests {
     fn a_write_torn_at_any_byte_leaves_the_state_before_it() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("state");
-        let mut file = SlotFile::create(&path, MAGIC, |_| b"old".to_vec()).expect("create");
+        let mut file =
+            SlotFile::create(&RealDisk, &path, MAGIC, |_| b"old".to_vec()).expect("create");
         let before = fs::read(&path).expect("read");
         file.write(b"new").expect("write");
         let after = fs::read(&path).expect("read");
@@ -318,13 +308,14 @@ mod tests {
     fn a_second_create_is_refused_and_a_lost_file_is_missing() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("state");
-        let file = SlotFile::create(&path, MAGIC, |_| b"first".to_vec()).expect("create");
-        let again = SlotFile::create(&path, MAGIC, |_| b"second".to_vec());
+        let file =
+            SlotFile::create(&RealDisk, &path, MAGIC, |_| b"first".to_vec()).expect("create");
+        let again = SlotFile::create(&RealDisk, &path, MAGIC, |_| b"second".to_vec());
         assert!(matches!(again, Err(SlotFileError::Exists(_))));
         assert_eq!(newest(&path).expect("open").0, b"first");
         let copy = directory.path().join("copy");
         fs::copy(&path, &copy).expect("copy");
-        let (copy, _) = SlotFile::open(&copy, MAGIC).expect("open");
+        let (copy, _) = SlotFile::open(&RealDisk, &copy, MAGIC).expect("open");
         assert_ne!(copy.identity().expect("stat"), file.identity().expect("stat"));
         fs::remove_file(&path).expect("remove");
         assert!(matches!(newest(&path), Err(SlotFileError::Missing(_))));
@@ -334,17 +325,19 @@ mod tests {
     fn m3_a_failed_write_fences_the_file_for_good() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("state");
-        let mut file = SlotFile::create(&path, MAGIC, |_| b"old".to_vec()).expect("create");
-        let writable = std::mem::replace(&mut file.file, File::open(&path).expect("read only"));
+        let mut file =
+            SlotFile::create(&RealDisk, &path, MAGIC, |_| b"old".to_vec()).expect("create");
+        let read_only = Box::new(File::open(&path).expect("read only"));
+        let writable = std::mem::replace(&mut file.file, read_only);
         assert!(matches!(file.write(b"new"), Err(SlotFileError::Io { doing: "write", .. })));
         // Even though the next write would succeed, nobody knows what the failed one left behind.
         file.file = writable;
         assert!(matches!(file.write(b"new"), Err(SlotFileError::Fenced(_))));
         assert_eq!(newest(&path).expect("open").0, b"old");
         // The same for a sync: this device takes every byte and syncs nothing.
-        let (mut file, _) = SlotFile::open(&path, MAGIC).expect("open");
+        let (mut file, _) = SlotFile::open(&RealDisk, &path, MAGIC).expect("open");
         let null = OpenOptions::new().write(true).open("/dev/null").expect("open");
-        let working = std::mem::replace(&mut file.file, null);
+        let working = std::mem::replace(&mut file.file, Box::new(null));
         assert!(matches!(file.write(b"new"), Err(SlotFileError::Io { doing: "sync", .. })));
         file.file = working;
         assert!(matches!(file.write(b"new"), Err(SlotFileError::Fenced(_))));

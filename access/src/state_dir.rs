@@ -2,9 +2,10 @@
 //! explicit creation.
 
 use crate::{
+    disk::{Disk, DiskFile, RealDisk},
     files::{FileError, content},
     segments::LogKind,
-    slot_file::{SlotFile, create_directory, sync_directory},
+    slot_file::{SlotFile, create_directory, directory_of},
 };
 use rustix::{
     fs::{FlockOperation, flock},
@@ -19,6 +20,7 @@ use std::{
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use yao_engine::cursor;
 use yao_protocol::{
@@ -34,6 +36,7 @@ pub const EPOCH_LOCAL: Epoch = Epoch(1);
 #[derive(Clone, Debug)]
 pub struct StateDir {
     root: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 /// The exclusive right to a shard on this host, held until it is dropped.
@@ -47,7 +50,19 @@ impl StateDir {
     /// The state directory at `root`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self::on(Arc::new(RealDisk), root)
+    }
+
+    /// The state directory at `root` of `disk`.
+    #[must_use]
+    pub fn on(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Self { root: root.to_owned(), disk }
+    }
+
+    /// The disk on which it lies.
+    #[must_use]
+    pub const fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// The directory itself.
@@ -135,17 +150,29 @@ impl StateDir {
     /// When any of it exists already, and those of the operating system.
     pub fn init(&self, header: &SeedHeader, keys: &Path) -> Result<PathBuf, FileError> {
         let create = |error| content(&self.root, format!("cannot create it: {error}"));
-        create_directory(&self.root).map_err(create)?;
         let cursors = self.root.join("cursor");
-        create_directory(&cursors).map_err(create)?;
-        create_directory(keys).map_err(create)?;
-        let taken = fs::read_dir(&cursors).map_err(create)?.next().is_some();
+        create_directory(&*self.disk, &self.root).map_err(create)?;
+        create_directory(&*self.disk, &cursors).map_err(create)?;
+        create_directory(&*self.disk, keys).map_err(create)?;
+        let taken = !self.disk.names(&cursors).map_err(create)?.is_empty();
         if taken || self.ticket_key(EPOCH_LOCAL).exists() {
             let message = "was initialised before; packets may have been issued from it, so it is \
                            left as it is (to start over in a rehearsal, remove the directory)";
             return Err(content(&self.root, message));
         }
         let public = self.create_ticket_key(header, keys)?;
+        self.create_cursors(header)?;
+        create_synced(&self.lock_file(), b"", 0o600)?;
+        self.disk.sync_directory(&self.root).map_err(create)?;
+        Ok(public)
+    }
+
+    /// A cursor for each section, both slots at 0. A part of [`Self::init`], which has made sure
+    /// that nothing was ever issued, and the whole of it where keys come from elsewhere.
+    ///
+    /// # Errors
+    /// When one exists already, and those of the operating system.
+    pub fn create_cursors(&self, header: &SeedHeader) -> Result<(), FileError> {
         for section in &header.sections {
             let path = self.cursor(section.wave);
             let expected = |inode, born_ns| cursor::Expected {
@@ -159,15 +186,13 @@ impl StateDir {
                 inode,
                 born_ns,
             };
-            SlotFile::create(&path, yao_protocol::cursor::MAGIC, |identity| {
+            SlotFile::create(&*self.disk, &path, yao_protocol::cursor::MAGIC, |identity| {
                 let expected = expected(identity.inode, identity.born_ns);
                 cursor::initial(&expected, Incarnation([0; 16]), [0; 16]).encode()
             })
             .map_err(|error| content(&path, error))?;
         }
-        create_synced(&self.lock_file(), b"", 0o600)?;
-        sync_directory(&self.root).map_err(create)?;
-        Ok(public)
+        Ok(())
     }
 
     fn create_ticket_key(&self, header: &SeedHeader, keys: &Path) -> Result<PathBuf, FileError> {
@@ -197,7 +222,7 @@ fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> 
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        sync_directory(crate::slot_file::directory_of(path))
+        RealDisk.sync_directory(directory_of(path))
     };
     write().map_err(|error| content(path, format!("cannot create it: {error}")))
 }
@@ -207,18 +232,17 @@ fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> 
 ///
 /// # Errors
 /// There is none, another process has it, or it has a second name.
-pub fn lock_cursor(path: &Path) -> Result<File, FileError> {
-    let file = File::open(path).map_err(|error| match error.kind() {
+pub fn lock_cursor(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, FileError> {
+    disk.hold(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => content(path, "does not exist"),
+        io::ErrorKind::WouldBlock => {
+            content(path, "is held by another process; stop that one first")
+        }
+        io::ErrorKind::TooManyLinks => {
+            content(path, "has a second hard link; remove it and find out who made it")
+        }
         _ => content(path, error),
-    })?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| content(path, "is held by another process; stop that one first"))?;
-    if !matches!(file.metadata().map(|metadata| metadata.nlink()), Ok(1)) {
-        let message = "has a second hard link; remove it and find out who made it";
-        return Err(content(path, message));
-    }
-    Ok(file)
+    })
 }
 
 /// Binds the abstract unix socket name of the shard; it is released with the process.
@@ -300,18 +324,18 @@ mod tests {
     fn m4_a_cursor_belongs_to_one_process_by_whatever_name() {
         let folder = tempfile::tempdir().expect("a folder");
         let cursor = initialised(folder.path(), process_campaign(4)).cursor(WaveIndex(0));
-        let first = lock_cursor(&cursor).expect("nobody has it");
-        let again = lock_cursor(&cursor).expect_err("the first has it");
+        let first = lock_cursor(&RealDisk, &cursor).expect("nobody has it");
+        let again = lock_cursor(&RealDisk, &cursor).expect_err("the first has it");
         assert!(again.to_string().contains("held by another process"), "{again}");
         let other = folder.path().join("other");
         fs::hard_link(&cursor, &other).expect("a second name");
-        let linked = lock_cursor(&other).expect_err("it is the same file");
+        let linked = lock_cursor(&RealDisk, &other).expect_err("it is the same file");
         assert!(linked.to_string().contains("held by another process"), "{linked}");
         drop(first);
-        let linked = lock_cursor(&other).expect_err("two names");
+        let linked = lock_cursor(&RealDisk, &other).expect_err("two names");
         assert!(linked.to_string().contains("second hard link"), "{linked}");
         fs::remove_file(&other).expect("ours");
-        lock_cursor(&cursor).expect("it was released");
+        lock_cursor(&RealDisk, &cursor).expect("it was released");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! relaxed stores, never shared between writers, never labelled by user.
 
 use crate::sessions::CarrierCounters;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use yao_engine::shard::{Counters, ShardEngine};
 
 /// One number with one writer.
@@ -34,12 +34,14 @@ pub struct ShardCounters {
     values: [Count; SHARD_COUNTERS.len()],
     /// What earlier lives of the thread had counted: a counter never falls.
     earlier: [Count; SHARD_COUNTERS.len()],
+    /// The node drains and the thread knows: no session opens on it any more.
+    closed_to_new: AtomicBool,
 }
 
 impl Default for ShardCounters {
     fn default() -> Self {
         let zeros = || std::array::from_fn(|_| Count::default());
-        Self { values: zeros(), earlier: zeros() }
+        Self { values: zeros(), earlier: zeros(), closed_to_new: AtomicBool::new(false) }
     }
 }
 
@@ -73,7 +75,7 @@ macro_rules! counter {
 }
 
 /// Every number of a shard thread, once. docs/metrics.md lists these names and every other.
-pub const SHARD_COUNTERS: [ShardCounter; 42] = [
+pub const SHARD_COUNTERS: [ShardCounter; 44] = [
     counter!("connections", "Connections open now", |s| s.connections),
     counter!("accepts_total", "Connections accepted", |s| s.engine.accepted),
     counter!("accepts_refused_total", "reason" = "full", "Connections refused", |s| {
@@ -103,6 +105,9 @@ pub const SHARD_COUNTERS: [ShardCounter; 42] = [
     counter!("sessions_refused_total", "Tokens or tallies not accepted", |s| {
         s.engine.unauthenticated
     }),
+    counter!("tokens_implausible_total", "Tokens that no key here can have signed", |s| {
+        s.engine.tokens_implausible
+    }),
     counter!("reconnects_total", "HELLOs with a reconnect ticket", |s| s.engine.reconnects),
     counter!("reconnects_refused_total", "Reconnect tickets forged, unknown or expired", |s| {
         s.engine.reconnects_refused
@@ -116,10 +121,13 @@ pub const SHARD_COUNTERS: [ShardCounter; 42] = [
     counter!("sessions_ended_total", "reason" = "replaced", "Sessions ended by the node", |s| {
         s.engine.replaced
     }),
-    counter!("sessions_ended_total", "reason" = "drained", "Sessions ended by the node", |s| {
-        s.engine.drained
+    counter!("sessions_ended_total", "reason" = "overstayed", "Sessions ended by the node", |s| {
+        s.engine.overstayed
     }),
-    counter!("sessions_turned_away_total", "HELLOs answered with GOAWAY while draining", |s| {
+    counter!("sessions_asked_to_leave_total", "Sessions asked to leave by a drain", |s| {
+        s.engine.asked_to_leave
+    }),
+    counter!("sessions_turned_away_total", "HELLOs answered with GOAWAY, not WELCOME", |s| {
         s.engine.turned_away
     }),
     counter!("sessions_ended_total", "reason" = "slow", "Sessions ended by the node", |s| {
@@ -198,6 +206,18 @@ impl ShardCounters {
         }
     }
 
+    /// No session opens on the thread any more, in none of its lives; those that did are in the
+    /// registry.
+    pub fn closed_to_new_set(&self) {
+        self.closed_to_new.store(true, Ordering::Release);
+    }
+
+    /// Whether the thread has said so.
+    #[must_use]
+    pub fn is_closed_to_new(&self) -> bool {
+        self.closed_to_new.load(Ordering::Acquire)
+    }
+
     /// Every number with what it is.
     pub fn iter(&self) -> impl Iterator<Item = (&'static ShardCounter, u64)> + '_ {
         SHARD_COUNTERS.iter().zip(self.values.iter().map(Count::value))
@@ -207,6 +227,16 @@ impl ShardCounters {
     #[must_use]
     pub fn sum(&self, name: &str) -> u64 {
         self.iter().filter(|(counter, _)| counter.name == name).map(|(_, value)| value).sum()
+    }
+
+    /// The number called `name` with this label alone.
+    #[must_use]
+    pub fn labelled(&self, name: &str, label: &str) -> u64 {
+        let mut numbers = self.iter();
+        let found = numbers.find(|(counter, _)| {
+            counter.name == name && counter.label.is_some_and(|(_, value)| value == label)
+        });
+        found.map_or(0, |(_, value)| value)
     }
 }
 

@@ -2,12 +2,14 @@
 //! pinned to its key and its algorithm; a token's header chooses among them and decides nothing
 //! else. Reads one file; never fetches anything.
 
+mod header;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+use self::header::with_header;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation, decode, decode_header,
+    Algorithm, DecodingKey, Validation, decode,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm},
 };
 use std::{collections::BTreeMap, path::Path};
@@ -37,6 +39,8 @@ pub struct TokenKeys {
 /// A key, and how alone it is used.
 struct Pinned {
     key: DecodingKey,
+    /// What a header must call the key's algorithm.
+    algorithm: &'static str,
     validation: Validation,
 }
 
@@ -58,7 +62,7 @@ impl TokenKeys {
         Self::parse(&text, audience).map_err(|message| JwksError::Content(name, message))
     }
 
-    fn parse(text: &str, audience: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, audience: &str) -> Result<Self, String> {
         let set: JwkSet = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let mut keys = BTreeMap::new();
         for jwk in &set.keys {
@@ -74,35 +78,46 @@ impl TokenKeys {
         Ok(Self { keys, audience: audience.to_owned() })
     }
 
+    /// Whether the signature of `token` is worth checking: it has the parts of a JWT, names a key
+    /// of ours with that key's algorithm, and has a signature of that algorithm's length. Proves
+    /// nothing and costs no cryptography.
+    #[must_use]
+    pub fn is_plausible(&self, token: &[u8]) -> bool {
+        self.pinned(token).is_some()
+    }
+
     /// Who `token` proves, or `None`: the reason is nobody's business outside.
     #[must_use]
     pub fn identity(&self, token: &[u8], now: WallTime) -> Option<Identity> {
-        let header = decode_header(token).ok()?;
-        // An unknown key id ends here, before any signature is looked at.
-        let pinned = self.keys.get(header.kid.as_deref()?)?;
-        // Who marks an extension as critical wants it obeyed or the token refused (RFC 7515,
-        // 4.1.11), and we know none.
-        if header.crit.is_some() {
-            return None;
-        }
+        let pinned = self.pinned(token)?;
         let claims = decode::<TokenClaims>(token, &pinned.key, &pinned.validation).ok()?.claims;
         claims.identity(now, &self.audience).ok()
+    }
+
+    /// The key that alone could have signed `token`.
+    fn pinned(&self, token: &[u8]) -> Option<&Pinned> {
+        with_header(token, |header| {
+            let pinned = self.keys.get(&*header.kid)?;
+            // Who marks an extension as critical wants it obeyed or the token refused (RFC 7515,
+            // 4.1.11), and we know none.
+            (header.alg == pinned.algorithm && header.crit.is_none()).then_some(pinned)
+        })
     }
 }
 
 impl Pinned {
     /// The key in `jwk` with the one algorithm of its curve.
     fn new(jwk: &Jwk) -> Result<Self, String> {
-        let (algorithm, name) = match &jwk.algorithm {
+        let (algorithm, name, word) = match &jwk.algorithm {
             AlgorithmParameters::OctetKeyPair(parameters)
                 if parameters.curve == EllipticCurve::Ed25519 =>
             {
-                (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+                (Algorithm::EdDSA, KeyAlgorithm::EdDSA, "EdDSA")
             }
             AlgorithmParameters::EllipticCurve(parameters)
                 if parameters.curve == EllipticCurve::P256 =>
             {
-                (Algorithm::ES256, KeyAlgorithm::ES256)
+                (Algorithm::ES256, KeyAlgorithm::ES256, "ES256")
             }
             _ => return Err("is neither Ed25519 (EdDSA) nor P-256 (ES256)".to_owned()),
         };
@@ -125,6 +140,6 @@ impl Pinned {
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        Ok(Self { key, validation })
+        Ok(Self { key, algorithm: word, validation })
     }
 }

@@ -151,6 +151,7 @@ pub const fn name(message: &FromAccess<'_>) -> &'static str {
     match message {
         FromAccess::Greeted { .. } => "GREETED",
         FromAccess::Vet(_) => "VET",
+        FromAccess::Standing { .. } => "STANDING",
         FromAccess::Deliver(_) => "DELIVER",
         FromAccess::GrantAsk(_) => "GRANT_ASK",
         FromAccess::Drain => "DRAIN",

@@ -1,23 +1,36 @@
-//! From the policy file, TOML, to the policy that the access process obeys. Pure: text in, policy
-//! or one clear sentence out. The file may list cues with the times from which they hold.
+//! From the policy file, TOML, to the rules of the moment: the policy that the access process
+//! obeys, and what the agent itself judges by. Pure: text in, rules or one clear sentence out. The
+//! file may list cues with the times from which they hold.
 //!
 //! ```toml
 //! version = 3                # grows with each change; for people
 //! cue = 1                    # whose greeting a losing shake shows
 //! shake_interval_ms = 500    # absent: the node's own setting
 //! banned = [17, "18446744073709551615"]
-//! vet_amount_min = 20000     # wins below it are not vetted, minor units
+//! vet_amount_min = 0         # wins below it are not vetted, minor units
+//! device_wins_max = 3        # packets won on one device; absent: any number
+//! [[risk]]
+//! from = 2                   # risk classes from 2 up to the next entry's
+//! amount_max = 500           # win no packet above it, minor units; absent: any
+//! wins_max = 1               # and so many in all; absent: as many as others
+//! [[risk]]
+//! from = 200
+//! amount_max = 0             # win nothing
+//! opens = false              # and open nothing; absent: true
 //! [[cues]]
 //! cue = 2
 //! from = "2015-02-18T20:30:00+08:00"
 //! ```
 
-use crate::keys;
+use crate::{
+    keys,
+    rules::{RiskRule, Rules},
+};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 use yao_protocol::{
-    UserId, WallTime,
+    Fen, UserId, WallTime,
     limits::{AGENT_PAYLOAD_BYTES_MAX, SHAKE_INTERVAL_MS_MAX},
     policy::Policy,
     schedule::parse_rfc3339,
@@ -45,10 +58,10 @@ pub enum PolicyError {
     },
 }
 
-/// A policy file that was read: the policy at any time.
+/// A policy file that was read: the rules at any time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFile {
-    policy: Policy,
+    rules: Rules,
     /// Times from which a cue holds, strictly rising.
     cues: Vec<(WallTime, u16)>,
 }
@@ -61,7 +74,22 @@ struct Source {
     shake_interval_ms: Option<u32>,
     banned: Vec<User>,
     vet_amount_min: u64,
+    device_wins_max: Option<u8>,
+    risk: Vec<RiskSource>,
     cues: Vec<CueSource>,
+}
+
+#[derive(Deserialize)]
+struct RiskSource {
+    from: u8,
+    amount_max: Option<u64>,
+    wins_max: Option<u8>,
+    #[serde(default = "allowed")]
+    opens: bool,
+}
+
+const fn allowed() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -87,8 +115,6 @@ impl PolicyFile {
         check_keys(text)?;
         let source: Source =
             toml::from_str(text).map_err(|error| PolicyError::Syntax(error.to_string()))?;
-        let value =
-            |key: &str, problem: String| PolicyError::Value { key: key.to_owned(), problem };
         if source.version == 0 {
             return Err(value("version", "is missing or 0: number your changes from 1".into()));
         }
@@ -116,27 +142,96 @@ impl PolicyFile {
             );
             return Err(value("banned", problem));
         }
-        Ok(Self { policy, cues: cues(&source.cues)? })
+        let rules =
+            Rules { policy, risk: risk(&source.risk)?, device_wins_max: source.device_wins_max };
+        check_vetted(&rules)?;
+        Ok(Self { rules, cues: cues(&source.cues)? })
     }
 
-    /// The policy that holds at `now`.
+    /// The rules that hold at `now`.
     #[must_use]
-    pub fn at(&self, now: WallTime) -> Policy {
+    pub fn at(&self, now: WallTime) -> Rules {
+        let mut rules = self.rules.clone();
         let begun = self.cues.partition_point(|(from, _)| *from <= now);
-        let cue = begun.checked_sub(1).map_or(self.policy.cue, |last| self.cues[last].1);
-        Policy { cue, ..self.policy.clone() }
+        if let Some(last) = begun.checked_sub(1) {
+            rules.policy.cue = self.cues[last].1;
+        }
+        rules
     }
 }
 
+fn value(key: &str, problem: String) -> PolicyError {
+    PolicyError::Value { key: key.to_owned(), problem }
+}
+
+fn risk(sources: &[RiskSource]) -> Result<Vec<RiskRule>, PolicyError> {
+    if let Some(pair) = sources.windows(2).find(|pair| pair[0].from >= pair[1].from) {
+        let problem = format!(
+            "is out of order: the entry from {} stands before the one from {}; each begins above \
+             the one before it",
+            pair[0].from, pair[1].from
+        );
+        return Err(value("risk", problem));
+    }
+    let rule = |source: &RiskSource| RiskRule {
+        from: source.from,
+        amount_max: source.amount_max.map(Fen),
+        wins_max: source.wins_max,
+        opens: source.opens,
+    };
+    Ok(sources.iter().map(rule).collect())
+}
+
+/// A rule about wins that are never asked about would not be kept, and nobody would notice.
+fn check_vetted(rules: &Rules) -> Result<(), PolicyError> {
+    let least = rules.policy.vet_amount_min;
+    let unasked = |what: String, most: u64| {
+        let problem = format!(
+            "is {least}: wins below it are not vetted, but {what}; write {most} at most, or leave \
+             it out"
+        );
+        Err(value("vet_amount_min", problem))
+    };
+    if least > 1 && rules.device_wins_max.is_some() {
+        return unasked("`device_wins_max` is about all of them".to_owned(), 1);
+    }
+    for rule in &rules.risk {
+        let from = rule.from;
+        if least > 1 && rule.wins_max.is_some() {
+            return unasked(format!("`wins_max` of the risk classes from {from} is about all"), 1);
+        }
+        if let Some(most) = rule.amount_max.map(|most| most.0.saturating_add(1))
+            && least > most
+        {
+            let what =
+                format!("`amount_max` of the risk classes from {from} is about some of them");
+            return unasked(what, most);
+        }
+    }
+    Ok(())
+}
+
 fn check_keys(text: &str) -> Result<(), PolicyError> {
-    const KEYS: [&str; 6] =
-        ["version", "cue", "shake_interval_ms", "banned", "vet_amount_min", "cues"];
+    const KEYS: [&str; 8] = [
+        "version",
+        "cue",
+        "shake_interval_ms",
+        "banned",
+        "vet_amount_min",
+        "device_wins_max",
+        "risk",
+        "cues",
+    ];
+    const LISTS: [(&str, &[&str]); 2] =
+        [("risk", &["from", "amount_max", "wins_max", "opens"]), ("cues", &["cue", "from"])];
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| PolicyError::Syntax(error.to_string()))?;
     keys::check(&table, "", &KEYS).map_err(PolicyError::UnknownKey)?;
-    if let Some(Value::Array(cues)) = table.get("cues") {
-        for cue in cues.iter().filter_map(Value::as_table) {
-            keys::check(cue, " in [[cues]]", &["cue", "from"]).map_err(PolicyError::UnknownKey)?;
+    for (list, known) in LISTS {
+        let Some(Value::Array(entries)) = table.get(list) else { continue };
+        for entry in entries.iter().filter_map(Value::as_table) {
+            let place = format!(" in [[{list}]]");
+            keys::check(entry, &place, known).map_err(PolicyError::UnknownKey)?;
         }
     }
     Ok(())
@@ -183,7 +278,7 @@ mod tests {
     fn a_full_file_becomes_a_policy() {
         let text = "version = 3\ncue = 4\nshake_interval_ms = 500\n\
                     banned = [9, \"18446744073709551615\", 7, 9]\nvet_amount_min = 20000\n";
-        let policy = PolicyFile::compile(text).expect("good").at(WallTime(0));
+        let policy = PolicyFile::compile(text).expect("good").at(WallTime(0)).policy;
         let expected = Policy {
             version: 3,
             cue: 4,
@@ -197,8 +292,29 @@ mod tests {
 
     #[test]
     fn the_least_file_leaves_the_node_as_it_is() {
-        let policy = PolicyFile::compile("version = 1").expect("good").at(WallTime(0));
-        assert_eq!(policy, Policy { version: 1, ..Policy::default() });
+        let rules = PolicyFile::compile("version = 1").expect("good").at(WallTime(0));
+        let policy = Policy { version: 1, ..Policy::default() };
+        assert_eq!(rules, Rules { policy, ..Rules::default() });
+    }
+
+    #[test]
+    fn what_the_agent_judges_by_does_not_travel() {
+        let plain = "version = 1\nvet_amount_min = 1\n";
+        let text = format!(
+            "{plain}device_wins_max = 3\n[[risk]]\nfrom = 2\namount_max = 500\nwins_max = 1\n\
+             [[risk]]\nfrom = 200\namount_max = 0\nopens = false\n"
+        );
+        let compiled = |text: &str| PolicyFile::compile(text).expect("good").at(WallTime(0));
+        let rules = compiled(&text);
+        let rule = |from, amount, wins_max, opens| RiskRule {
+            from,
+            amount_max: Some(Fen(amount)),
+            wins_max,
+            opens,
+        };
+        assert_eq!(rules.risk, [rule(2, 500, Some(1), true), rule(200, 0, None, false)]);
+        assert_eq!(rules.device_wins_max, Some(3));
+        assert_eq!(rules.policy.encode(), compiled(plain).policy.encode(), "as any node reads it");
     }
 
     #[test]
@@ -215,7 +331,7 @@ mod tests {
             (20_000_000, 5),
             (1 << 60, 5),
         ] {
-            assert_eq!(file.at(WallTime(us)).cue, cue, "at {us} us");
+            assert_eq!(file.at(WallTime(us)).policy.cue, cue, "at {us} us");
         }
     }
 
@@ -236,6 +352,32 @@ mod tests {
         let twice = "[[cues]]\ncue = 1\nfrom = \"1970-01-01T00:00:10Z\"\n".repeat(2);
         check(&format!("version = 1\n{twice}"), "out of order");
         check("version = ", "TOML parse error");
+        check("version = 1\n[[risk]]\namount_max = 5", "missing field `from`");
+        check("version = 1\n[[risk]]\nfrom = 256", "256");
+        check("version = 1\n[[risk]]\nfrom = 1\namount_maks = 5", "did you mean `amount_max`?");
+        let two = "[[risk]]\nfrom = 3\n[[risk]]\nfrom = 3\n";
+        check(&format!("version = 1\n{two}"), "the entry from 3 stands before the one from 3");
+    }
+
+    #[test]
+    fn a_rule_about_wins_that_are_not_vetted_is_refused() {
+        fn check(least: u64, rule: &str, expected: Option<&str>) {
+            let text = format!("version = 1\nvet_amount_min = {least}\n{rule}\n");
+            let error = PolicyFile::compile(&text).err().map(|error| error.to_string());
+            let said = error.as_deref().unwrap_or("");
+            let holds = expected.map_or(said.is_empty(), |expected| said.contains(expected));
+            assert!(holds, "{rule:?} from {least} on: {said:?}");
+        }
+        let device = "device_wins_max = 3";
+        check(1, device, None);
+        check(2, device, Some("but `device_wins_max` is about all of them; write 1 at most"));
+        let wins = "[[risk]]\nfrom = 0\n[[risk]]\nfrom = 2\nwins_max = 1";
+        check(0, wins, None);
+        check(2, wins, Some("`wins_max` of the risk classes from 2"));
+        let amount = "[[risk]]\nfrom = 2\namount_max = 500";
+        check(501, amount, None);
+        check(502, amount, Some("write 501 at most"));
+        check(502, "[[risk]]\nfrom = 2\nopens = false", None);
     }
 
     #[test]
@@ -244,7 +386,7 @@ mod tests {
             let users: Vec<String> = (0..count).map(|n| (1_000_000_000 + n).to_string()).collect();
             format!("version = 1\nbanned = [{}]", users.join(","))
         };
-        let most = PolicyFile::compile(&text(5_900)).expect("fits").at(WallTime(0));
+        let most = PolicyFile::compile(&text(5_900)).expect("fits").at(WallTime(0)).policy;
         assert!(most.encode().len() <= AGENT_PAYLOAD_BYTES_MAX && most.banned.len() == 5_900);
         let error = PolicyFile::compile(&text(6_000)).expect_err("too many").to_string();
         assert!(error.contains("lists 6000 users"), "{error}");

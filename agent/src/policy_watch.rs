@@ -1,7 +1,7 @@
 //! Watches the policy file: a changed one is compiled and published, a bad one is named once in the
 //! log and the rules stay as they are. Also moves the cue when its time comes.
 
-use crate::policy_file::PolicyFile;
+use crate::{policy_file::PolicyFile, rules::Rules};
 use anyhow::{Context, Result};
 use std::{
     os::unix::fs::MetadataExt,
@@ -13,7 +13,7 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
-use yao_protocol::{WallTime, policy::Policy};
+use yao_protocol::WallTime;
 
 /// The file is looked at this often, and cues change within it.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,9 +40,9 @@ impl PolicyWatch {
         Ok(Self { path: path.to_owned(), stamp, file })
     }
 
-    /// The policy of the moment.
+    /// The rules of the moment.
     #[must_use]
-    pub fn now(&self) -> Policy {
+    pub fn now(&self) -> Rules {
         self.file.at(wall_now())
     }
 
@@ -50,7 +50,7 @@ impl PolicyWatch {
     ///
     /// # Errors
     /// When the thread that reads the file failed.
-    pub async fn run(mut self, sender: watch::Sender<Policy>, mut hang_up: Signal) -> Result<()> {
+    pub async fn run(mut self, sender: watch::Sender<Rules>, mut hang_up: Signal) -> Result<()> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -68,10 +68,10 @@ impl PolicyWatch {
                 self.stamp = stamp;
                 self.take(content);
             }
-            let policy = self.now();
+            let rules = self.now();
             sender.send_if_modified(|current| {
-                let changed = *current != policy;
-                *current = policy;
+                let changed = *current != rules;
+                *current = rules;
                 changed
             });
         }
@@ -81,19 +81,21 @@ impl PolicyWatch {
         match content {
             Ok(file) => {
                 self.file = file;
-                let policy = self.now();
+                let Rules { policy, risk, device_wins_max } = self.now();
                 tracing::info!(
                     event = "policy_read",
                     version = policy.version,
                     cue = policy.cue,
                     banned = policy.banned.len(),
+                    risk_rules = risk.len(),
+                    device_wins_max,
                 );
             }
             Err(error) => tracing::error!(
                 event = "policy_refused",
                 reason = format!("{error:#}"),
                 "the policy stays as it was, version {}",
-                self.now().version
+                self.now().policy.version
             ),
         }
     }
@@ -138,7 +140,8 @@ mod tests {
         let task = tokio::spawn(watch.run(sender, hang_up));
         policy_path(&directory, "version = 2\ncue = 22\n");
         receiver.changed().await.expect("published");
-        assert_eq!((receiver.borrow().version, receiver.borrow().cue), (2, 22));
+        let policy = receiver.borrow().policy.clone();
+        assert_eq!((policy.version, policy.cue), (2, 22));
         task.abort();
     }
 
@@ -155,6 +158,6 @@ mod tests {
         watch.take(read(&path));
         assert_eq!(watch.now(), before);
         watch.take(read(&policy_path(&directory, "version = 4\n")));
-        assert_eq!(watch.now().version, 4);
+        assert_eq!(watch.now().policy.version, 4);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     grants::{self, Grants},
     link::{Link, LinkError, greeting, name},
     policy_watch::PolicyWatch,
-    rules,
+    rules::Rules,
     upstream::Upstream,
 };
 use anyhow::{Context, Result};
@@ -25,10 +25,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use yao_protocol::{
-    agent::{FromAccess, FromAgent, Role},
-    policy::Policy,
-};
+use yao_protocol::agent::{FromAccess, FromAgent, Role, Standing, Vet, VetKind};
 
 /// Deliveries under way when the drain began get this long. Below the access process' patience
 /// (`agent.leave_ms_max`, 5 s): what is cut here is delivered again by the successor.
@@ -111,16 +108,21 @@ async fn reached(ending: &mut watch::Receiver<Stage>, stage: Stage) {
 /// Answers VETs at once, in as many writes as reads, and sends the policy when it changes.
 async fn serve_vets(
     mut link: Link,
-    mut policy: watch::Receiver<Policy>,
+    mut rules: watch::Receiver<Rules>,
     stage: &watch::Sender<Stage>,
 ) -> Result<(), LinkError> {
     let mut ending = stage.subscribe();
-    let first = policy.borrow_and_update().encode();
+    let first = rules.borrow_and_update().policy.encode();
     link.put(&FromAgent::Policy(&first), 0);
+    let mut judge = Judge::default();
     loop {
         link.take(|request_id, message, out| match message {
+            FromAccess::Standing { call, standing } => {
+                judge.about = Some((call, standing));
+                Ok(())
+            }
             FromAccess::Vet(vet) => {
-                let allowed = rules::verdict(&policy.borrow(), &vet);
+                let allowed = judge.verdict(&rules.borrow(), &vet);
                 FromAgent::Verdict { call: vet.call, allowed }.put(out, request_id);
                 Ok(())
             }
@@ -133,8 +135,8 @@ async fn serve_vets(
         link.flush().await?;
         tokio::select! {
             filled = link.fill() => filled?,
-            Ok(()) = policy.changed() => {
-                let changed = policy.borrow_and_update().encode();
+            Ok(()) = rules.changed() => {
+                let changed = rules.borrow_and_update().policy.encode();
                 link.put(&FromAgent::Policy(&changed), 0);
             }
             () = reached(&mut ending, Stage::Drained) => {
@@ -142,6 +144,36 @@ async fn serve_vets(
                 return link.flush().await;
             }
         }
+    }
+}
+
+/// What is known while questions are answered.
+#[derive(Debug, Default)]
+struct Judge {
+    /// The STANDING that came last, with its call.
+    about: Option<(u64, Standing)>,
+    /// It was said that the access process sends none.
+    warned: bool,
+}
+
+impl Judge {
+    fn verdict(&mut self, rules: &Rules, vet: &Vet) -> bool {
+        let about = self.about.take().filter(|(call, _)| *call == vet.call);
+        let standing = about.map(|(_, standing)| standing);
+        if standing.is_none() && vet.kind != VetKind::Probe && rules.need_standing() && !self.warned
+        {
+            self.warned = true;
+            tracing::warn!(
+                event = "standing_unknown",
+                "the access process names no devices and risk classes: the rules about them are \
+                 without effect until it is replaced by a newer one"
+            );
+        }
+        let judged = rules.judge(vet, standing.as_ref());
+        if let Err(reason) = judged {
+            tracing::debug!(event = "refused", kind = ?vet.kind, ?reason);
+        }
+        judged.is_ok()
     }
 }
 

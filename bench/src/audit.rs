@@ -43,6 +43,9 @@ pub(crate) struct AuditArgs {
     /// The node's state directory
     #[arg(long)]
     state: PathBuf,
+    /// The fallback of the node's spool, if it has one
+    #[arg(long)]
+    spool_fallback: Option<PathBuf>,
     /// The schedule that the node played
     #[arg(long)]
     schedule: PathBuf,
@@ -52,6 +55,9 @@ pub(crate) struct AuditArgs {
     /// Ticket log of a load; may be given more than once
     #[arg(long)]
     tickets: Vec<PathBuf>,
+    /// The node's disk failed on purpose: that it fenced itself is counted and no fault
+    #[arg(long)]
+    allow_fences: bool,
     /// Write the ledger's rows here, one line of JSON each
     #[arg(long)]
     ledger_dump: Option<PathBuf>,
@@ -122,6 +128,8 @@ pub(crate) struct Verdict {
     receipts_seen: u64,
     /// Process lives of the node.
     lives: u64,
+    /// Times that the node fenced itself and could still say so.
+    fences: u64,
     /// Faults found, those that are not listed too.
     problem_count: u64,
     /// What is wrong, one line each; the first hundred.

@@ -43,7 +43,7 @@ enum Command {
     Worker(compare::WorkerArgs),
     Crowd(crowd::CrowdArgs),
     Certificates(certificates::CertificatesArgs),
-    Conform(conform::ConformArgs),
+    Conform(Box<conform::ConformArgs>),
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Make a session key pair for load: `session.key.pem` and `session.jwks.json`

@@ -4,6 +4,7 @@
 //! In windows with the attack and without it (`windows.rs`) visitors come at fixed moments:
 //! connect, handshake, HELLO, WELCOME, close.
 
+mod encrypted;
 mod holders;
 mod visits;
 
@@ -12,7 +13,7 @@ use crate::{
     windows::{self, Claim, WINDOW, Windows},
 };
 use anyhow::{Context, Result, bail};
-use holders::{Holders, Tally};
+use holders::{Crowd, Holders, Tally};
 use serde::Serialize;
 use std::{
     fs,
@@ -20,12 +21,22 @@ use std::{
     time::{Duration, Instant},
 };
 use visits::Visits;
-use yao_protocol::endpoint::Endpoint;
+use yao_protocol::{
+    endpoint::Endpoint,
+    limits::{GREETING_BYTES_MAX, GREETING_RECORD_BYTES_MAX},
+};
 
 /// The p99 of others may rise so much (`windows.rs`).
 const RATIO_MAX: f64 = 2.0;
-/// What a held connection may cost, bytes.
-const BYTES_EACH_MAX: u64 = 4 << 10;
+/// What a held connection may cost, bytes; and what one over TLS may that leaves the most, beside
+/// what TLS itself costs.
+const BYTES_EACH_MAX: u64 = GREETING_BYTES_MAX as u64;
+/// Those who leave the most really leave more than this, bytes: else nothing was measured.
+const LEFT_BYTES_MIN: u64 = GREETING_RECORD_BYTES_MAX as u64;
+/// Sooner than any deadline: HELLO has 3 s.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// One of so many connections suffices to measure what is left.
+const LEFT_SHARE: usize = 4;
 /// The attack is there, or gone, within this time.
 const TURN_MAX: Duration = Duration::from_secs(30);
 /// So many of a hundred are held at one time; the others are just being opened again.
@@ -81,6 +92,12 @@ struct Report {
     /// The most in any window with the attack.
     private_dirty_with: u64,
     bytes_per_connection: u64,
+    /// What TLS costs when nothing follows its handshake, and what the most that can follow costs
+    /// beside it. 0 without TLS.
+    secured_bytes_per_connection: u64,
+    left_bytes_per_connection: u64,
+    /// Whether one that leaves a byte more was closed at once.
+    more_is_closed: bool,
     problems: Vec<String>,
 }
 
@@ -113,13 +130,21 @@ pub(crate) fn run(args: &SlowlorisArgs) -> Result<()> {
         private_dirty_before: before,
         private_dirty_with: before,
         bytes_per_connection: 0,
+        secured_bytes_per_connection: 0,
+        left_bytes_per_connection: 0,
+        more_is_closed: args.tls.is_none(),
         problems: Vec::new(),
     };
+    if let Some(tls) = &args.tls {
+        let (tls, more) = (holders::resolve(tls)?, GREETING_RECORD_BYTES_MAX + 1);
+        report.more_is_closed = encrypted::is_closed_within(AT_ONCE, tls, more)?;
+        measure_left(args, &meter, &holders, &mut visits, descriptors, &mut report)?;
+    }
     let mut windows = Windows::default();
     for round in 0..args.rounds {
         for kind in 0..windows::KINDS {
             let attack = if kind == windows::WITH { args.connections } else { 0 };
-            turn(args.server_pid, &holders, descriptors, attack)?;
+            turn(args.server_pid, &holders, descriptors, Crowd::All, attack)?;
             let window = visits.run(WINDOW)?;
             if kind == windows::WITH {
                 let held = self::descriptors(args.server_pid)?.saturating_sub(descriptors);
@@ -138,16 +163,50 @@ pub(crate) fn run(args: &SlowlorisArgs) -> Result<()> {
     print(&report, args.json)
 }
 
+/// How much more the server keeps for those who leave the most after their handshake than for those
+/// who leave nothing. First of all: later its allocator has room from elsewhere.
+fn measure_left(
+    args: &SlowlorisArgs,
+    meter: &Meter,
+    holders: &Holders,
+    visits: &mut Visits,
+    descriptors_rest: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let wanted = args.connections.div_ceil(LEFT_SHARE);
+    let mut before = report.private_dirty_before;
+    for (crowd, each) in [
+        (Crowd::Secured, &mut report.secured_bytes_per_connection),
+        (Crowd::CutRecord, &mut report.left_bytes_per_connection),
+    ] {
+        turn(args.server_pid, holders, descriptors_rest, crowd, wanted)?;
+        let window = visits.run(WINDOW)?;
+        report.visits += window.done;
+        report.errors += window.failed;
+        let dirty = meter.private_dirty_bytes().context("the server ended")?;
+        *each = dirty.saturating_sub(before) / wanted as u64;
+        before = dirty;
+        turn(args.server_pid, holders, descriptors_rest, crowd, 0)?;
+    }
+    Ok(())
+}
+
 /// Waits until the attack holds `wanted` connections, at the server, too.
-fn turn(server: u32, holders: &Holders, descriptors_rest: usize, wanted: usize) -> Result<()> {
-    holders.hold(wanted);
+fn turn(
+    server: u32,
+    holders: &Holders,
+    descriptors_rest: usize,
+    crowd: Crowd,
+    wanted: usize,
+) -> Result<()> {
+    holders.hold(crowd, wanted);
     let start = Instant::now();
     loop {
         let held = descriptors(server)?.saturating_sub(descriptors_rest);
         let there = if wanted == 0 {
             held <= STRAYS_MAX && holders.held() == 0
         } else {
-            held * 100 >= wanted * HELD_OF_HUNDRED
+            held.min(holders.settled()) * 100 >= wanted * HELD_OF_HUNDRED
         };
         if there {
             return Ok(());
@@ -177,6 +236,13 @@ fn judge(report: &mut Report) {
         let each = report.bytes_per_connection;
         report.problems.push(format!("a held connection costs {each} bytes"));
     }
+    let left = report.left_bytes_per_connection;
+    if !report.held.is_without_tls() && !(LEFT_BYTES_MIN..=BYTES_EACH_MAX).contains(&left) {
+        report.problems.push(format!("what a peer leaves after its handshake costs {left} bytes"));
+    }
+    if !report.more_is_closed {
+        report.problems.push("a peer may leave more of a record than wire.md says".to_owned());
+    }
     let missing = report.held.missing();
     if !missing.is_empty() {
         report.problems.push(format!("nothing was held by {}", missing.join(", ")));
@@ -193,8 +259,13 @@ fn print(report: &Report, json: bool) -> Result<()> {
     } else {
         writeln!(
             out,
-            "{}: {} connections held; {}; {} bytes of the server each",
-            report.verdict, report.connections, report.claim, report.bytes_per_connection
+            "{}: {} connections held; {}; {} bytes of the server each; the most over TLS {} + {}",
+            report.verdict,
+            report.connections,
+            report.claim,
+            report.bytes_per_connection,
+            report.secured_bytes_per_connection,
+            report.left_bytes_per_connection,
         )?;
     }
     if !report.problems.is_empty() {
@@ -248,7 +319,7 @@ mod tests {
         let (plain, tls) = (listen(sender.clone()), listen(sender));
         let target = target(folder.path());
         let holders = Holders::start(&plain, Some(&tls), &target).expect("started");
-        holders.hold(8);
+        holders.hold(Crowd::All, 8);
         let next = || streams.recv_timeout(Duration::from_secs(10)).expect("a connection");
         let mut first: Vec<TcpStream> = (0..8).map(|_| next()).collect();
         // A closed one comes again.
@@ -262,11 +333,12 @@ mod tests {
             stream.read_exact(&mut two).is_ok() && two[0] != 0x16
         });
         assert!(dribbles, "HELLO comes byte by byte");
-        holders.hold(0);
+        holders.hold(Crowd::All, 0);
         drop((first, again));
         let tally = holders.stop().expect("it ends well");
-        assert_eq!(tally.missing(), Vec::<&str>::new());
-        assert!(Tally::default().missing().len() == 4, "nothing done is all missing");
+        // Nobody here speaks TLS, so no handshake is ever done (`encrypted.rs` does one).
+        assert_eq!(tally.missing(), ["a cut record"]);
+        assert!(Tally::default().missing().len() == 5, "nothing done is all missing");
     }
 
     #[test]
@@ -283,6 +355,9 @@ mod tests {
             private_dirty_before: 0,
             private_dirty_with: 4_096_000,
             bytes_per_connection: 0,
+            secured_bytes_per_connection: 4_000,
+            left_bytes_per_connection: 4_096,
+            more_is_closed: true,
             problems: Vec::new(),
         };
         let check = |spoil: fn(&mut Report), expected: Option<&str>| {
@@ -300,5 +375,8 @@ mod tests {
         check(|report| report.claim = Claim::new(10_000, 20_001, 10_000), Some("p99 rose"));
         check(|report| report.errors = 1, Some("not welcomed"));
         check(|report| report.private_dirty_with += 1_000, Some("4097 bytes"));
+        check(|report| report.more_is_closed = false, Some("may leave more"));
+        check(|report| report.left_bytes_per_connection = 4_097, Some("costs 4097 bytes"));
+        check(|report| report.left_bytes_per_connection = 2_047, Some("costs 2047 bytes"));
     }
 }

@@ -55,6 +55,9 @@ pub(crate) struct MintArgs {
     /// The user, `sub`
     #[arg(long)]
     user: u64,
+    /// For so many users, from that one on: a token on each line
+    #[arg(long, default_value_t = 1)]
+    count: u64,
     /// For whom the token is, `aud`
     #[arg(long, default_value = "yao")]
     audience: String,
@@ -88,8 +91,16 @@ pub(crate) fn run(command: &TokenCommand) -> Result<()> {
 }
 
 fn mint(args: &MintArgs, now: u64) -> Result<String> {
+    let minter = Minter::from_pem_file(&args.key, &args.kid)?;
+    let end = args.user.checked_add(args.count).context("--user plus --count is no user")?;
+    let tokens: Result<Vec<String>> =
+        (args.user..end).map(|user| mint_for(args, &minter, user, now)).collect();
+    Ok(tokens?.join("\n"))
+}
+
+fn mint_for(args: &MintArgs, minter: &Minter, user: u64, now: u64) -> Result<String> {
     let claims = TokenClaims {
-        sub: args.user.to_string(),
+        sub: user.to_string(),
         aud: args.audience.clone(),
         exp: now.saturating_add_signed(args.seconds),
         iat: now.min(now.saturating_add_signed(args.seconds)),
@@ -97,7 +108,7 @@ fn mint(args: &MintArgs, now: u64) -> Result<String> {
         device: args.device,
         risk: args.risk,
     };
-    let token = Minter::from_pem_file(&args.key, &args.kid)?.sign(&claims)?;
+    let token = minter.sign(&claims)?;
     if token.len() > TOKEN_BYTES_MAX {
         bail!("the token has {} bytes, a HELLO carries {TOKEN_BYTES_MAX}", token.len());
     }

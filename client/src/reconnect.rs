@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 use yao_protocol::{
-    client::RetryClass,
+    client::{GoAway, GoAwayReason, RetryClass},
     endpoint::{Endpoint, Transports},
     limits::ENDPOINTS_MAX,
 };
@@ -28,6 +28,14 @@ pub enum Retry {
         /// Wait at least this long, ms.
         delay_ms: u32,
         /// And up to this much longer, ms.
+        jitter_ms: u32,
+    },
+    /// The server has no room, and said the same. That is a failure like any other: its word is
+    /// the least, and the client's own range goes on doubling.
+    Overloaded {
+        /// Wait at least this long, ms.
+        delay_ms: u32,
+        /// And, as far as the server is asked, up to this much longer, ms.
         jitter_ms: u32,
     },
     /// The server wants a new session token.
@@ -52,6 +60,16 @@ impl Retry {
             RetryClass::After => Self::After { delay_ms, jitter_ms },
             RetryClass::Reauthenticate => Self::Reauthenticate,
             RetryClass::Never => Self::Never,
+        }
+    }
+
+    /// What a GOAWAY asks for.
+    #[must_use]
+    pub const fn from_goaway(goaway: &GoAway) -> Self {
+        let (delay_ms, jitter_ms) = (goaway.delay_ms, goaway.jitter_ms);
+        match (goaway.reason, goaway.class) {
+            (GoAwayReason::Overload, RetryClass::After) => Self::Overloaded { delay_ms, jitter_ms },
+            (_, class) => Self::from_class(class, delay_ms, jitter_ms),
         }
     }
 }
@@ -192,6 +210,11 @@ impl Reconnect {
                 was_asked = true;
                 u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms))
             }
+            Retry::Overloaded { delay_ms, jitter_ms } => {
+                was_asked = true;
+                let said_ms = u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms));
+                said_ms.max(self.jittered_ms())
+            }
             Retry::Reauthenticate if first_failure => 0,
             _ => self.jittered_ms(),
         };
@@ -200,7 +223,7 @@ impl Reconnect {
         // the node itself wants us gone. A token that is refused says nothing of the node, unless
         // it refuses the next one, too.
         let stay = match retry {
-            Retry::After { .. } => false,
+            Retry::After { .. } | Retry::Overloaded { .. } => false,
             Retry::Reauthenticate => welcome.is_some() || first_failure,
             _ => welcome.is_some(),
         };
@@ -392,6 +415,43 @@ mod tests {
         check(&["a:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
         check(&["a:1", "b:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
         check(&["a:1", "d:1"], &["b:1"], &["a:1", "b:1", "d:1"]);
+    }
+
+    #[test]
+    fn a_node_without_room_is_left_alone_longer_each_time_but_never_shorter_than_it_says() {
+        let now = Timestamp::ZERO;
+        let (mut said, mut own) = (0, 0);
+        for seed in 0..100 {
+            let mut plan = plan(&["a:1", "b:1"], seed);
+            let no_room = Retry::Overloaded { delay_ms: 2_000, jitter_ms: 1_000 };
+            for failure in 0..10_u32 {
+                let here = plan.endpoint().clone();
+                let mut attempt = plan.handle_end(now, no_room, &[]).expect("goes on");
+                let range_ms = (1_000_u64 << failure).clamp(3_000, 30_000);
+                let wait_ms = attempt.at.ms();
+                assert!((2_000..=range_ms).contains(&wait_ms), "{failure}: {wait_ms}");
+                *if wait_ms <= 3_000 { &mut said } else { &mut own } += 1;
+                plan.hurry(now, &mut attempt);
+                assert_eq!(attempt.at.ms(), wait_ms, "the server's word");
+                assert_ne!(*plan.endpoint(), here, "there is no room here");
+            }
+        }
+        assert!(own > 500 && said > 200, "{own} of its own, {said} as the server said");
+    }
+
+    #[test]
+    fn only_overload_is_a_failure_of_the_node() {
+        let check = |reason, class, expected| {
+            let endpoints = Vec::new();
+            let goaway = GoAway { reason, class, delay_ms: 5, jitter_ms: 7, endpoints };
+            assert_eq!(Retry::from_goaway(&goaway), expected, "{goaway:?}");
+        };
+        let after = Retry::After { delay_ms: 5, jitter_ms: 7 };
+        let overloaded = Retry::Overloaded { delay_ms: 5, jitter_ms: 7 };
+        check(GoAwayReason::Overload, RetryClass::After, overloaded);
+        check(GoAwayReason::Overload, RetryClass::Never, Retry::Never);
+        check(GoAwayReason::Drain, RetryClass::After, after);
+        check(GoAwayReason::Replaced, RetryClass::Never, Retry::Never);
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl CursorWriter {
             merkle_root: expected.merkle_root,
             incarnation,
             high,
-            next_high_max: next_high_max(high, expected.count),
+            next_high_max: high,
             inode: expected.inode,
             born_ns: expected.born_ns,
             boot_id,
@@ -221,19 +221,14 @@ impl CursorWriter {
         self
     }
 
-    /// The slots that put a grant on disk, one to be written after the other: H is raised to
-    /// `low` where the grant begins above it, in steps that the slot before allows (M2).
+    /// The slots that put a grant on disk, in order, with H raised to where it begins. Only the
+    /// second states it: a start that finds the first must not take it for a right to what lies
+    /// between the old H and the grant, which was granted to somebody else (M4).
     #[must_use]
-    pub fn keep(&mut self, grant: GrantRecord, low: u32) -> Vec<Cursor> {
+    pub fn keep(&mut self, grant: GrantRecord) -> [Cursor; 2] {
+        let [announced, _] = self.raise(grant.lo.max(self.cursor.high));
         self.cursor.grant = Some(grant);
-        let mut slots = Vec::new();
-        loop {
-            let step = low.max(self.high()).min(self.next_high_max());
-            slots.push(self.raise(step));
-            if step >= low {
-                return slots;
-            }
-        }
+        [announced, self.cursor]
     }
 
     /// H as of the last slot made.
@@ -242,29 +237,21 @@ impl CursorWriter {
         self.cursor.high
     }
 
-    /// The highest H that the next slot may state.
-    #[must_use]
-    pub const fn next_high_max(&self) -> u32 {
-        self.cursor.next_high_max
-    }
-
-    /// The slot that raises H to `high`, or states it once more.
+    /// The slots that raise H to `high`, in order; each is on disk before the next is written. The
+    /// first only says how far the second will go: whichever of them is torn, the start after it
+    /// passes over no packet that the raise would not have handed out (M1, M2).
     ///
     /// # Panics
-    /// When H would fall (M2), leave the section, or pass the limit that the slot on disk states.
+    /// When H would fall (M2) or leave the section.
     #[must_use]
-    pub fn raise(&mut self, high: u32) -> Cursor {
+    pub fn raise(&mut self, high: u32) -> [Cursor; 2] {
         assert!(high >= self.cursor.high, "M2: H never falls");
         assert!(high <= self.count, "H lies in the section");
-        assert!(high <= self.cursor.next_high_max, "the slot on disk states how far this one goes");
+        self.cursor.next_high_max = high;
+        let announced = self.cursor;
         self.cursor.high = high;
-        self.cursor.next_high_max = next_high_max(high, self.count);
-        self.cursor
+        [announced, self.cursor]
     }
-}
-
-fn next_high_max(high: u32, count: u32) -> u32 {
-    high.saturating_add(BLOCK_MAX).min(count)
 }
 
 #[cfg(test)]
@@ -284,15 +271,21 @@ mod tests {
         born_ns: 12,
     };
 
-    fn file(highs: [(u64, u32); 2]) -> Vec<u8> {
+    /// A file whose H was `from`, and which was then raised to `to`.
+    fn raised(from: u32, to: u32) -> Vec<u8> {
         let mut bytes = vec![0; 2 * SLOT_BYTES];
-        for (sequence, high) in highs {
-            let writer = CursorWriter::new(&EXPECTED, high, Incarnation([1; 16]), [2; 16]);
-            let slot = Slot { sequence, payload: writer.cursor.encode() };
-            let offset = usize::try_from(slot.offset()).expect("two slots");
-            bytes[offset..offset + SLOT_BYTES].copy_from_slice(&slot.encode(MAGIC));
+        let mut writer = CursorWriter::new(&EXPECTED, from, Incarnation([1; 16]), [2; 16]);
+        let [announced, raised] = writer.raise(to);
+        for (sequence, cursor) in [(8, announced), (9, raised)] {
+            put(&mut bytes, sequence, &cursor);
         }
         bytes
+    }
+
+    fn put(bytes: &mut [u8], sequence: u64, cursor: &Cursor) {
+        let slot = Slot { sequence, payload: cursor.encode() };
+        let offset = usize::try_from(slot.offset()).expect("two slots");
+        bytes[offset..offset + SLOT_BYTES].copy_from_slice(&slot.encode(MAGIC));
     }
 
     fn read(bytes: &[u8], expected: &Expected) -> Result<Recovered, String> {
@@ -302,27 +295,54 @@ mod tests {
 
     #[test]
     fn m2_the_newer_slot_wins_and_a_lost_slot_raises_h() {
-        let bytes = file([(8, 500), (9, 700)]);
+        let bytes = raised(500, 700);
         let whole = Recovered { high: 700, must_rewrite_both: false };
         assert_eq!(read(&bytes, &EXPECTED), Ok(whole));
-        for (lost, high) in [(0, 700 + BLOCK_MAX), (1, 500 + BLOCK_MAX)] {
+        for lost in [0, 1] {
             let mut torn = bytes.clone();
             torn[lost * SLOT_BYTES + 100] ^= 1;
-            let recovered = read(&torn, &EXPECTED).expect("one slot is left");
-            assert_eq!(recovered, Recovered { high, must_rewrite_both: true });
-            assert!(recovered.high >= 700 || lost == 1, "never below what was on disk");
-            assert!(recovered.high >= 700, "nor below what the lost slot may have said");
+            // The slot that is left says how far the lost one may have gone: it went that far.
+            let recovered = read(&torn, &EXPECTED);
+            assert_eq!(recovered, Ok(Recovered { high: 700, must_rewrite_both: true }), "{lost}");
+        }
+    }
+
+    #[test]
+    fn m1_a_raise_that_is_torn_skips_no_more_than_it_would_have_handed_out() {
+        let mut writer = CursorWriter::new(&EXPECTED, 0, Incarnation([1; 16]), [2; 16]);
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        for sequence in [0, 1] {
+            put(&mut bytes, sequence, &writer.cursor);
+        }
+        let mut sequence = 2;
+        let mut old = 0;
+        for high in [300, 480, 481, 481, 100_000] {
+            for cursor in writer.raise(high) {
+                let before = bytes.clone();
+                put(&mut bytes, sequence, &cursor);
+                let slot = usize::try_from(sequence % 2).expect("0 or 1") * SLOT_BYTES;
+                for torn_at in [1, 100, SLOT_BYTES / 2, SLOT_BYTES - 1] {
+                    let mut torn = before.clone();
+                    torn[slot..slot + torn_at].copy_from_slice(&bytes[slot..slot + torn_at]);
+                    let found = read(&torn, &EXPECTED).expect("the other slot is whole").high;
+                    assert!((old..=high).contains(&found), "{found}: raised from {old} to {high}");
+                }
+                sequence += 1;
+            }
+            let whole = Recovered { high, must_rewrite_both: false };
+            assert_eq!(read(&bytes, &EXPECTED), Ok(whole), "on disk before it is used");
+            old = high;
         }
     }
 
     #[test]
     fn m2_no_flip_or_cut_ever_lowers_h() {
-        let bytes = file([(8, 500), (9, 700)]);
+        let bytes = raised(500, 700);
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 0x10;
             let recovered = read(&flipped, &EXPECTED);
-            assert!(recovered.is_ok_and(|found| found.high >= 700), "flip at {position}");
+            assert!(recovered.is_ok_and(|found| found.high == 700), "flip at {position}");
         }
         for length in [0, 1, SLOT_BYTES, 2 * SLOT_BYTES - 1] {
             assert!(read(&bytes[..length], &EXPECTED).is_err(), "cut to {length}");
@@ -332,7 +352,7 @@ mod tests {
 
     #[test]
     fn m4_a_foreign_or_copied_cursor_is_refused_with_one_line() {
-        let bytes = file([(0, 0), (1, 0)]);
+        let bytes = raised(0, 0);
         let check = |expected: Expected, word: &str| {
             let error = read(&bytes, &expected).expect_err("refused");
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
@@ -351,14 +371,7 @@ mod tests {
     #[should_panic(expected = "M2: H never falls")]
     fn m2_a_raise_never_lowers_h() {
         let mut writer = CursorWriter::new(&EXPECTED, 10, Incarnation([0; 16]), [0; 16]);
-        assert_eq!(writer.raise(64).high, 64);
+        assert_eq!(writer.raise(64)[1].high, 64);
         let _falls = writer.raise(63);
-    }
-
-    #[test]
-    fn the_last_block_ends_with_the_section() {
-        let mut writer = CursorWriter::new(&EXPECTED, 99_000, Incarnation([0; 16]), [0; 16]);
-        assert_eq!(writer.next_high_max(), 100_000);
-        assert_eq!(writer.raise(100_000).next_high_max, 100_000);
     }
 }

@@ -10,6 +10,7 @@
 //! # The machines
 //! * [`shard`]: the connections of one thread, their sessions and timers, and the losing shake
 //! * [`admission`]: budgets of connections whose peer is not known yet
+//! * [`pace`]: how fast clients are asked to leave
 //! * [`issuer`]: the single writer of money decisions: release, limits, claims, order of wins
 //! * [`cursor`]: what a cursor file means and how far it may rise (M1, M2)
 //! * [`vetting`]: calls to the agent that are outstanding, their deadlines, the breaker
@@ -27,6 +28,7 @@ pub mod cursor;
 pub mod gate;
 pub mod grant;
 pub mod issuer;
+pub mod pace;
 pub mod shard;
 pub mod spool;
 pub mod time;

@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use yao_protocol::{
-    KeyId,
+    KeyId, WallTime,
     grant::GrantRequest,
     keys::SignKey,
     settlement::{Answer, Batch},
@@ -199,18 +199,19 @@ impl Run {
         if jobs.is_empty() {
             return Ok(());
         }
-        let now = self.clock.wall();
-        let batches: Vec<(&Batch, &[bool])> =
-            jobs.iter().map(|job| (&job.batch, job.genuine.as_slice())).collect();
-        let results = self.store.settle(self.rules.limits, now, &batches).map_err(stopped)?;
+        let judged: Vec<Judged<'_>> = jobs
+            .iter()
+            .map(|job| Judged { batch: &job.batch, bytes: &job.bytes, genuine: &job.genuine })
+            .collect();
+        let (now, signer) = (self.clock.wall(), (&self.rules.key, self.rules.key_id));
+        let answers = settle(&mut self.store, self.rules.limits, now, signer, &judged);
+        let answers = answers.map_err(stopped)?;
         count(&self.counters.transactions, 1);
         count(&self.counters.batches, jobs.len());
-        for (job, results) in jobs.into_iter().zip(results) {
-            count(&self.counters.opens, results.len());
-            let key_id = self.rules.key_id;
-            let answer = Answer::to_batch(&job.batch, &job.bytes, now, key_id, results);
+        for (job, answer) in jobs.into_iter().zip(answers) {
+            count(&self.counters.opens, job.genuine.len());
             // A node that left asks again and hears the same.
-            job.answer.send(answer.encode(&self.rules.key)).ok();
+            job.answer.send(answer).ok();
         }
         Ok(())
     }
@@ -223,4 +224,35 @@ fn count(counter: &AtomicU64, more: usize) {
 fn stopped(error: rusqlite::Error) -> LedgerError {
     tracing::error!(%error, "a transaction failed: nothing of it is acknowledged");
     LedgerError::WriterStopped
+}
+
+/// A batch whose signature is good, with the bytes it came in and a verdict on each open.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    /// The batch.
+    pub batch: &'a Batch,
+    /// Its bytes, for the digest in the answer.
+    pub bytes: &'a [u8],
+    /// Which of its opens are genuine.
+    pub genuine: &'a [bool],
+}
+
+/// Settles `judged` in one transaction and signs an answer to each, after the commit.
+///
+/// # Errors
+/// Those of SQLite: nothing is answered then.
+pub fn settle(
+    store: &mut Store,
+    limits: Limits,
+    now: WallTime,
+    (key, key_id): (&SignKey, KeyId),
+    judged: &[Judged<'_>],
+) -> rusqlite::Result<Vec<Vec<u8>>> {
+    let batches: Vec<(&Batch, &[bool])> =
+        judged.iter().map(|judged| (judged.batch, judged.genuine)).collect();
+    let settled = store.settle(limits, now, &batches)?;
+    let sign = |(judged, results): (&Judged<'_>, _)| {
+        Answer::to_batch(judged.batch, judged.bytes, now, key_id, results).encode(key)
+    };
+    Ok(judged.iter().zip(settled).map(sign).collect())
 }

@@ -6,7 +6,8 @@
 use crate::{
     Fen, PacketId, ShakeId, SponsorId, UserId, WireError,
     codec::{Put, Reader},
-    frame::{Frame, put_frame},
+    frame::{Frame, KIND_OPTIONAL, put_frame},
+    token::Bearer,
 };
 
 /// Version of the agent link.
@@ -41,9 +42,13 @@ pub mod kind {
     pub const DELIVER: u8 = 0x83;
     /// Finish what is in flight, then leave.
     pub const DRAIN: u8 = 0x84;
+    /// Whom the next VET is about. Optional: an agent that does not know it judges without.
+    pub const STANDING: u8 = 0xc2;
     /// A signed request for a grant, to be carried to settlement.
     pub const GRANT_ASK: u8 = 0xc8;
 }
+
+const _: () = assert!(kind::STANDING & KIND_OPTIONAL != 0);
 
 /// What a socket of the agent is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,6 +107,28 @@ pub struct Vet {
     pub shake: ShakeId,
 }
 
+/// How the user of a VET stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Device and risk class of the session that asks.
+    pub bearer: Bearer,
+    /// Packets that the user has won, here and by his tally, without the one in question; 255 is
+    /// 255 or more. 0 when the question is about an open.
+    pub user_wins: u8,
+    /// Packets that were won here on this device or are being decided for it, by whomever, without
+    /// the one in question; 255 is 255 or more. 0 when no device is named, and about an open.
+    pub device_wins: u8,
+}
+
+/// What the agent is asked: VET, and STANDING right before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is vetted.
+    pub vet: Vet,
+    /// How its user stands.
+    pub standing: Standing,
+}
+
 /// A message of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromAgent<'a> {
@@ -145,6 +172,13 @@ pub enum FromAccess<'a> {
     },
     /// A question.
     Vet(Vet),
+    /// About the VET that follows, if it has the same call.
+    Standing {
+        /// Which VET.
+        call: u64,
+        /// How its user stands.
+        standing: Standing,
+    },
     /// A signed settlement batch. The request id is repeated in the answer.
     Deliver(&'a [u8]),
     /// A signed request for a grant (see [`crate::grant::GrantRequest`]). The request id is
@@ -252,6 +286,7 @@ impl<'a> FromAccess<'a> {
         let message = match frame.header.kind {
             kind::GREETED => Self::Greeted { version: r.u16()? },
             kind::VET => Self::Vet(read_vet(&mut r)?),
+            kind::STANDING => read_standing(&mut r)?,
             kind::DELIVER => return frame.unflagged().map(Self::Deliver),
             kind::GRANT_ASK => return frame.unflagged().map(Self::GrantAsk),
             kind::DRAIN => Self::Drain,
@@ -267,6 +302,7 @@ impl<'a> FromAccess<'a> {
         let kind = match self {
             Self::Greeted { .. } => kind::GREETED,
             Self::Vet(_) => kind::VET,
+            Self::Standing { .. } => kind::STANDING,
             Self::Deliver(_) => kind::DELIVER,
             Self::GrantAsk(_) => kind::GRANT_ASK,
             Self::Drain => kind::DRAIN,
@@ -280,6 +316,12 @@ impl<'a> FromAccess<'a> {
                 out.put_u64(vet.amount.0);
                 out.put_u64(vet.packet.0);
                 out.put_u64(vet.shake.0);
+            }
+            Self::Standing { call, standing } => {
+                let Standing { bearer, user_wins, device_wins } = *standing;
+                out.put_u64(*call);
+                out.put_u64(bearer.device);
+                out.put(&[bearer.risk, user_wins, device_wins, 0, 0, 0, 0, 0]);
             }
             Self::Deliver(bytes) | Self::GrantAsk(bytes) => out.put(bytes),
             Self::Drain => {}
@@ -308,6 +350,14 @@ fn read_vet(r: &mut Reader<'_>) -> Result<Vet, WireError> {
         packet: PacketId(r.u64()?),
         shake: ShakeId(r.u64()?),
     })
+}
+
+fn read_standing<'a>(r: &mut Reader<'_>) -> Result<FromAccess<'a>, WireError> {
+    let (call, device) = (r.u64()?, r.u64()?);
+    let bearer = Bearer { device, risk: r.u8()? };
+    let standing = Standing { bearer, user_wins: r.u8()?, device_wins: r.u8()? };
+    r.reserved::<5>()?;
+    Ok(FromAccess::Standing { call, standing })
 }
 
 #[cfg(test)]

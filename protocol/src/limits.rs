@@ -8,6 +8,13 @@ pub const CLIENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 pub const GREETING_PAYLOAD_BYTES_MAX: usize = 1024;
 /// Payload of one frame on the agent link, bytes; what the 16-bit length can carry.
 pub const AGENT_PAYLOAD_BYTES_MAX: usize = u16::MAX as usize;
+/// What a peer may make a server keep of what it said before its session is open, bytes: the start
+/// of a TLS record, the start of a frame, and its token while that is checked. The state of a
+/// handshake is not in it.
+pub const GREETING_BYTES_MAX: usize = 4 * 1024;
+/// Of these the TLS record, bytes. Chosen as what the longest first frame needs, and as much
+/// padding.
+pub const GREETING_RECORD_BYTES_MAX: usize = 2 * 1024;
 /// Session token (JWT, compact form), bytes. Chosen so that HELLO with a tally fits its limit.
 pub const TOKEN_BYTES_MAX: usize = 768;
 /// Sponsors of a campaign; one bit each in the gate's 64-bit mask.
@@ -57,6 +64,13 @@ pub const GRANT_PACKETS_MAX: u32 = 65_536;
 
 const _: () = assert!(CLIENT_PAYLOAD_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(GREETING_PAYLOAD_BYTES_MAX <= CLIENT_PAYLOAD_BYTES_MAX);
+const _: () = assert!(
+    GREETING_RECORD_BYTES_MAX + FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX + TOKEN_BYTES_MAX
+        <= GREETING_BYTES_MAX
+);
+// A record adds 22 bytes to the longest first frame.
+const _: () =
+    assert!(FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX + 22 <= GREETING_RECORD_BYTES_MAX);
 const _: () = assert!(
     crate::client::HELLO_FIXED_BYTES + crate::tally::TALLY_BYTES + 2 + TOKEN_BYTES_MAX
         <= GREETING_PAYLOAD_BYTES_MAX

@@ -32,6 +32,16 @@ pub struct TokenClaims {
     pub risk: u8,
 }
 
+/// What a session token says of the session beside the user: for rules that are about devices and
+/// risk. Nothing here is the client's own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bearer {
+    /// The device; opaque, 0 = none was named.
+    pub device: u64,
+    /// The risk class; 0 = ordinary.
+    pub risk: u8,
+}
+
 /// Who a session belongs to, once its token has been believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -60,6 +70,14 @@ pub enum ClaimError {
     /// `nbf` or `iat` lies in the future.
     #[error("the token is not valid yet")]
     NotYet,
+}
+
+impl Identity {
+    /// What it says beside the user.
+    #[must_use]
+    pub const fn bearer(&self) -> Bearer {
+        Bearer { device: self.device, risk: self.risk }
+    }
 }
 
 impl TokenClaims {

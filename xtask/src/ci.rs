@@ -2,7 +2,10 @@
 
 use crate::{conform, demo, layers, mutants, programs, shell, tidy};
 use anyhow::{Context, Result};
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 /// Where this is set, a test that needs another program fails without it
 /// (`access/src/tls/tests/openssl.rs`).
@@ -49,20 +52,23 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// `cargo xtask test`: every test of the workspace. No test needs more than this repository builds,
-/// but those against OpenSSL, which are skipped where its program cannot be had.
+/// but those against OpenSSL, which are skipped where its program cannot be had, and power cuts,
+/// which are skipped where nobody may mount a file system.
 pub(crate) fn test() -> Result<()> {
     let mut tests = shell::cargo();
     tests.args(["test", "--workspace"]);
-    let openssl = programs::path_with_openssl();
+    let openssl = programs::path_with(programs::OPENSSL);
     if let Ok(path) = &openssl {
         tests.env("PATH", path).env(NO_SKIP, "1");
     }
     shell::run(&mut tests)?;
     match openssl {
-        Ok(_) => println!("all tests passed; none was skipped"),
+        Ok(_) => println!("all tests passed; none was skipped for want of a program"),
         Err(error) => println!(
             "all tests passed; those against OpenSSL were skipped: no `openssl` here ({error:#})"
         ),
     }
-    Ok(())
+    // Says so if no power could be cut here (`xtask/tests/faults.rs`).
+    let mut cuts = Command::new(std::env::current_exe()?);
+    shell::run(cuts.args(["soak", "power-cuts", "--debug", "--cuts", "0"]))
 }

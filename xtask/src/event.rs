@@ -1,6 +1,9 @@
 //! A whole event in a directory of its own: seeds, keys, configuration, ledger, node and agent. The
 //! demo and the soaks drive it.
 
+mod files;
+mod loads;
+
 use crate::{
     http,
     process::{self, Process},
@@ -9,17 +12,14 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
+    ffi::OsString,
     fs,
-    io::{Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use yao_protocol::{
-    CampaignId, WallTime, WaveIndex,
-    schedule::{Schedule, WaveSchedule},
-};
+use yao_protocol::WallTime;
 
 /// A way into the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,7 +51,7 @@ impl Way {
 pub(crate) struct Plan {
     /// Campaign file, relative to the repository.
     pub(crate) campaign_file: &'static str,
-    /// Its id.
+    /// Its id, whatever the file says.
     pub(crate) campaign: u64,
     /// The node's shard.
     pub(crate) shard: u32,
@@ -90,6 +90,22 @@ impl Plan {
     };
 }
 
+/// How one life of the node differs from the plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life<'a> {
+    /// Keys of its configuration: "section.key", and a value in TOML.
+    pub(crate) overrides: &'a [(&'a str, &'a str)],
+    /// Descriptors that it may have; as many as this user may have when `None`.
+    pub(crate) descriptors_max: Option<u32>,
+    /// Whether it makes and takes reconnect tickets.
+    pub(crate) reconnect: bool,
+}
+
+impl Life<'_> {
+    /// Not at all.
+    pub(crate) const PLAIN: Self = Self { overrides: &[], descriptors_max: None, reconnect: true };
+}
+
 /// A prepared event; its servers end with it.
 pub(crate) struct Event {
     plan: Plan,
@@ -101,9 +117,32 @@ pub(crate) struct Event {
     /// Where the node listens, one address for each of [`Way::ALL`].
     addresses: [String; 3],
     admin_address: String,
+    /// The node's state directory.
+    state: PathBuf,
+    /// The agent's unix socket.
+    socket: PathBuf,
+    /// What the node is started with, besides its own environment.
+    access_environment: Vec<(&'static str, OsString)>,
+    /// The program, and its arguments, that starts the node.
+    access_starter: Vec<OsString>,
 }
 
 impl Event {
+    /// The node's state will lie at `state`, and the node be started with this environment.
+    pub(crate) fn place_access(
+        &mut self,
+        state: PathBuf,
+        environment: Vec<(&'static str, OsString)>,
+    ) {
+        self.state = state;
+        self.access_environment = environment;
+    }
+
+    /// The node will be started by this program.
+    pub(crate) fn start_access_by(&mut self, starter: Vec<OsString>) {
+        self.access_starter = starter;
+    }
+
     /// TLS and QUIC will listen at this address, both.
     pub(crate) fn listen_at(&mut self, address: &str) {
         self.addresses[Way::Tls as usize] = address.to_owned();
@@ -113,6 +152,16 @@ impl Event {
     /// Builds the binaries and prepares everything up to the first start.
     pub(crate) fn prepare(name: &str, plan: Plan) -> Result<Self> {
         let binaries = build(plan.release)?;
+        let event = Self::prepare_with(binaries, name, plan)?;
+        let init = event.init()?;
+        if !init.status.success() {
+            bail!("yao-access init: {}", String::from_utf8_lossy(&init.stderr));
+        }
+        Ok(event)
+    }
+
+    /// The same with binaries that are there, and without `init`.
+    pub(crate) fn prepare_with(binaries: PathBuf, name: &str, plan: Plan) -> Result<Self> {
         let directory = shell::target().join(format!("{name}-{}", std::process::id()));
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
@@ -128,6 +177,10 @@ impl Event {
             ledger_address: free.clone(),
             addresses: Way::ALL.map(|_| free.clone()),
             admin_address: free,
+            state: "state".into(),
+            socket: socket_path(),
+            access_environment: Vec::new(),
+            access_starter: Vec::new(),
         };
         event.make_seeds_and_keys()?;
         Ok(event)
@@ -145,103 +198,22 @@ impl Event {
 
     /// One of our programs, with as many descriptors as this user may have.
     pub(crate) fn program(&self, name: &str) -> Command {
+        self.program_by(&[], name, None)
+    }
+
+    /// The same, started by another program, and with so many descriptors.
+    fn program_by(
+        &self,
+        starter: &[OsString],
+        name: &str,
+        descriptors_max: Option<u32>,
+    ) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""]);
+        let most = descriptors_max.map_or("$(ulimit -Hn)".to_owned(), |count| count.to_string());
+        let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).args(starter);
         command.arg(self.binaries.join(name)).current_dir(&self.directory);
         command
-    }
-
-    fn make_seeds_and_keys(&self) -> Result<()> {
-        let campaign = shell::root().join(self.plan.campaign_file);
-        shell::output(self.program("netbench").args(["keys", "--out", "session"]))?;
-        shell::output(self.program("netbench").args(["certificates", "--out", "certificates"]))?;
-        self.make_reconnect_key()?;
-        let shard = self.plan.shard.to_string();
-        let mut generate = self.program("yao-seedgen");
-        generate.arg("generate").arg("--campaign").arg(&campaign);
-        generate.args(["--secret", "campaign.secret", "--out", "seeds", "--shard", &shard]);
-        shell::output(&mut generate)?;
-        fs::create_dir_all(self.path("keys"))?;
-        for entry in fs::read_dir(self.path("seeds").join("keyset"))? {
-            let path = entry?.path();
-            let name = path.file_name().context("an entry has a name")?.to_owned();
-            fs::copy(&path, self.path("keys").join(name))?;
-        }
-        let mut init = self.program("yao-ledger");
-        init.args(["init", "--signing-key", "settlement.key.json", "--key-id", "1"]);
-        shell::output(init.args(["--keys", "keys"]))?;
-        fs::write(self.path("policy.toml"), "version = 1\ncue = 1\n")?;
-        self.write_schedule(1, None)?;
-        self.write_config()?;
-        shell::output(self.program("yao-access").args(["init", "--config", "yao.toml"]))?;
-        Ok(())
-    }
-
-    /// The key of reconnect tickets, which every node of a fleet holds.
-    fn make_reconnect_key(&self) -> Result<()> {
-        let mut key = [0; 32];
-        fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
-        let mut options = fs::OpenOptions::new();
-        let mut file =
-            options.write(true).create_new(true).mode(0o600).open(self.path("reconnect.json"))?;
-        Ok(writeln!(file, "[{{\"id\":1,\"key\":\"{}\"}}]", yao_protocol::hex::encode(&key))?)
-    }
-
-    fn write_config(&self) -> Result<()> {
-        let plan = &self.plan;
-        let agent = self.binaries.join("yao-agent");
-        let config = format!(
-            "[node]\nname = \"node-{shard:05}\"\nstate = \"state\"\nkeys = \"keys\"\n\
-             [listen]\ntcp = [\"{tcp}\"]\ntls = [\"{tls}\"]\nquic = [\"{quic}\"]\n\
-             threads = {threads}\nquic_threads = {threads}\n\
-             [[tls.certificates]]\nchain = \"certificates/server-ed25519.pem\"\n\
-             key = \"certificates/server-ed25519.key.pem\"\n\
-             [[tls.certificates]]\nchain = \"certificates/server-p256.pem\"\n\
-             key = \"certificates/server-p256.key.pem\"\n\
-             [shard]\nseed = \"seeds/shard-{shard:05}.yaoseed\"\n\
-             key = \"seeds/shard-{shard:05}.yaokey\"\n\
-             manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
-             [identity]\njwks = \"session/session.jwks.json\"\n\
-             [identity.reconnect]\nkeys = \"reconnect.json\"\n\
-             [session]\nshake_interval_ms = {interval}\n\
-             heartbeat_ms_min = {heartbeat_min}\nheartbeat_ms_max = {heartbeat_max}\n\
-             [agent]\nprogram = \"{agent}\"\nconfig = \"agent.toml\"\nsocket = \"{socket}\"\n\
-             [admin]\nlisten = \"{admin}\"\nfail_points = {fail_points}\n\
-             [drain]\nper_second = 20000\ndeadline_seconds = 20\n{sections}",
-            shard = plan.shard,
-            tcp = self.addresses[0],
-            tls = self.addresses[1],
-            quic = self.addresses[2],
-            threads = plan.threads,
-            interval = plan.shake_interval_ms,
-            heartbeat_min = plan.heartbeat_ms_max / 20,
-            heartbeat_max = plan.heartbeat_ms_max,
-            agent = agent.display(),
-            // A unix socket's path is short: 107 bytes at most, wherever the repository lies.
-            socket = socket_path().display(),
-            admin = self.admin_address,
-            fail_points = plan.fail_points,
-            sections = plan.sections,
-        );
-        fs::write(self.path("yao.toml"), config)?;
-        let agent = format!(
-            "[settlement]\nurl = \"http://{}\"\n[policy]\nfile = \"policy.toml\"\n",
-            self.ledger_address
-        );
-        Ok(fs::write(self.path("agent.toml"), agent)?)
-    }
-
-    /// Writes the schedule; `t0` `None` leaves the wave unarmed.
-    pub(crate) fn write_schedule(&self, version: u64, t0: Option<WallTime>) -> Result<()> {
-        let wave = WaveSchedule {
-            index: WaveIndex(0),
-            t0,
-            factor: self.plan.factor,
-            grace_seconds: self.plan.grace_seconds,
-        };
-        let campaign = CampaignId(self.plan.campaign);
-        let schedule = Schedule { version, campaign, waves: vec![wave] };
-        Ok(fs::write(self.path("schedule.toml"), schedule.encode())?)
     }
 
     /// Starts (or starts again) the ledger, on the port it had before.
@@ -256,11 +228,25 @@ impl Event {
         Ok(())
     }
 
+    /// Starts the ledger unless it runs.
+    pub(crate) fn need_ledger(&mut self) -> Result<()> {
+        if self.ledger.is_none() { self.start_ledger() } else { Ok(()) }
+    }
+
     /// Starts (or starts again) the node, on the ports it had before.
     pub(crate) fn start_access(&mut self) -> Result<()> {
-        self.write_config()?;
-        let mut command = self.program("yao-access");
+        self.start_access_as(Life::PLAIN)
+    }
+
+    /// The same, for a life of another kind.
+    pub(crate) fn start_access_as(&mut self, life: Life<'_>) -> Result<()> {
+        self.write_config(life.reconnect)?;
+        let mut command = self.access_program(life.descriptors_max);
         command.args(["--config", "yao.toml"]);
+        for (key, value) in life.overrides {
+            let key = key.replace('.', "__").to_uppercase();
+            command.env(format!("YAO__{key}"), value);
+        }
         let (process, ready) = Process::serve("access", &mut command, &self.path("access.log"))?;
         for (address, way) in self.addresses.iter_mut().zip(Way::ALL) {
             *address = text(&ready[way.scheme()][0])?;
@@ -268,6 +254,15 @@ impl Event {
         self.admin_address = text(&ready["admin"])?;
         self.access = Some(process);
         Ok(())
+    }
+
+    /// Whether the node runs; one that has ended by itself is forgotten.
+    pub(crate) fn access_runs(&mut self) -> Result<bool> {
+        let runs = self.access.as_mut().is_some_and(|access| access.is_running().unwrap_or(false));
+        if !runs {
+            self.access = None;
+        }
+        Ok(runs)
     }
 
     /// kill -9 of the node.
@@ -282,9 +277,14 @@ impl Event {
 
     /// kill -9 of the agent that serves now.
     pub(crate) fn kill_agent(&self) -> Result<u64> {
+        self.signal_agent("KILL")
+    }
+
+    /// Sends a signal to the agent that serves now; returns its process id.
+    pub(crate) fn signal_agent(&self, name: &str) -> Result<u64> {
         let status = self.status()?;
         let id = status["agent"]["pid"].as_u64().context("an agent runs")?;
-        process::signal("KILL", u32::try_from(id)?)?;
+        process::signal(name, u32::try_from(id)?)?;
         Ok(id)
     }
 
@@ -297,6 +297,11 @@ impl Event {
             bail!("the node ended with {status}:\n{log}");
         }
         Ok(())
+    }
+
+    /// Waits for a node that was told to end, and says how it did.
+    pub(crate) fn await_access_end(&mut self) -> Result<ExitStatus> {
+        self.access.take().context("the node runs")?.wait()
     }
 
     /// Ends the ledger in order.
@@ -318,6 +323,17 @@ impl Event {
         http::get(&self.admin_address, "/status")
     }
 
+    /// Whether the node is ready, and if not, why.
+    pub(crate) fn readiness(&self) -> Result<(u16, String)> {
+        http::look(&self.admin_address, "/readyz")
+    }
+
+    /// What the ledger holds, a row for each packet.
+    pub(crate) fn ledger_rows(&self) -> Result<Vec<Value>> {
+        let rows = http::get(&self.ledger_address, "/v1/audit/opens?limit=10000")?;
+        rows.as_array().cloned().context("the ledger gives a list")
+    }
+
     /// One of the node's metrics, without labels.
     pub(crate) fn metric(&self, name: &str) -> Result<u64> {
         let text = http::get_text(&self.admin_address, "/metrics")?;
@@ -334,11 +350,13 @@ impl Event {
 
     /// Panics a thread of the node, which must allow it.
     pub(crate) fn panic_thread(&self, thread: u16) -> Result<()> {
-        let (code, answer) = self.post(&format!("/fail-point/panic/{thread}"))?;
-        if code != 202 {
-            bail!("the fail point of thread {thread} answered {code}: {}", answer.trim());
-        }
-        Ok(())
+        http::accepted(&self.admin_address, &format!("/fail-point/panic/{thread}"))
+    }
+
+    /// A shell command that posts to the node's admin port.
+    pub(crate) fn post_command(&self, path: &str) -> Result<String> {
+        let program = std::env::current_exe()?;
+        Ok(format!("'{}' post {} '{path}'", program.display(), self.admin_address))
     }
 
     /// Where clients connect over `way`, as an endpoint.
@@ -355,61 +373,17 @@ impl Event {
     /// The certificate whose owner signed the node's.
     pub(crate) const CA: &str = "certificates/ca.pem";
 
-    /// Options that every netbench load of this event shares.
-    pub(crate) fn load_options(&self) -> Vec<String> {
-        let campaign = self.plan.campaign.to_string();
-        let options = [
-            ("--addr", self.addresses[0].as_str()),
-            ("--session-key", "session/session.key.pem"),
-            ("--kid", "dev-1"),
-            ("--audience", "yao"),
-            ("--campaign", &campaign),
-            ("--first-user", "1"),
-        ];
-        options.iter().flat_map(|(key, value)| [(*key).to_owned(), (*value).to_owned()]).collect()
-    }
-
-    /// Options of a crowd whose clients come over TCP, TLS and QUIC in turn.
-    pub(crate) fn crowd_options(&self) -> Vec<String> {
-        self.crowd_options_over(&Way::ALL)
-    }
-
-    /// The same over some ways in.
-    pub(crate) fn crowd_options_over(&self, ways: &[Way]) -> Vec<String> {
-        let endpoints: Vec<String> = ways.iter().map(|way| self.endpoint(*way)).collect();
-        self.crowd_options_to(&endpoints, 1)
-    }
-
-    /// The same to some endpoints, from this user on.
-    pub(crate) fn crowd_options_to(&self, endpoints: &[String], first_user: u64) -> Vec<String> {
-        let mut options = self.load_options();
-        options.drain(..2);
-        begin_with(&mut options, first_user);
-        let addresses = endpoints.iter().map(|endpoint| ["--addr", endpoint]);
-        options.extend(addresses.flatten().map(str::to_owned));
-        options.extend(["--ca", Self::CA, "--in-turn"].map(str::to_owned));
-        options
-    }
-
-    /// The same over `way`.
-    pub(crate) fn load_options_over(&self, way: Way) -> Vec<String> {
-        let mut options = self.load_options();
-        options[1] = self.endpoint(way);
-        options.extend(["--ca", Self::CA].map(str::to_owned));
-        options
-    }
-
-    /// The same for other people, from this user on.
-    pub(crate) fn load_options_from(&self, way: Way, first_user: u64) -> Vec<String> {
-        let mut options = self.load_options_over(way);
-        begin_with(&mut options, first_user);
-        options
-    }
-
     /// Waits until an agent serves.
     pub(crate) fn await_agent(&self) -> Result<()> {
         self.await_status("an agent that serves", Duration::from_secs(20), |status| {
             status["agent"]["state"] == "serving"
+        })
+    }
+
+    /// Waits until packets wait for somebody to win them.
+    pub(crate) fn await_packets(&self) -> Result<()> {
+        self.await_status("packets that wait", Duration::from_secs(20), |status| {
+            status["waves"][0]["wave_queued"].as_u64().is_some_and(|count| count > 0)
         })
     }
 
@@ -442,12 +416,26 @@ impl Event {
         }
     }
 
+    /// Waits until the first wave is over.
+    pub(crate) fn await_closed(&self) -> Result<()> {
+        self.await_status("the wave to close", Duration::from_secs(10), |status| {
+            status["waves"][0]["state"] == "closed"
+        })
+    }
+
     /// Runs the audit and returns its verdict object, balanced or not.
     pub(crate) fn audit(&self, ticket_logs: &[&str]) -> Result<Value> {
+        self.audit_with(ticket_logs, &[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn audit_with(&self, ticket_logs: &[&str], options: &[&str]) -> Result<Value> {
         let mut command = self.program("netbench");
         command.args(["audit", "--manifest", "seeds/manifest.yaomanifest", "--seeds", "seeds"]);
-        command.args(["--keys", "keys", "--state", "state", "--schedule", "schedule.toml"]);
+        command.args(["--keys", "keys", "--schedule", "schedule.toml", "--state"]);
+        command.arg(&self.state);
         command.args(["--ledger", &format!("http://{}", self.ledger_address), "--json"]);
+        command.args(options);
         for log in ticket_logs {
             command.args(["--tickets", log]);
         }
@@ -456,12 +444,6 @@ impl Event {
         let line = text.lines().last().context("the audit printed nothing")?;
         serde_json::from_str(line).context("the audit's last line is JSON")
     }
-}
-
-/// Changes the first user in the options of a load.
-fn begin_with(options: &mut [String], first_user: u64) {
-    let place = options.iter().position(|option| option == "--first-user");
-    options[place.expect("every load has it") + 1] = first_user.to_string();
 }
 
 /// This instant and `seconds` more.
@@ -474,8 +456,11 @@ fn text(value: &Value) -> Result<String> {
     Ok(value.as_str().context("the ready line names an address")?.to_owned())
 }
 
+/// A unix socket's path is short: 107 bytes at most, wherever the repository lies.
 fn socket_path() -> PathBuf {
-    std::env::temp_dir().join(format!("yao-agent-{}.sock", std::process::id()))
+    static EVENTS: AtomicU32 = AtomicU32::new(0);
+    let event = EVENTS.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("yao-agent-{}-{event}.sock", std::process::id()))
 }
 
 /// Builds our programs and says where they are.
@@ -489,5 +474,10 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
         command.arg("--release");
     }
     shell::run(&mut command)?;
-    Ok(shell::target().join(if release { "release" } else { "debug" }))
+    Ok(binaries(release))
+}
+
+/// Where cargo puts our programs.
+pub(crate) fn binaries(release: bool) -> PathBuf {
+    shell::target().join(if release { "release" } else { "debug" })
 }

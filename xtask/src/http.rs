@@ -19,16 +19,29 @@ pub(crate) fn get(address: &str, path: &str) -> Result<Value> {
 
 /// The body of `GET path`.
 pub(crate) fn get_text(address: &str, path: &str) -> Result<String> {
-    let (status, body) = ask(address, "GET", path)?;
+    let (status, body) = look(address, path)?;
     if status != 200 {
         bail!("GET {path} answered {status}: {}", body.trim());
     }
     Ok(body)
 }
 
+/// Status and body of `GET path`.
+pub(crate) fn look(address: &str, path: &str) -> Result<(u16, String)> {
+    ask(address, "GET", path)
+}
+
 /// Status and body of `POST path`.
 pub(crate) fn post(address: &str, path: &str) -> Result<(u16, String)> {
     ask(address, "POST", path)
+}
+
+/// A `POST path` that must be accepted.
+pub(crate) fn accepted(address: &str, path: &str) -> Result<()> {
+    match post(address, path)? {
+        (202, _) => Ok(()),
+        (code, answer) => bail!("POST {path} answered {code}: {}", answer.trim()),
+    }
 }
 
 fn ask(address: &str, method: &str, path: &str) -> Result<(u16, String)> {

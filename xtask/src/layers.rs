@@ -18,8 +18,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yao-seedgen", &["yao-protocol"]),
     ("yao-ledger", &["yao-protocol"]),
     ("yao-bench", &["yao-protocol", "yao-client"]),
-    // Evidence, never shipped: the one package that may import the access node.
+    // Evidence, never shipped: these two may import the access node.
     ("yao-fuzz-harness", &["yao-protocol", "yao-engine", "yao-access"]),
+    ("yao-loom", &["yao-protocol", "yao-engine"]),
+    // Preloaded into programs, imported by nobody.
+    ("yao-faults", &[]),
+    ("yao-fuzz", &["yao-fuzz-harness"]),
+    (
+        "yao-sim",
+        &[
+            "yao-protocol",
+            "yao-engine",
+            "yao-access",
+            "yao-agent",
+            "yao-client",
+            "yao-seedgen",
+            "yao-ledger",
+        ],
+    ),
     ("xtask", &["yao-protocol"]),
 ];
 

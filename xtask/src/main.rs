@@ -8,10 +8,12 @@ mod demo;
 mod event;
 mod http;
 mod layers;
+mod miri;
 mod mutants;
 mod process;
 mod programs;
 mod shell;
+mod sim;
 mod soak;
 mod table;
 mod tidy;
@@ -38,14 +40,26 @@ enum Command {
     Test,
     /// Everything that continuous integration checks.
     Ci,
+    /// Run the whole system in simulated worlds (docs/simulator.md).
+    Sim(sim::SimArguments),
     /// Long runs with optimised programs, each judged by the audit.
     Soak(soak::SoakArguments),
     /// Prove who imports whom.
     Layers,
+    /// Run what Miri can run under its checks; needs a nightly compiler.
+    Miri,
     /// Make one money rule wrong at a time, and prove that a test fails.
     Mutants(mutants::MutantsArguments),
     /// Check the repository's own rules.
     Tidy,
+    /// POST to a server of ours; for commands of commands.
+    #[command(hide = true)]
+    Post {
+        /// Its HTTP port.
+        address: String,
+        /// Path and query.
+        path: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,10 +68,13 @@ fn main() -> ExitCode {
         Command::Conform => conform::run(),
         Command::Test => ci::test(),
         Command::Ci => ci::run(),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Layers => layers::run(),
+        Command::Miri => miri::run(),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Tidy => tidy::run(),
+        Command::Post { address, path } => http::accepted(&address, &path),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -89,6 +89,11 @@ impl Process {
         Ok(self.child.wait()?)
     }
 
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+
     /// Waits for it to end by itself; an error shows the end of its log.
     pub(crate) fn finish(mut self) -> Result<()> {
         let status = self.child.wait()?;

@@ -2,11 +2,17 @@
 //! continuous integration: they take minutes and most of the machine.
 
 mod blocked;
+mod crash;
+mod crash_points;
 mod migrate;
+mod namespace;
 pub(crate) mod owners;
 mod people;
+mod power_cuts;
 mod quic_crash;
 mod rehearsal;
+mod sick_disk;
+mod sick_seed;
 mod slowloris;
 mod storm;
 
@@ -57,6 +63,14 @@ pub(crate) enum Soak {
     Owners,
     /// UDP is swallowed, from the start and in the middle: clients are on TLS in 5 s.
     Blocked,
+    /// One trial for each persistence call of a node and each thing that can go wrong there.
+    CrashPoints,
+    /// The money disk gives EIO, is full, or stalls: shakes go on as fast.
+    SickDisk,
+    /// The seed file is cut, replaced, removed or changed under a running node.
+    SickSeed,
+    /// The machine of a node under load loses its power, again and again.
+    PowerCuts,
 }
 
 /// What can be chosen.
@@ -65,12 +79,15 @@ pub(crate) struct SoakArguments {
     /// Which soak
     #[arg(value_enum)]
     which: Soak,
-    /// Seed of the moments at which processes are killed
+    /// Seed of the moments at which processes are killed or the power is cut
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How often each process is killed
     #[arg(long, default_value_t = 50)]
     kills: u32,
+    /// How often the power is cut (power-cuts)
+    #[arg(long, default_value_t = 500)]
+    cuts: u64,
     /// Malformed frames over each way in, as fast as they go; then some in windows
     #[arg(long, default_value_t = 1_000_000)]
     frames: u64,
@@ -84,7 +101,7 @@ pub(crate) struct SoakArguments {
     /// Moves of each client to another address and port (migrate)
     #[arg(long, default_value_t = 20)]
     moves: u64,
-    /// Times that it happens (storm: 3, slowloris: 20)
+    /// Times that it happens (storm: 3, slowloris: 20, sick-disk: 16)
     #[arg(long)]
     rounds: Option<u64>,
     /// Trials of each case (owners)
@@ -96,9 +113,19 @@ pub(crate) struct SoakArguments {
     /// Only in this mode (owners)
     #[arg(long, value_enum)]
     mode: Option<owners::Mode>,
-    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, owners)
+    /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
+    /// power-cuts, sick-disk, sick-seed, owners)
     #[arg(long)]
     debug: bool,
+    /// Only what has this in its name (crash-points, sick-disk)
+    #[arg(long)]
+    only: Option<String>,
+    /// Only this part of the trials, as "2/3" (crash-points)
+    #[arg(long)]
+    part: Option<String>,
+    /// Only a few trials of each kind (crash-points)
+    #[arg(long)]
+    few: bool,
 }
 
 /// Runs one soak; an error unless it holds what it promises.
@@ -128,6 +155,18 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             release: !arguments.debug,
         }),
         Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
+        Soak::SickDisk => {
+            let rounds = arguments.rounds.unwrap_or(16);
+            sick_disk::run(rounds, arguments.only.as_deref(), !arguments.debug)
+        }
+        Soak::SickSeed => sick_seed::run(!arguments.debug),
+        Soak::PowerCuts => power_cuts::run(arguments.cuts, arguments.seed, !arguments.debug),
+        Soak::CrashPoints => crash_points::run(&crash_points::Choice {
+            only: arguments.only.as_deref(),
+            part: arguments.part.as_deref(),
+            few: arguments.few,
+            release: !arguments.debug,
+        }),
         Soak::Migrate => migrate::run(arguments.clients.unwrap_or(200), arguments.moves),
     }
 }

@@ -11,13 +11,13 @@ const HEALTHY: Duration = Duration::from_secs(30);
 
 /// Failures in a row.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The wait after one more end of an agent, which had served for `served`.
-    pub(super) fn next_ms(&mut self, served: Duration) -> u64 {
+    pub fn next_ms(&mut self, served: Duration) -> u64 {
         if served >= HEALTHY {
             self.failures = 0;
         }

@@ -11,8 +11,8 @@ use std::{
 };
 use yao_protocol::{
     Fen, UserId,
-    agent::{FromAccess, FromAgent, Greet, PROOF_VARIABLE, Role, VERSION, Vet, VetKind},
-    frame::split_frame,
+    agent::{FromAccess, FromAgent, Greet, PROOF_VARIABLE, Role, Standing, VERSION, Vet, VetKind},
+    frame::{KIND_OPTIONAL, split_frame},
     hex,
     limits::AGENT_PAYLOAD_BYTES_MAX,
     policy::Policy,
@@ -20,6 +20,8 @@ use yao_protocol::{
 
 /// This user's wins and opens are refused.
 pub(super) const USER_BANNED: UserId = UserId(13);
+/// Wins and opens of this risk class and those above it are refused.
+pub(super) const RISK_REFUSED: u8 = 200;
 
 /// Frames of a kind that does not exist.
 const GARBAGE: [u8; 64] = [0; 64];
@@ -29,6 +31,8 @@ const GARBAGE: [u8; 64] = [0; 64];
 pub(super) enum Mode {
     /// By contract.
     Good,
+    /// By contract, as it was before STANDING.
+    Older,
     /// Answers nothing but probes.
     Silent,
     /// Answers nothing but probes, and crashes when it gets a batch.
@@ -58,8 +62,9 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Good,
+        Self::Older,
         Self::Silent,
         Self::Crashing,
         Self::TurningBad,
@@ -122,6 +127,7 @@ fn serve(mode: Mode, generation: u32, role: Role) {
     }
     let mut received = Vec::new();
     let mut withheld = Vec::new();
+    let mut stands: Option<(u64, Standing)> = None;
     loop {
         stream.write_all(&out).expect("the link reads");
         out.clear();
@@ -136,12 +142,26 @@ fn serve(mode: Mode, generation: u32, role: Role) {
         {
             rest = behind;
             let answers = if mode.is_mute() { &mut withheld } else { &mut out };
+            // Before STANDING it was one of the kinds that a later version may bring.
+            let later = frame.header.kind & KIND_OPTIONAL != 0;
+            if mode == Mode::Older && later {
+                continue;
+            }
             match FromAccess::decode(frame).expect("the link speaks the contract") {
                 FromAccess::Greeted { version } => assert_eq!(version, VERSION),
                 FromAccess::Vet(vet) if vet.kind == VetKind::Probe => {
                     verdict(&vet, mode == Mode::WrongProbe || vet.amount == Fen(1), &mut out);
                 }
-                FromAccess::Vet(vet) => verdict(&vet, vet.user != USER_BANNED, answers),
+                FromAccess::Standing { call, standing } => stands = Some((call, standing)),
+                FromAccess::Vet(vet) if mode == Mode::Older => {
+                    verdict(&vet, vet.user != USER_BANNED, answers);
+                }
+                FromAccess::Vet(vet) => {
+                    let (call, standing) = stands.take().expect("STANDING is right before it");
+                    assert_eq!(call, vet.call);
+                    let good = vet.user != USER_BANNED && standing.bearer.risk < RISK_REFUSED;
+                    verdict(&vet, good, answers);
+                }
                 FromAccess::Deliver(_) if mode == Mode::Crashing => exit(9),
                 FromAccess::Deliver(_) if mode == Mode::TurningBad => out.extend(GARBAGE),
                 FromAccess::Deliver(batch) => {

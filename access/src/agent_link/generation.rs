@@ -8,7 +8,7 @@ use super::{
 };
 use tokio::{net::UnixStream, sync::mpsc, task::JoinSet};
 use yao_engine::Timestamp;
-use yao_protocol::agent::{FromAccess, Greet, Role, VERSION, Vet};
+use yao_protocol::agent::{FromAccess, Greet, Question, Role, VERSION, Vet};
 
 /// Bytes of vets that may wait for an agent that does not read: more than both owners can have in
 /// flight at once.
@@ -119,8 +119,17 @@ impl Generation {
     }
 
     /// Sends a question; `false` when the agent has not read for too long.
-    pub(super) fn vet(&self, vet: &Vet) -> bool {
-        self.vet_out.as_ref().is_some_and(|outbox| outbox.put(&FromAccess::Vet(*vet), 0))
+    pub(super) fn vet(&self, question: &Question) -> bool {
+        let Question { vet, standing } = *question;
+        let standing = FromAccess::Standing { call: vet.call, standing };
+        self.vet_out
+            .as_ref()
+            .is_some_and(|outbox| outbox.put(&standing, 0) && outbox.put(&FromAccess::Vet(vet), 0))
+    }
+
+    /// Asks whether it lives, and decides rightly.
+    pub(super) fn probe(&self, probe: Vet) -> bool {
+        self.vet_out.as_ref().is_some_and(|outbox| outbox.put(&FromAccess::Vet(probe), 0))
     }
 
     /// Sends a batch; `false` when the agent has not read for too long.

@@ -11,7 +11,7 @@ use std::{
     thread::JoinHandle,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
-use yao_protocol::agent::Vet;
+use yao_protocol::agent::Question;
 
 /// What became of a swap.
 pub type Swapped = Result<SwapReport, String>;
@@ -72,7 +72,7 @@ pub struct AgentStatus {
 /// A way to the link; cheap to clone.
 #[derive(Clone)]
 pub struct AgentHandle {
-    pub(super) vets: mpsc::Sender<Vet>,
+    pub(super) vets: mpsc::Sender<Question>,
     pub(super) batches: mpsc::Sender<(u32, Vec<u8>)>,
     pub(super) grants: mpsc::Sender<(u32, Vec<u8>)>,
     pub(super) swaps: mpsc::Sender<oneshot::Sender<Swapped>>,
@@ -101,8 +101,8 @@ pub(super) struct Shared {
 impl AgentHandle {
     /// Asks the agent; `false` when none serves or there is no room: then the answer is yes.
     #[must_use]
-    pub fn vet(&self, vet: Vet) -> bool {
-        self.shared.available.load(Ordering::Relaxed) && self.vets.try_send(vet).is_ok()
+    pub fn vet(&self, question: Question) -> bool {
+        self.shared.available.load(Ordering::Relaxed) && self.vets.try_send(question).is_ok()
     }
 
     /// Hands a signed batch over; `false` when no agent serves or there is no room: later, then.

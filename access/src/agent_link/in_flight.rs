@@ -6,17 +6,17 @@
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, VecDeque};
 use yao_engine::Timestamp;
-use yao_protocol::agent::{Vet, VetKind};
+use yao_protocol::agent::{Question, VetKind};
 
 /// Wins, and likewise opens, that are remembered at once: what each owner has in flight at most.
-pub(super) const VETS_MAX: usize = 1_024;
+pub const VETS_MAX: usize = 1_024;
 /// Batches remembered at once: `spool.batches_in_flight_max` is at most this.
-pub(super) const BATCHES_MAX: usize = 64;
+pub const BATCHES_MAX: usize = 64;
 
 /// Unanswered vets and batches.
 #[derive(Debug, Default)]
-pub(super) struct InFlight {
-    vets: HashMap<u64, Vet>,
+pub struct InFlight {
+    vets: HashMap<u64, Question>,
     wins: usize,
     opens: usize,
     /// Calls by deadline; answered ones are skipped when reached.
@@ -25,10 +25,11 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Remembers `vet` until `deadline`; `false` when there is no room.
-    pub(super) fn vet(&mut self, now: Timestamp, deadline: Timestamp, vet: Vet) -> bool {
+    /// Remembers `question` until `deadline`; `false` when there is no room.
+    pub fn vet(&mut self, now: Timestamp, deadline: Timestamp, question: Question) -> bool {
         self.forget(now);
-        let count = match vet.kind {
+        let call = question.vet.call;
+        let count = match question.vet.kind {
             VetKind::Win => &mut self.wins,
             VetKind::Open => &mut self.opens,
             // Probes are the link's own affair.
@@ -36,21 +37,19 @@ impl InFlight {
         };
         // The order is bounded apart: answered calls stay in it until their deadline, and an owner
         // that is answered at once could otherwise lengthen it without end.
-        if *count >= VETS_MAX
-            || self.order.len() >= VETS_MAX * 64
-            || self.vets.contains_key(&vet.call)
+        if *count >= VETS_MAX || self.order.len() >= VETS_MAX * 64 || self.vets.contains_key(&call)
         {
             return false;
         }
         *count += 1;
-        self.order.push_back((deadline, vet.call));
-        self.vets.insert(vet.call, vet);
+        self.order.push_back((deadline, call));
+        self.vets.insert(call, question);
         true
     }
 
     /// A verdict came: what the call was about, unless nobody waits for it.
-    pub(super) fn verdict(&mut self, call: u64) -> Option<VetKind> {
-        let kind = self.vets.remove(&call)?.kind;
+    pub fn verdict(&mut self, call: u64) -> Option<VetKind> {
+        let kind = self.vets.remove(&call)?.vet.kind;
         match kind {
             VetKind::Win => self.wins -= 1,
             VetKind::Open => self.opens -= 1,
@@ -60,7 +59,7 @@ impl InFlight {
     }
 
     /// Remembers a batch; the same id again replaces it. `false` when there is no room.
-    pub(super) fn batch(&mut self, request_id: u32, batch: Vec<u8>) -> bool {
+    pub fn batch(&mut self, request_id: u32, batch: Vec<u8>) -> bool {
         if self.batches.len() >= BATCHES_MAX && !self.batches.contains_key(&request_id) {
             return false;
         }
@@ -69,12 +68,12 @@ impl InFlight {
     }
 
     /// A batch was answered or sent back; `false` when it was not under way.
-    pub(super) fn batch_ended(&mut self, request_id: u32) -> bool {
+    pub fn batch_ended(&mut self, request_id: u32) -> bool {
         self.batches.remove(&request_id).is_some()
     }
 
     /// Forgets the vets whose deadline has passed.
-    pub(super) fn forget(&mut self, now: Timestamp) {
+    pub fn forget(&mut self, now: Timestamp) {
         while let Some((deadline, call)) = self.order.front().copied()
             && deadline <= now
         {
@@ -84,17 +83,17 @@ impl InFlight {
     }
 
     /// Unanswered vets, oldest first.
-    pub(super) fn vets(&self) -> impl Iterator<Item = &Vet> {
+    pub fn vets(&self) -> impl Iterator<Item = &Question> {
         self.order.iter().filter_map(|(_, call)| self.vets.get(call))
     }
 
     /// Unanswered batches by rising id.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (u32, &[u8])> {
+    pub fn batches(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.batches.iter().map(|(request_id, batch)| (*request_id, batch.as_slice()))
     }
 
     /// How many vets and batches are unanswered.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, usize) {
         (self.vets.len(), self.batches.len())
     }
 }
@@ -102,14 +101,17 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use yao_protocol::{Fen, PacketId, ShakeId, SponsorId, UserId};
+    use yao_protocol::{
+        Fen, PacketId, ShakeId, SponsorId, UserId,
+        agent::{Standing, Vet},
+    };
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::default().plus_ms(ms)
     }
 
-    fn vet(call: u64, kind: VetKind) -> Vet {
-        Vet {
+    fn vet(call: u64, kind: VetKind) -> Question {
+        let vet = Vet {
             call,
             kind,
             user: UserId(1),
@@ -117,7 +119,8 @@ mod tests {
             amount: Fen(1),
             packet: PacketId(1),
             shake: ShakeId(1),
-        }
+        };
+        Question { vet, standing: Standing::default() }
     }
 
     #[test]
@@ -128,7 +131,8 @@ mod tests {
         assert!(table.vet(at(2), at(22), vet(3, VetKind::Win)));
         assert_eq!(table.verdict(2), Some(VetKind::Open));
         assert_eq!(table.verdict(2), None, "the second answer finds nobody");
-        let calls = |table: &InFlight| table.vets().map(|vet| vet.call).collect::<Vec<_>>();
+        let calls =
+            |table: &InFlight| table.vets().map(|question| question.vet.call).collect::<Vec<_>>();
         assert_eq!(calls(&table), [1, 3]);
         table.forget(at(20));
         assert_eq!(calls(&table), [3]);

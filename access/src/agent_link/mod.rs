@@ -9,14 +9,14 @@
 //!
 //! The breaker and the deadlines of vets are the engine's (`yao_engine::vetting`).
 
-mod backoff;
+pub mod backoff;
 #[cfg(test)]
 mod fake_agent;
 mod generation;
 mod handle;
-mod in_flight;
+pub mod in_flight;
 mod process;
-mod proving;
+pub mod proving;
 mod socket;
 mod supervisor;
 #[cfg(test)]
@@ -24,6 +24,7 @@ mod tests;
 mod wire;
 
 pub use handle::{AgentHandle, AgentState, AgentStatus, SwapReport, Swapped};
+pub use wire::{Word, words};
 
 use crate::{clock::Clock, config::AgentConfig, node::Node};
 use arc_swap::ArcSwap;

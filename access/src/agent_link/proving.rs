@@ -10,11 +10,11 @@ use yao_protocol::{
 
 /// Calls of the link's own probes. Wins count up from below 2^63 and opens from there, so that
 /// neither ever comes here.
-pub(super) const CALL_YES: u64 = u64::MAX;
+pub const CALL_YES: u64 = u64::MAX;
 const CALL_NO: u64 = u64::MAX - 1;
 
 /// A probe: its answer must be yes for amount 1 and no for amount 0.
-pub(super) fn probe(call: u64) -> Vet {
+pub fn probe(call: u64) -> Vet {
     Vet {
         call,
         kind: VetKind::Probe,
@@ -27,13 +27,13 @@ pub(super) fn probe(call: u64) -> Vet {
 }
 
 /// Both probes of a newcomer.
-pub(super) fn probes() -> [Vet; 2] {
+pub fn probes() -> [Vet; 2] {
     [probe(CALL_YES), probe(CALL_NO)]
 }
 
 /// How far a newcomer has come.
 #[derive(Debug)]
-pub(super) struct Proving {
+pub struct Proving {
     generation: u32,
     proof: [u8; 16],
     vet_greeted: bool,
@@ -45,7 +45,7 @@ pub(super) struct Proving {
 
 impl Proving {
     /// A newcomer that was started as `generation` with the secret `proof`.
-    pub(super) const fn new(generation: u32, proof: [u8; 16]) -> Self {
+    pub const fn new(generation: u32, proof: [u8; 16]) -> Self {
         Self {
             generation,
             proof,
@@ -58,7 +58,7 @@ impl Proving {
     }
 
     /// Takes a GREET; the error says what is wrong with it.
-    pub(super) fn handle_greet(&mut self, greet: &Greet) -> Result<(), String> {
+    pub fn handle_greet(&mut self, greet: &Greet) -> Result<(), String> {
         if greet.version != VERSION {
             return Err(format!(
                 "speaks version {} of the agent link, this node speaks {VERSION}",
@@ -86,7 +86,7 @@ impl Proving {
     }
 
     /// Takes any later message; the error says why it has no place here.
-    pub(super) fn handle_word(&mut self, word: Word) -> Result<(), String> {
+    pub fn handle_word(&mut self, word: Word) -> Result<(), String> {
         match word {
             Word::Verdict { call: CALL_YES, allowed: true } => self.yes = true,
             Word::Verdict { call: CALL_NO, allowed: false } => self.no = true,
@@ -110,17 +110,17 @@ impl Proving {
     }
 
     /// Whether everything was shown.
-    pub(super) const fn is_proved(&self) -> bool {
+    pub const fn is_proved(&self) -> bool {
         self.vet_greeted && self.deliver_greeted && self.yes && self.no && self.policy.is_some()
     }
 
     /// The policy it brought.
-    pub(super) const fn take_policy(&mut self) -> Option<Policy> {
+    pub const fn take_policy(&mut self) -> Option<Policy> {
         self.policy.take()
     }
 
     /// What is still missing, for people.
-    pub(super) fn missing(&self) -> String {
+    pub fn missing(&self) -> String {
         let parts = [
             (self.vet_greeted, "a greeting on the vet socket"),
             (self.deliver_greeted, "a greeting on the deliver socket"),

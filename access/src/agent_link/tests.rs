@@ -3,7 +3,7 @@
 
 use super::{
     AgentHandle, AgentSinks, AgentState, AgentStatus, Swapped,
-    fake_agent::{Mode, USER_BANNED, answer},
+    fake_agent::{Mode, RISK_REFUSED, USER_BANNED, answer},
     start_at,
 };
 use crate::{clock::Clock, config::AgentConfig};
@@ -21,8 +21,9 @@ use tempfile::TempDir;
 use yao_engine::vetting::{Asked, VetDesk};
 use yao_protocol::{
     Fen, PacketId, ShakeId, SponsorId, UserId,
-    agent::{FromAgent, Greet, Role, VERSION, Vet, VetKind},
+    agent::{FromAgent, Greet, Question, Role, Standing, VERSION, Vet, VetKind},
     policy::Policy,
+    token::Bearer,
 };
 
 /// Nothing here takes longer, unless it is broken.
@@ -199,8 +200,8 @@ fn sinks(sender: &mpsc::Sender<Told>, policy: &Arc<ArcSwap<Policy>>) -> AgentSin
     }
 }
 
-fn vet(call: u64, kind: VetKind, user: UserId) -> Vet {
-    Vet {
+fn vet(call: u64, kind: VetKind, user: UserId) -> Question {
+    let vet = Vet {
         call,
         kind,
         user,
@@ -208,7 +209,14 @@ fn vet(call: u64, kind: VetKind, user: UserId) -> Vet {
         amount: Fen(100),
         packet: PacketId(5),
         shake: ShakeId(6),
-    }
+    };
+    Question { vet, standing: Standing::default() }
+}
+
+/// The same of a user of this risk class.
+fn risky(call: u64, kind: VetKind, risk: u8) -> Question {
+    let standing = Standing { bearer: Bearer { device: 9, risk }, ..Standing::default() };
+    Question { standing, ..vet(call, kind, UserId(1)) }
 }
 
 fn runs(pid: u32) -> bool {
@@ -261,6 +269,39 @@ fn m4_a_request_for_a_grant_is_carried_and_its_answer_untouched() {
     // An empty one is what the fake cannot post.
     assert!(world.handle.ask_grant(5, Vec::new()));
     world.expect(&Told::GrantUnanswered(5));
+}
+
+#[test]
+fn the_agent_hears_how_the_user_stands_before_each_question_also_after_a_swap() {
+    let world = World::serving(Mode::Good);
+    let ask = |call: u64| {
+        assert!(world.handle.vet(risky(call, VetKind::Win, RISK_REFUSED - 1)));
+        assert!(world.handle.vet(risky(call + 1, VetKind::Win, RISK_REFUSED)));
+        assert!(world.handle.vet(risky(call + 2, VetKind::Open, RISK_REFUSED)));
+    };
+    let expect = |call: u64| {
+        let expected =
+            [Told::Win(call, true), Told::Win(call + 1, false), Told::Open(call + 2, false)];
+        assert_eq!(world.answers(3), expected);
+    };
+    ask(1);
+    expect(1);
+    world.set_mode(Mode::Silent);
+    world.swap().expect("the newcomer is good");
+    ask(10);
+    world.status_when("in flight", |status| status.in_flight_vets == 3);
+    world.set_mode(Mode::Good);
+    world.swap().expect("the newcomer is good");
+    expect(10);
+}
+
+#[test]
+fn an_agent_from_before_standing_serves_as_it_did() {
+    let world = World::serving(Mode::Older);
+    world.ask_four();
+    world.expect_four_from(1);
+    assert!(world.handle.vet(risky(9, VetKind::Win, RISK_REFUSED)));
+    assert_eq!(world.answers(1), [Told::Win(9, true)], "it knows no risk");
 }
 
 #[test]

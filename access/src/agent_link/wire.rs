@@ -24,13 +24,40 @@ const KEPT_BYTES: usize = 256 * 1024;
 
 /// A message of an agent, owned; see [`FromAgent`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Verdict { call: u64, allowed: bool },
-    Delivered { request_id: u32, answer: Vec<u8> },
-    Undelivered { request_id: u32, retry_after_ms: u32 },
+pub enum Word {
+    /// [`FromAgent::Verdict`].
+    Verdict {
+        /// Which call.
+        call: u64,
+        /// Yes or no.
+        allowed: bool,
+    },
+    /// [`FromAgent::Delivered`].
+    Delivered {
+        /// Of which batch.
+        request_id: u32,
+        /// Settlement's bytes, not yet verified.
+        answer: Vec<u8>,
+    },
+    /// [`FromAgent::Undelivered`].
+    Undelivered {
+        /// Which batch.
+        request_id: u32,
+        /// When to ask again, ms.
+        retry_after_ms: u32,
+    },
+    /// [`FromAgent::GrantAnswer`].
     GrantAnswer(Vec<u8>),
-    GrantUnanswered { request_id: u32, retry_after_ms: u32 },
+    /// [`FromAgent::GrantUnanswered`].
+    GrantUnanswered {
+        /// To which request.
+        request_id: u32,
+        /// When to ask again, ms.
+        retry_after_ms: u32,
+    },
+    /// [`FromAgent::Policy`].
     Policy(Vec<u8>),
+    /// [`FromAgent::Bye`].
     Bye,
 }
 
@@ -106,7 +133,10 @@ pub(super) async fn read(
 }
 
 /// Takes every whole message off the front of `received`.
-fn words(role: Role, received: &mut Vec<u8>) -> Result<Vec<Word>, String> {
+///
+/// # Errors
+/// What is wrong with the first one that has no place on `role`'s socket.
+pub fn words(role: Role, received: &mut Vec<u8>) -> Result<Vec<Word>, String> {
     let mut words = Vec::new();
     let mut rest = received.as_slice();
     while let Some((frame, behind)) =

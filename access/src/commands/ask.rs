@@ -1,4 +1,5 @@
-//! What is asked of a running node, over its admin port: what `yao-access drain` posts.
+//! What is asked of a running node, over its admin port: what `yao-access drain`, `refuse-new` and
+//! `take-new` post.
 
 use crate::config::Config;
 use anyhow::{Context, Result, bail};
@@ -22,6 +23,14 @@ pub fn drain(config: &Config, rate: Option<u32>, deadline: Option<u32>) -> Resul
     query.extend(rate.map(|rate| format!("per_second={rate}")));
     query.extend(deadline.map(|seconds| format!("deadline_seconds={seconds}")));
     post(config, &format!("/drain?{}", query.join("&")))
+}
+
+/// Has the node turn newcomers away, or take them again. Returns what it says.
+///
+/// # Errors
+/// No node there, or one that refuses.
+pub fn refuse_new(config: &Config, refuse: bool) -> Result<String> {
+    post(config, if refuse { "/refuse-new" } else { "/take-new" })
 }
 
 fn post(config: &Config, path: &str) -> Result<String> {

@@ -5,6 +5,7 @@ use crate::{clock::Clock, config::Config};
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -38,7 +39,9 @@ pub fn examine(config: &Config) -> String {
             findings.push(memory(name, bytes));
         }
     }
-    findings.extend([backlog(), ports(), clock(), disk(config)]);
+    findings.extend([backlog(), ports(), clock()]);
+    findings.push(disk("node.state", &config.node.state, config));
+    findings.extend(config.spool.fallback.iter().flat_map(|path| fallback(path, config)));
     if !listen.quic.is_empty() {
         findings.extend(["rmem_max", "wmem_max"].map(udp_buffer));
     }
@@ -141,19 +144,35 @@ fn clock() -> Finding {
     Finding { what, allows: None, advice: None }
 }
 
-fn disk(config: &Config) -> Finding {
-    let path: &Path = &config.node.state;
+/// Room for the spool where `path` is, or will be.
+fn disk(key: &str, path: &Path, config: &Config) -> Finding {
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
-    let Ok(space) = rustix::fs::statvfs(existing) else { return unknown("space for node.state") };
+    let Ok(space) = rustix::fs::statvfs(existing) else {
+        return unknown(&format!("space for {key}"));
+    };
     let free = space.f_bavail * space.f_frsize;
     let needed = config.spool.bytes_max;
     let advice = (free < needed)
         .then(|| format!("spool.bytes_max is {} MiB; free space or lower it", needed / 1_048_576));
     Finding {
-        what: format!("{} MiB free for node.state in {}", free / 1_048_576, existing.display()),
+        what: format!("{} MiB free for {key} in {}", free / 1_048_576, existing.display()),
         allows: None,
         advice,
     }
+}
+
+/// The spool's fallback: there, with room, and on another disk.
+fn fallback(path: &Path, config: &Config) -> [Finding; 2] {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let state = config.node.state.ancestors().find_map(device);
+    let advice = match device(path) {
+        None => Some("create it: a start does not, in case its disk is not mounted"),
+        own if own == state => Some("on the file system of node.state: what takes one takes both"),
+        Some(_) => None,
+    };
+    let advice = advice.map(str::to_owned);
+    let what = format!("spool.fallback {}", path.display());
+    [disk("spool.fallback", path, config), Finding { what, allows: None, advice }]
 }
 
 /// A burst of datagrams that does not fit is lost, and comes again later.

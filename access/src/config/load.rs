@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
 use yao_protocol::{
-    limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, SHAKE_INTERVAL_MS_MAX},
+    limits::{ENDPOINT_BYTES_MAX, ENDPOINTS_MAX, LOG_SEGMENT_BYTES, SHAKE_INTERVAL_MS_MAX},
     reconnect::RECONNECT_SECONDS_MAX,
 };
 
@@ -109,7 +109,17 @@ const KEYS: &[(&str, &[&str])] = &[
             "proxy_from",
         ],
     ),
-    ("admission", &["connections_max", "handshakes_per_second", "burst", "per_address"]),
+    (
+        "admission",
+        &[
+            "connections_max",
+            "handshakes_per_second",
+            "burst",
+            "per_address",
+            "return_ms_min",
+            "return_ms_jitter",
+        ],
+    ),
     ("tls", &["certificates"]),
     ("shard", &["seed", "key", "manifest", "schedule", "ownership", "witness", "after_reboot"]),
     ("identity", &["jwks", "audience", "threads", "reconnect"]),
@@ -124,7 +134,17 @@ const KEYS: &[(&str, &[&str])] = &[
             "frame_ms_max",
         ],
     ),
-    ("spool", &["commit_us_max", "commit_bytes_max", "bytes_max", "batches_in_flight_max"]),
+    (
+        "spool",
+        &[
+            "commit_us_max",
+            "commit_bytes_max",
+            "bytes_max",
+            "batches_in_flight_max",
+            "backlog_per_second",
+            "fallback",
+        ],
+    ),
     ("agent", &["program", "config", "socket", "vet_ms_max", "prove_ms_max", "leave_ms_max"]),
     ("admin", &["listen", "fail_points"]),
     ("drain", &["per_second", "deadline_seconds", "return_ms_min", "return_ms_jitter"]),
@@ -240,6 +260,7 @@ fn resolve_paths(config: &mut Config, base: &Path) {
         }
     }
     paths.extend(config.shard.witness.as_mut());
+    paths.extend(&mut config.spool.fallback);
     paths.extend(config.identity.reconnect.iter_mut().map(|reconnect| &mut reconnect.keys));
     let certificates = config.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
     paths.extend(certificates.flat_map(|pair| [&mut pair.chain, &mut pair.key]));
@@ -272,7 +293,7 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         &endpoints.len(),
         "name at most 8 endpoints of at most 255 bytes",
     )?;
-    check_identity(&config.identity)?;
+    check_identity(&config.identity, config.admin.fail_points)?;
     check(
         config.shard.ownership == Ownership::Local || config.agent.is_some(),
         "shard.ownership",
@@ -288,6 +309,12 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "use 1 to 64",
     )?;
     check(
+        spool.bytes_max >= 2 * LOG_SEGMENT_BYTES,
+        "spool.bytes_max",
+        &spool.bytes_max,
+        "use at least 134217728: two segments",
+    )?;
+    check(
         spool.commit_us_max <= 1_000_000,
         "spool.commit_us_max",
         &spool.commit_us_max,
@@ -300,6 +327,8 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         &admin,
         "use a loopback address: there is no login on this port",
     )?;
+    let rate = config.drain.per_second;
+    check(rate > 0, "drain.per_second", &rate, "ask at least one: a drain must end")?;
     config.agent.as_ref().map_or(Ok(()), check_agent)
 }
 
@@ -380,13 +409,15 @@ fn check_agent(agent: &AgentConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn check_identity(identity: &IdentityConfig) -> Result<(), ConfigError> {
+fn check_identity(identity: &IdentityConfig, rehearsal: bool) -> Result<(), ConfigError> {
     let threads = identity.threads;
     check((1..=64).contains(&threads), "identity.threads", &threads, "use 1 to 64")?;
     let Some(reconnect) = &identity.reconnect else { return Ok(()) };
     let seconds = reconnect.lifetime_seconds;
+    // A rehearsal need not wait five minutes for half of a ticket's life.
+    let least = if rehearsal { 2 } else { 600 };
     check(
-        (600..=RECONNECT_SECONDS_MAX).contains(&u64::from(seconds)),
+        (least..=RECONNECT_SECONDS_MAX).contains(&u64::from(seconds)),
         "identity.reconnect.lifetime_seconds",
         &seconds,
         "use 600 to 1800",
@@ -425,6 +456,7 @@ jwks = "jwks.json"
             ("YAO__SESSION__SHAKE_INTERVAL_MS", "250"),
             ("YAO__NODE__NAME", "n2"),
             ("YAO__LISTEN__TCP", "[\"127.0.0.1:7\"]"),
+            ("YAO__SPOOL__FALLBACK", "../other"),
             ("HOME", "/root"),
         ];
         let config = read(GOOD, &overrides).expect("good");
@@ -432,6 +464,7 @@ jwks = "jwks.json"
         assert_eq!(config.node.name, "n2");
         assert_eq!(config.listen.tcp[0].port(), 7);
         assert_eq!(config.node.state, Path::new("/etc/yao/state"));
+        assert_eq!(config.spool.fallback.as_deref(), Some(Path::new("/etc/yao/../other")));
         assert_eq!(config.session.heartbeat_ms_max, 300_000);
     }
 
@@ -450,12 +483,18 @@ jwks = "jwks.json"
         check(&reconnect("lifetime_seconds = 599\n"), &[], "use 600 to 1800");
         check(&reconnect("lifetime_seconds = 1801\n"), &[], "use 600 to 1800");
         check(&reconnect("lifetime = 900\n"), &[], "lifetime_seconds");
+        let short = |seconds| format!("{}[admin]\nfail_points = true\n", reconnect(seconds));
+        check(&short("lifetime_seconds = 1\n"), &[], "use 600 to 1800");
+        read(&format!("{GOOD}{}", short("lifetime_seconds = 2\n")), &[]).expect("a rehearsal");
         check("[identity.reconnect]\n", &[], "keys");
         check("[session]\nheartbeat_max_ms = 5\n", &[], "did you mean `heartbeat_ms_max`");
         check("[session]\nheartbeat_ms_min = 400000\n", &[], "heartbeat_ms_min");
         check("[session]\nheartbeat_ms_max = 1500001\n", &[], "use at most 1500000");
         read(GOOD, &[("YAO__SESSION__HEARTBEAT_MS_MAX", "1500000")]).expect("the longest");
+        check("[spool]\nbytes_max = 0\n", &[], "two segments");
+        check("[spool]\nfall_back = \"b\"\n", &[], "did you mean `fallback`");
         check("[admission]\nburst = 0\n", &[], "admission.burst");
+        check("[drain]\nper_second = 0\n", &[], "drain.per_second");
         check("[admission]\nbursts = 1\n", &[], "did you mean `burst`");
         check("", &[("YAO__LISTEN__PROXY_FROM", "[\"10.0.0.0/33\"]")], "no block of addresses");
         check("", &[("YAO__SHARD__OWNERSHIP", "fleet")], "add an [agent] section");
@@ -483,6 +522,7 @@ jwks = "jwks.json"
         let reconnect = ReconnectConfig { keys: "k".into(), lifetime_seconds: 600 };
         full.identity.reconnect = Some(reconnect);
         full.shard.witness = Some("w".into());
+        full.spool.fallback = Some("f".into());
         let table = Table::try_from(&full).expect("serialises");
         let mut found: Vec<String> = Vec::new();
         for (section, entries) in &table {

@@ -8,7 +8,7 @@ pub use network::Network;
 
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
-use yao_engine::admission::AdmissionLimits;
+use yao_engine::{admission::AdmissionLimits, shard::Hint};
 
 /// The longest silence that a node may allow, ms. QUIC itself ends a silent connection at the
 /// lesser of its two ends' figures: 3,700 s here (`quic/settings.rs`), 1,800 s in the SDK
@@ -50,6 +50,20 @@ pub struct Config {
     pub drain: DrainConfig,
 }
 
+impl Config {
+    /// What clients are told that shall go elsewhere.
+    #[must_use]
+    pub fn hint(&self) -> Hint {
+        Hint {
+            return_ms_min: self.drain.return_ms_min,
+            return_ms_jitter: self.drain.return_ms_jitter,
+            overload_ms_min: self.admission.return_ms_min,
+            overload_ms_jitter: self.admission.return_ms_jitter,
+            endpoints: self.listen.endpoints.clone(),
+        }
+    }
+}
+
 /// Who this node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +98,8 @@ pub struct ListenConfig {
     /// Connections the node holds at most: so many over TCP and TLS, and as many over QUIC.
     #[serde(default = "connections_max")]
     pub connections_max: u32,
-    /// Addresses of other nodes that clients are told, "host:port", at most 8.
+    /// Addresses of other nodes that clients are told, "host:port", at most 8; a reload changes
+    /// them.
     #[serde(default)]
     pub endpoints: Vec<String>,
     /// Balancers, as blocks of addresses, at most 64: their TCP connections begin with a header of
@@ -107,6 +122,11 @@ pub struct AdmissionConfig {
     /// Not open, or come within a second, from one address (IPv4, or the /64 of IPv6), before it
     /// is refused first when a budget is nearly used up.
     pub per_address: u32,
+    /// Clients for whom there is no room wait at least this long before they come back, ms. A
+    /// reload changes it.
+    pub return_ms_min: u32,
+    /// And up to this much longer, ms. A reload changes it.
+    pub return_ms_jitter: u32,
 }
 
 impl AdmissionConfig {
@@ -163,6 +183,26 @@ pub struct ShardConfig {
     /// What a node asks for after a reboot, in fleet mode.
     #[serde(default)]
     pub after_reboot: AfterReboot,
+}
+
+/// How a node comes by the right to its shard (M4).
+#[derive(Clone, Debug, Default)]
+pub struct Owning {
+    /// `shard.ownership`.
+    pub ownership: Ownership,
+    /// `shard.witness`.
+    pub witness: Option<PathBuf>,
+    /// `shard.after_reboot`.
+    pub after_reboot: AfterReboot,
+}
+
+impl ShardConfig {
+    /// How this node comes by its right.
+    #[must_use]
+    pub fn owning(&self) -> Owning {
+        let Self { ownership, after_reboot, .. } = *self;
+        Owning { ownership, witness: self.witness.clone(), after_reboot }
+    }
 }
 
 /// Who says which packets a node may issue.
@@ -242,10 +282,16 @@ pub struct SpoolConfig {
     pub commit_us_max: u64,
     /// Or until this many bytes are waiting.
     pub commit_bytes_max: usize,
-    /// Bytes of segments that are kept; settled ones go first, unsettled ones never.
+    /// Bytes of segments that are kept; settled ones go first, unsettled ones never. By this the
+    /// spool's fullness is measured.
     pub bytes_max: u64,
     /// Batches that are under way to settlement at once.
     pub batches_in_flight_max: usize,
+    /// Opens of the backlog that are delivered in a second, at most; 0 = 1.5 times the plan's
+    /// highest rate, and at least 100.
+    pub backlog_per_second: u32,
+    /// A directory on another disk, where opens are stored once the spool's own has failed.
+    pub fallback: Option<PathBuf>,
 }
 
 /// The agent process.
@@ -283,11 +329,12 @@ pub struct AdminConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DrainConfig {
-    /// Clients asked to leave each second.
+    /// Clients asked to leave each second, of the whole node. At least 1.
     pub per_second: u32,
     /// After this long the rest is cut, seconds.
     pub deadline_seconds: u32,
-    /// Clients wait at least this long before they come back, ms.
+    /// Clients that are asked to leave, or are not let in, wait at least this long before they come
+    /// back, ms.
     pub return_ms_min: u32,
     /// And up to this much longer, ms.
     pub return_ms_jitter: u32,
@@ -344,6 +391,10 @@ impl Default for AdmissionConfig {
             handshakes_per_second: 10_000,
             burst: 20_000,
             per_address: 100,
+            // Half a minute, as an SDK's own longest wait: at 10,000 a second 300,000 clients fit
+            // in, more than half of those a node expects.
+            return_ms_min: 5_000,
+            return_ms_jitter: 25_000,
         }
     }
 }
@@ -355,6 +406,8 @@ impl Default for SpoolConfig {
             commit_bytes_max: 256 * 1024,
             bytes_max: 2 * 1024 * 1024 * 1024,
             batches_in_flight_max: 4,
+            backlog_per_second: 0,
+            fallback: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The operators' HTTP port, on loopback only.
 
-use super::{Control, status};
+use super::{Control, DrainOrder, status};
 use crate::messages::ToShard;
 use axum::{
     Router,
@@ -20,6 +20,8 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/status", get(status_json))
         .route("/agent/swap", post(swap))
         .route("/reload", post(reload))
+        .route("/refuse-new", post(refuse_new))
+        .route("/take-new", post(take_new))
         .route("/drain", post(drain))
         .route("/fail-point/panic/{thread}", post(panic_thread))
         .with_state(control)
@@ -34,6 +36,14 @@ async fn ready(State(control): State<Arc<Control>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response()
 }
 
+/// One line, with the status code of what it is.
+fn answer(done: StatusCode, outcome: Result<String, String>, refused: StatusCode) -> Response {
+    match outcome {
+        Ok(text) => (done, text + "\n").into_response(),
+        Err(text) => (refused, text + "\n").into_response(),
+    }
+}
+
 async fn metrics(State(control): State<Arc<Control>>) -> Response {
     let text = control.exporter.render(&control);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
@@ -46,42 +56,27 @@ async fn status_json(State(control): State<Arc<Control>>) -> Response {
 /// Starts a new generation of the agent beside the old one; answers when it has taken over or
 /// failed.
 async fn swap(State(control): State<Arc<Control>>) -> Response {
-    match control.swap_agent().await {
-        Ok(text) => (StatusCode::OK, text + "\n").into_response(),
-        Err(text) => (StatusCode::CONFLICT, text + "\n").into_response(),
-    }
+    answer(StatusCode::OK, control.swap_agent().await, StatusCode::CONFLICT)
 }
 
 async fn reload(State(control): State<Arc<Control>>) -> Response {
-    match control.reload() {
-        Ok(text) => (StatusCode::OK, text + "\n").into_response(),
-        Err(text) => (StatusCode::UNPROCESSABLE_ENTITY, text + "\n").into_response(),
-    }
+    answer(StatusCode::OK, control.reload(), StatusCode::UNPROCESSABLE_ENTITY)
 }
 
-/// What a drain may be told; the configuration says the rest.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainOrder {
-    per_second: Option<u32>,
-    deadline_seconds: Option<u32>,
+/// Newcomers are told to go elsewhere; who is here stays.
+async fn refuse_new(State(control): State<Arc<Control>>) -> Response {
+    answer(StatusCode::OK, control.refuse_new(true), StatusCode::CONFLICT)
+}
+
+/// Newcomers are taken again.
+async fn take_new(State(control): State<Arc<Control>>) -> Response {
+    answer(StatusCode::OK, control.refuse_new(false), StatusCode::CONFLICT)
 }
 
 /// As SIGTERM: drains, at the configured rate unless told another, and ends the process. Asked
 /// again, it changes rate and deadline; that one still counts from the beginning.
 async fn drain(State(control): State<Arc<Control>>, Query(order): Query<DrainOrder>) -> Response {
-    let mut drain = control.config.load().drain.clone();
-    drain.per_second = order.per_second.unwrap_or(drain.per_second);
-    drain.deadline_seconds = order.deadline_seconds.unwrap_or(drain.deadline_seconds);
-    let text = format!(
-        "draining {} sessions at {} a second; what is left after {} s is cut\n",
-        control.registry.len(),
-        drain.per_second,
-        drain.deadline_seconds,
-    );
-    control.drain_order.store(Arc::new(drain));
-    control.stop.notify_one();
-    (StatusCode::ACCEPTED, text).into_response()
+    answer(StatusCode::ACCEPTED, control.order_drain(order), StatusCode::UNPROCESSABLE_ENTITY)
 }
 
 /// Panics a thread of sessions, where the configuration allows such things.

@@ -4,7 +4,7 @@
 use super::Control;
 use crate::telemetry::{Count, CryptoCounters};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 /// Prefix of every metric.
 const PREFIX: &str = "yao_access_";
@@ -109,8 +109,10 @@ const SPOOL: &str = "spool_";
 type Plain = (&'static str, fn(&Control) -> u64);
 
 /// What threads of sessions, issuer and spool do not tell themselves.
-const PLAIN: [Plain; 12] = [
+const PLAIN: [Plain; 14] = [
     ("users", |c| c.registry.len() as u64),
+    ("newcomers_refused", |c| u64::from(c.refuses_new())),
+    ("reloads_refused_total", |c| c.reloads_refused.load(Ordering::Relaxed)),
     ("reconnects_replayed_total", |c| c.registry.replayed()),
     ("messages_dropped_total", |c| c.shards.dropped()),
     ("tokens_believed_total", |c| crypto_sum(c, |thread| &thread.tokens)),

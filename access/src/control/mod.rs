@@ -2,16 +2,17 @@
 //! current-thread runtime; nothing here is on the path of a shake.
 
 mod admin;
+mod drain;
 mod metrics;
 mod status;
 
 use crate::{
     agent_link::AgentHandle,
     clock::Clock,
-    config::{self, Config, DrainConfig},
+    config::{self, Config},
     files,
     issuer_thread::IssuerStatus,
-    messages::{ToIssuer, ToShard},
+    messages::ToIssuer,
     node::{Node, Shards},
     registry::Registry,
     sessions::Orders,
@@ -20,7 +21,8 @@ use crate::{
     tls::TlsSettings,
     token_keys::TokenKeys,
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+pub use drain::{DrainOrder, Ended};
 pub use metrics::Exporter;
 #[cfg(test)]
 pub(crate) use metrics::names as metric_names;
@@ -28,27 +30,26 @@ use serde_json::{Value, json};
 use std::{
     io,
     path::PathBuf,
+    pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc::SyncSender,
     },
-    time::Duration,
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
 };
-use yao_engine::{Timestamp, shard::Reconnect};
+use yao_engine::{
+    Timestamp,
+    shard::{Hint, Reconnect},
+};
 use yao_protocol::schedule::Schedule;
 
 /// The wall clock may differ from the node's anchor by this much before the node says so, us.
 const CLOCK_STEP_US_MAX: i64 = 500_000;
-/// A drain is over when no session has been open for so long, ns.
-const DRAIN_QUIET_NS: u64 = 1_100_000_000;
-/// While draining, this often it is looked whether everybody has left.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Everything the control thread reads and commands.
 #[derive(Debug)]
@@ -81,6 +82,8 @@ pub struct Control {
     pub tokens: Arc<ArcSwap<TokenKeys>>,
     /// Keys of reconnect tickets, replaced by a reload.
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
+    /// Where clients go that this node does not want, replaced by a reload.
+    pub hint: Arc<ArcSwap<Hint>>,
     /// Certificates, replaced by a reload.
     pub tls: TlsSettings,
     /// What the threads of sessions shall do.
@@ -91,8 +94,12 @@ pub struct Control {
     pub started: Timestamp,
     /// Notified when the node shall drain and end.
     pub stop: Notify,
-    /// How it shall drain: as configured, unless whoever asks says otherwise.
-    pub drain_order: ArcSwap<DrainConfig>,
+    /// How it shall drain, where that is not as configured.
+    pub drain_order: ArcSwap<DrainOrder>,
+    /// When it began to.
+    pub drain_began: OnceLock<Timestamp>,
+    /// Since when an operator has newcomers turned away.
+    pub refused_since: ArcSwapOption<Timestamp>,
     /// Prometheus' view.
     pub exporter: Exporter,
     /// Reloads that were refused.
@@ -100,8 +107,65 @@ pub struct Control {
 }
 
 impl Control {
-    fn is_draining(&self) -> bool {
-        self.orders.drain_per_second.load(Ordering::Relaxed) > 0
+    /// Whether newcomers are turned away.
+    fn refuses_new(&self) -> bool {
+        self.orders.is_draining() || self.orders.refuse_new.load(Ordering::Relaxed)
+    }
+
+    /// How long newcomers have been turned away, seconds; `None` while they are taken.
+    fn refused_seconds(&self) -> Option<u64> {
+        let since = self.refused_since.load_full().map(|since| *since);
+        let since = since.or_else(|| self.drain_began.get().copied())?;
+        Some(self.node.clock.now().since(since).as_secs())
+    }
+
+    /// Turns newcomers away from now on, or takes them again; sessions stay. Returns what that
+    /// comes to.
+    ///
+    /// # Errors
+    /// A node that drains takes nobody again.
+    fn refuse_new(&self, refuse: bool) -> Result<String, String> {
+        if self.orders.is_draining() && !refuse {
+            return Err("the node drains and ends; it takes nobody any more".to_owned());
+        }
+        self.orders.refuse_new.store(refuse, Ordering::Relaxed);
+        if !refuse {
+            self.refused_since.store(None);
+        } else if self.refused_since.load().is_none() {
+            self.refused_since.store(Some(self.node.clock.now().into()));
+        }
+        let sessions = self.registry.len();
+        tracing::info!(event = "newcomers", refused = refuse, sessions);
+        if !refuse {
+            return Ok(format!("new sessions are taken; {sessions} are open"));
+        }
+        let hint = self.hint.load();
+        let Hint { return_ms_min: from, return_ms_jitter: jitter, endpoints, .. } = &**hint;
+        Ok(format!(
+            "new sessions are refused, {sessions} stay open; clients are told {} other endpoints, \
+             and to come back after {from} to {} ms",
+            endpoints.len(),
+            u64::from(*from) + u64::from(*jitter),
+        ))
+    }
+
+    /// Does what a signal asks for that is not the node's end.
+    fn obey(self: &Arc<Self>, asked: Asked) {
+        match asked {
+            Asked::End => {}
+            // The reason of a refusal is in the log.
+            Asked::Reload => drop(self.reload()),
+            Asked::Swap => {
+                // A swap takes seconds: the signal loop goes on meanwhile.
+                let control = Arc::clone(self);
+                tokio::spawn(async move {
+                    match control.swap_agent().await {
+                        Ok(report) => tracing::info!(event = "agent_swapped", %report),
+                        Err(reason) => tracing::error!(event = "agent_swap_refused", %reason),
+                    }
+                });
+            }
+        }
     }
 
     fn schedule_version(&self) -> u64 {
@@ -112,8 +176,11 @@ impl Control {
     #[must_use]
     pub fn unready_reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.is_draining() {
-            reasons.push("draining: no new connections are taken".to_owned());
+        if self.orders.is_draining() {
+            reasons.push("draining: no new sessions are taken".to_owned());
+        } else if self.refuses_new() {
+            reasons
+                .push("refusing: new sessions are refused until `yao-access take-new`".to_owned());
         }
         if let Some(reason) = &self.issuer_status.load().fenced {
             reasons.push(format!("fenced: {reason}"));
@@ -121,6 +188,12 @@ impl Control {
         reasons.extend(self.issuer_status.load().grants.iter().filter_map(|g| g.no_grant()));
         if self.spool.is_fenced() {
             reasons.push("spool: opens cannot be stored; see the log and restart".to_owned());
+        }
+        if self.spool.is_full() {
+            reasons.push(
+                "spool: full; opens are refused until settlement answers or the disk has room"
+                    .to_owned(),
+            );
         }
         let clock: &Clock = &self.node.clock;
         let step_us = clock.wall_step_us();
@@ -138,9 +211,11 @@ impl Control {
     /// # Errors
     /// One line that names the file and what is wrong with it.
     pub fn reload(&self) -> Result<String, String> {
-        self.try_reload().inspect_err(|reason| {
+        self.try_reload().map_err(|reason| {
+            let reason = on_one_line(&reason);
             self.reloads_refused.fetch_add(1, Ordering::Relaxed);
             tracing::error!(event = "reload_refused", %reason, "the old configuration stays");
+            reason
         })
     }
 
@@ -189,7 +264,7 @@ impl Control {
         self.node.keys.store(Arc::new(keys));
         self.orders.shake_interval_ms.store(config.session.shake_interval_ms, Ordering::Relaxed);
         let restart = needs_restart(&self.config.load(), &config);
-        self.drain_order.store(Arc::new(config.drain.clone()));
+        self.hint.store(Arc::new(config.hint()));
         self.config.store(Arc::new(config));
         tracing::info!(event = "reloaded", schedule_version = version, needs_restart = ?restart);
         let mut report = format!("reloaded; schedule version {version}");
@@ -210,62 +285,27 @@ impl Control {
         let report = agent.swap_async().await?;
         Ok(format!("generation {} took over", report.generation))
     }
+}
 
-    /// A gauge or counter over all threads of sessions, as of their last flush.
-    fn sum(&self, name: &str) -> u64 {
-        self.shard_counters.iter().map(|counters| counters.sum(name)).sum()
-    }
-
-    /// Asks everybody to leave and waits; `true` when all left before the deadline. Whoever comes
-    /// meanwhile is told to go elsewhere when he says HELLO.
-    async fn drain(&self) -> bool {
-        let start = self.node.clock.now();
-        let mut order = self.order_drain();
-        // Sessions are what must leave; connections without one come and are turned away all the
-        // time. But a HELLO whose token was being checked as the drain began may still open one.
-        let checked_at = start.plus_ms(u64::from(self.config.load().session.frame_ms_max));
-        let mut empty_since: Option<Timestamp> = None;
-        loop {
-            let now = self.node.clock.now();
-            if !Arc::ptr_eq(&order, &self.drain_order.load()) {
-                order = self.order_drain();
-            }
-            let all_checked = now >= checked_at || self.sum("connections_unopened") == 0;
-            if self.registry.is_empty() && all_checked {
-                let since = *empty_since.get_or_insert(now);
-                if now.ns_since(since) > DRAIN_QUIET_NS {
-                    return true;
-                }
-            } else {
-                empty_since = None;
-            }
-            if now >= start.plus_ms(u64::from(order.deadline_seconds) * 1_000) {
-                tracing::warn!(event = "drain_deadline", cut = self.registry.len());
-                return false;
-            }
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-    }
-
-    /// Puts the drain's rate in force, the first or another one; returns the order that it is of.
-    fn order_drain(&self) -> Arc<DrainConfig> {
-        let order = self.drain_order.load_full();
-        let threads = u32::try_from(self.shards.count()).expect("at most 512 threads");
-        let per_second = order.per_second.div_ceil(threads.max(1)).max(1);
-        tracing::info!(event = "draining", connections = self.sum("connections"), per_second);
-        self.orders.drain_per_second.store(per_second, Ordering::Relaxed);
-        for thread in 0..self.shards.count() {
-            let thread = u16::try_from(thread).expect("at most 512 threads");
-            self.shards.send(thread, ToShard::Drain);
-        }
-        order
-    }
+/// `reason` without the picture of the place that TOML's own errors draw: they name it, too.
+fn on_one_line(reason: &str) -> String {
+    let is_picture = |line: &str| {
+        line.trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start()
+            .starts_with('|')
+    };
+    let lines: Vec<&str> = reason.lines().filter(|line| !is_picture(line)).map(str::trim).collect();
+    lines.join(": ")
 }
 
 /// Sections whose changes a running node does not take over.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     // What a reload does take over is made equal first.
     let mut old = old.clone();
+    old.listen.endpoints.clone_from(&new.listen.endpoints);
+    old.admission.return_ms_min = new.admission.return_ms_min;
+    old.admission.return_ms_jitter = new.admission.return_ms_jitter;
     old.session.shake_interval_ms = new.session.shake_interval_ms;
     old.identity.jwks.clone_from(&new.identity.jwks);
     old.identity.audience.clone_from(&new.identity.audience);
@@ -325,9 +365,28 @@ impl Signals {
             user2: signal(SignalKind::user_defined2())?,
         })
     }
+
+    /// The next signal, and what it asks for.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.user2.recv() => Asked::Swap,
+        }
+    }
 }
 
-/// Serves until a signal or `/drain` ends the node; `true` when every client left in time.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
+    Swap,
+}
+
+/// Serves until a signal or `/drain` ends the node, and drains it. Returns how many sessions are
+/// left.
 ///
 /// `ready` is called once everything listens.
 ///
@@ -337,7 +396,7 @@ pub fn run(
     control: &Arc<Control>,
     listener: std::net::TcpListener,
     ready: impl FnOnce(),
-) -> io::Result<bool> {
+) -> io::Result<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -345,35 +404,31 @@ pub fn run(
         let router = admin::router(Arc::clone(control));
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         ready();
-        loop {
+        let mut signalled = loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-                () = control.stop.notified() => break,
-                _ = signals.hang_up.recv() => {
-                    // The reason of a refusal is in the log.
-                    control.reload().ok();
-                }
-                _ = signals.user2.recv() => spawn_swap(control),
+                asked = signals.next() => match asked {
+                    Asked::End => break true,
+                    other => control.obey(other),
+                },
+                () = control.stop.notified() => break false,
             }
-        }
-        let all_left = tokio::select! {
-            all_left = control.drain() => all_left,
-            _ = signals.terminate.recv() => false,
-            _ = signals.interrupt.recv() => false,
+        };
+        let mut drain = pin!(control.drain());
+        let remaining = loop {
+            tokio::select! {
+                remaining = &mut drain => break remaining,
+                asked = signals.next() => match asked {
+                    Asked::End if signalled => break control.cut_short("a second signal"),
+                    // Whoever ends a node that was told to drain does not mean to cut that short.
+                    Asked::End => {
+                        signalled = true;
+                        tracing::info!(event = "drain_goes_on", "another signal cuts it short");
+                    }
+                    other => control.obey(other),
+                },
+            }
         };
         server.abort();
-        Ok(all_left)
+        Ok(remaining)
     })
-}
-
-/// A swap takes seconds: the signal loop goes on meanwhile.
-fn spawn_swap(control: &Arc<Control>) {
-    let control = Arc::clone(control);
-    tokio::spawn(async move {
-        match control.swap_agent().await {
-            Ok(report) => tracing::info!(event = "agent_swapped", %report),
-            Err(reason) => tracing::error!(event = "agent_swap_refused", %reason),
-        }
-    });
 }

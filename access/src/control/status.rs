@@ -2,6 +2,7 @@
 
 use super::Control;
 use serde_json::{Map, Value, json};
+use std::sync::atomic::Ordering;
 
 /// The document.
 #[must_use]
@@ -35,8 +36,13 @@ pub(super) fn status(control: &Control) -> Value {
         "schedule_version": control.schedule_version(),
         "connections": sum("connections"),
         "users": control.registry.len(),
+        "newcomers": if control.refuses_new() { "refused" } else { "taken" },
+        "newcomers_refused_seconds": control.refused_seconds(),
+        "drain": control.drain_json(),
         "shakes": sum("shakes_total"),
+        "reloads_refused": control.reloads_refused.load(Ordering::Relaxed),
         "unready": control.unready_reasons(),
+        "warnings": control.spool.warnings(),
         "fenced": issuer.fenced,
         "ownership": control.config.load().shard.ownership,
         "grants": issuer.grants,

@@ -9,18 +9,20 @@
 mod connections;
 mod crypto;
 mod identifiers;
+mod resets;
 mod settings;
 mod socket;
 mod steering;
 #[cfg(test)]
 mod tests;
 
+pub use resets::ResetSecret;
 pub(crate) use settings::server_config;
 pub use socket::QuicPorts;
 
 use self::connections::{Connections, Step};
 use crate::sessions::{SessionContext, Sessions};
-use mio::{Events, Token};
+use mio::{Events, Token, event::Event};
 use std::{io, time::Duration};
 use yao_engine::{
     Timestamp,
@@ -32,8 +34,8 @@ use yao_engine::{
 const SOCKET: Token = Token(0);
 /// Only two sources: the socket and the inbox.
 const EVENTS_MAX: usize = 8;
-/// Reads of the socket before timers and the inbox have their turn.
-const READS_MAX: u32 = 16;
+/// Datagrams taken from the socket before timers and the inbox have their turn.
+const DATAGRAMS_MAX: u32 = 512;
 /// Handshakes begun before those who are here have their turn.
 const NEWCOMERS_MAX: u32 = 32;
 /// Counters are handed to the control thread, and new certificates looked for, this often.
@@ -61,6 +63,8 @@ impl<'a> QuicThread<'a> {
     ) -> io::Result<Self> {
         let clock = context.node.clock;
         let connections = Connections::new(ports, clock);
+        // An earlier life may have taken an event and panicked before it looked.
+        ports.note_readable();
         Ok(Self {
             sessions: Sessions::new(context, settings, connections),
             plain: Vec::new(),
@@ -70,11 +74,17 @@ impl<'a> QuicThread<'a> {
         })
     }
 
-    /// Runs until told to stop.
+    /// Runs until told to stop; whatever ends it, others have its numbers then.
     ///
     /// # Errors
     /// When the poller or the socket itself fails: the thread cannot go on.
     pub fn run(&mut self) -> io::Result<()> {
+        let ended = self.serve();
+        self.flush(0);
+        ended
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         if !self.read_inbox() {
             return Ok(());
@@ -90,17 +100,15 @@ impl<'a> QuicThread<'a> {
             self.sessions.carrier.now_set(now);
             let mut woken = false;
             for event in &events {
+                woken |= event.token() != SOCKET;
                 if event.token() == SOCKET {
-                    self.read_again |= event.is_readable();
-                    if event.is_writable() {
-                        self.sessions.carrier.unblock();
-                    }
-                } else {
-                    woken = true;
+                    self.on_socket(event);
                 }
             }
             let mut surroundings = self.sessions.surroundings(now);
             if self.read_again {
+                // Whoever comes after a reload was answered gets the new certificate.
+                self.sessions.carrier.refresh(&self.ports.tls);
                 self.read_socket(now)?;
             }
             if woken && !self.read_inbox() {
@@ -111,8 +119,23 @@ impl<'a> QuicThread<'a> {
             self.sessions.on_time(now, &surroundings);
             self.serve_touched(now, &mut surroundings);
             if now >= self.flush_at {
-                self.flush(now);
+                self.flush(now.ns_since(self.flush_at));
+                self.flush_at = now.plus(FLUSH);
+                self.sessions.shrink();
+                // An error ends a batch, too, and hides what lies behind it: somebody must look.
+                self.ports.note_readable();
+                self.read_again = true;
             }
+        }
+    }
+
+    fn on_socket(&mut self, event: &Event) {
+        if event.is_readable() {
+            self.ports.note_readable();
+            self.read_again = true;
+        }
+        if event.is_writable() {
+            self.sessions.carrier.unblock();
         }
     }
 
@@ -129,13 +152,9 @@ impl<'a> QuicThread<'a> {
         deadline.min(self.sessions.carrier.deadline()).since(now)
     }
 
-    fn flush(&mut self, now: Timestamp) {
-        let late_ns = now.ns_since(self.flush_at);
-        self.flush_at = now.plus(FLUSH);
+    fn flush(&self, late_ns: u64) {
         let Sessions { context, engine, carrier, .. } = &self.sessions;
         context.counters.flush(engine, &carrier.counters, late_ns);
-        self.sessions.shrink();
-        self.sessions.carrier.refresh(&self.ports.tls);
     }
 
     /// Reads every message of the inbox; `false` when the thread shall end.
@@ -152,18 +171,14 @@ impl<'a> QuicThread<'a> {
     fn read_socket(&mut self, now: Timestamp) -> io::Result<()> {
         self.read_again = false;
         let mut newcomers = 0;
-        for _ in 0..READS_MAX {
-            // Those who are here come first: a handshake takes as long as ten of their packets.
+        for _ in 0..DATAGRAMS_MAX {
+            // Those who are here come first: a handshake takes as long as ten of their packets. One
+            // read may bring two thousand datagrams: what is left of it waits for the next turn.
             if newcomers >= NEWCOMERS_MAX {
                 break;
             }
-            let Some(count) = self.ports.receive()? else { return Ok(()) };
-            for index in 0..count {
-                let (meta, bytes) = self.ports.datagrams(index);
-                for datagram in bytes.chunks(meta.stride.max(1)) {
-                    newcomers += u32::from(on_datagram(&mut self.sessions, now, meta, datagram));
-                }
-            }
+            let Some((meta, datagram)) = self.ports.next_datagram()? else { return Ok(()) };
+            newcomers += u32::from(on_datagram(&mut self.sessions, now, meta, datagram));
         }
         self.read_again = true;
         Ok(())

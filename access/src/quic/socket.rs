@@ -1,7 +1,7 @@
 //! The UDP socket of a QUIC thread: batches in, segments out (GRO, GSO), and what must outlive a
 //! panic of the thread.
 
-use super::{SOCKET, steering};
+use super::{ResetSecret, SOCKET, steering};
 use crate::{inbox::Inbox, messages::ToShard, tls::TlsSettings};
 use mio::{Interest, Poll, net::UdpSocket};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
@@ -11,11 +11,23 @@ use std::{
     net::SocketAddr,
     sync::Arc,
 };
+use zeroize::Zeroizing;
 
 /// Bytes that one read of the socket may fill: what GRO joins at most.
 const READ_BYTES: usize = 65_535;
 /// What the kernel may hold for us each way. It caps this at net.core.{r,w}mem_max.
 const SOCKET_BYTES: usize = 8 * 1024 * 1024;
+
+/// What of the last batch was not taken yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unread {
+    /// Filled places of the batch, the next one to look at, and bytes of it that were taken.
+    count: usize,
+    place: usize,
+    offset: usize,
+    /// The batch was not full, and no event has come since it was read: nothing lies behind it.
+    last: bool,
+}
 
 /// What outlives a panic of the thread.
 pub struct QuicPorts {
@@ -27,9 +39,10 @@ pub struct QuicPorts {
     /// Which of the node's QUIC threads this is, and how many there are.
     pub(super) place: (u8, u8),
     /// Signs stateless resets: the next life ends the connections of this one.
-    pub(super) reset_key: [u8; 64],
+    pub(super) reset_key: Zeroizing<[u8; 64]>,
     buffers: Vec<u8>,
     metas: [RecvMeta; BATCH_SIZE],
+    unread: Unread,
 }
 
 impl std::fmt::Debug for QuicPorts {
@@ -50,6 +63,7 @@ impl QuicPorts {
         poll: Poll,
         inbox: Inbox<ToShard>,
         tls: TlsSettings,
+        resets: &ResetSecret,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(true)?;
@@ -68,8 +82,7 @@ impl QuicPorts {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut socket, SOCKET, interest)?;
-        let mut reset_key = [0; 64];
-        getrandom::fill(&mut reset_key).map_err(io::Error::other)?;
+        let reset_key = resets.key(socket.local_addr()?, place.0);
         Ok(Self {
             poll,
             inbox,
@@ -80,6 +93,7 @@ impl QuicPorts {
             reset_key,
             buffers: vec![0; BATCH_SIZE * READ_BYTES],
             metas: [RecvMeta::default(); BATCH_SIZE],
+            unread: Unread::default(),
         })
     }
 
@@ -91,10 +105,48 @@ impl QuicPorts {
         self.socket.local_addr()
     }
 
+    /// The socket says that something came: it is asked again when the batch is used up.
+    pub(super) const fn note_readable(&mut self) {
+        self.unread.last = false;
+    }
+
+    /// The next datagram; `None` when the socket holds nothing more. It counts as taken at once:
+    /// should it bring the thread down, its next life does not meet it again.
+    ///
+    /// # Errors
+    /// When the socket itself fails.
+    pub(super) fn next_datagram(&mut self) -> io::Result<Option<(RecvMeta, &[u8])>> {
+        loop {
+            let Unread { count, place, offset, last } = self.unread;
+            if place == count {
+                // To be told "nothing" costs a system call, which a wake-up for one packet feels.
+                if std::mem::take(&mut self.unread.last) {
+                    return Ok(None);
+                }
+                let Some(count) = self.receive()? else { return Ok(None) };
+                let last = (1..BATCH_SIZE).contains(&count);
+                self.unread = Unread { count, place: 0, offset: 0, last };
+                continue;
+            }
+            let meta = self.metas[place];
+            let end = meta.len.min(offset + meta.stride.max(1));
+            self.unread = if end == meta.len {
+                Unread { count, place: place + 1, offset: 0, last }
+            } else {
+                Unread { count, place, offset: end, last }
+            };
+            if offset < end {
+                let start = place * READ_BYTES;
+                return Ok(Some((meta, &self.buffers[start + offset..start + end])));
+            }
+        }
+    }
+
     /// Reads a batch; `None` when there is nothing.
-    pub(super) fn receive(&mut self) -> io::Result<Option<usize>> {
-        let mut slices: Vec<IoSliceMut<'_>> =
-            self.buffers.chunks_mut(READ_BYTES).map(IoSliceMut::new).collect();
+    fn receive(&mut self) -> io::Result<Option<usize>> {
+        let mut buffers = self.buffers.chunks_mut(READ_BYTES);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(buffers.next().expect("one for each place")));
         let reference = UdpSockRef::from(&*self.socket);
         match self.state.recv(reference, &mut slices, &mut self.metas) {
             Ok(count) => Ok(Some(count)),
@@ -114,12 +166,5 @@ impl QuicPorts {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// The datagrams of place `index` of the last batch, one after another.
-    pub(super) fn datagrams(&self, index: usize) -> (RecvMeta, &[u8]) {
-        let meta = self.metas[index];
-        let start = index * READ_BYTES;
-        (meta, &self.buffers[start..start + meta.len])
     }
 }

@@ -1,15 +1,23 @@
-//! QUIC threads under real clients: quinn over loopback.
+//! QUIC threads under real clients over loopback: quinn, and quinn-proto driven by hand.
+
+mod bare;
+mod budgets;
+mod joined;
+mod limits;
+mod moves;
+mod restart;
 
 use crate::{
     messages::ToShard,
-    server::testing::{CAMPAIGN, Rig},
+    server::testing::{CAMPAIGN, Rig, token},
+    tls::ALPN,
 };
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rustls::RootCertStore;
 use std::{
     io::{Read, Write},
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::timeout;
@@ -23,6 +31,8 @@ use yao_protocol::{
 /// More than any of this needs; reached only when something is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+
 /// A client and its one stream.
 struct Phone {
     endpoint: Endpoint,
@@ -32,7 +42,8 @@ struct Phone {
     incoming: Vec<u8>,
 }
 
-fn config(rig: &Rig, alpn: &[u8]) -> ClientConfig {
+/// A client of TLS that trusts the rig.
+fn tls_client(rig: &Rig, alpn: &[u8]) -> rustls::ClientConfig {
     let mut roots = RootCertStore::empty();
     for root in &rig.roots {
         roots.add(root.clone()).expect("a certificate");
@@ -44,30 +55,41 @@ fn config(rig: &Rig, alpn: &[u8]) -> ClientConfig {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![alpn.to_vec()];
+    tls
+}
+
+fn quic_client(tls: rustls::ClientConfig) -> ClientConfig {
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("has AES-128");
     ClientConfig::new(Arc::new(crypto))
 }
 
+fn config(rig: &Rig) -> ClientConfig {
+    quic_client(tls_client(rig, ALPN))
+}
+
 fn put_hello(out: &mut Vec<u8>, user: u64) {
-    let token = user.to_string();
+    let token = token(user);
     let hello = Hello {
         version_min: 1,
         version_max: 1,
         software: 0,
         campaign: CAMPAIGN,
         tally: None,
-        token: token.as_bytes(),
+        token: &token,
     };
     hello.put(out, 1);
+}
+
+fn put_shake(out: &mut Vec<u8>, number: u64) {
+    let (shake, campaign) = (ShakeId(number), CAMPAIGN);
+    Shake { shake, campaign, merged_count: 1, resend: false }.put(out, 2);
 }
 
 impl Phone {
     /// Connected, and nothing said.
     async fn dial(rig: &Rig) -> Self {
-        let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let endpoint = Endpoint::client(local).expect("a socket");
-        let connecting =
-            endpoint.connect_with(config(rig, b"yao/1"), rig.addresses.quic[0], "localhost");
+        let endpoint = Endpoint::client(SocketAddr::from(LOOPBACK)).expect("a socket");
+        let connecting = endpoint.connect_with(config(rig), rig.addresses.quic[0], "localhost");
         let connection = connecting.expect("a good name").await.expect("connected");
         let (send, receive) = connection.open_bi().await.expect("one stream");
         Self { endpoint, connection, send, receive, incoming: Vec::new() }
@@ -76,11 +98,15 @@ impl Phone {
     /// With an open session.
     async fn connect(rig: &Rig, user: u64) -> Self {
         let mut phone = Self::dial(rig).await;
+        phone.greet(user).await;
+        phone
+    }
+
+    async fn greet(&mut self, user: u64) {
         let mut bytes = Vec::new();
         put_hello(&mut bytes, user);
-        phone.say(&bytes).await;
-        phone.hear(|message| assert!(matches!(message, ServerMessage::Welcome(_)))).await;
-        phone
+        self.say(&bytes).await;
+        self.hear(|message| assert!(matches!(message, ServerMessage::Welcome(_)))).await;
     }
 
     async fn say(&mut self, bytes: &[u8]) {
@@ -103,49 +129,19 @@ impl Phone {
     }
 
     async fn shake(&mut self, number: u64) {
-        let (shake, campaign) = (ShakeId(number), CAMPAIGN);
         let mut bytes = Vec::new();
-        Shake { shake, campaign, merged_count: 1, resend: false }.put(&mut bytes, 2);
+        put_shake(&mut bytes, number);
         self.say(&bytes).await;
+        self.hear_no_win(number).await;
+    }
+
+    async fn hear_no_win(&mut self, number: u64) {
         let answered = self.hear(|message| match message {
             ServerMessage::NoWin(no) => (no.shake, no.reason),
             other => panic!("NO_WIN, not {other:?}"),
         });
-        assert_eq!(answered.await, (shake, NoWinReason::NotRunning));
+        assert_eq!(answered.await, (ShakeId(number), NoWinReason::NotRunning));
     }
-}
-
-#[tokio::test]
-async fn sessions_live_on_any_thread_and_follow_their_client() {
-    let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 4");
-    let mut phones = Vec::new();
-    for user in 0..40 {
-        phones.push(Phone::connect(&rig, user).await);
-    }
-    assert_eq!(rig.context.registry.len(), 40);
-    for round in 0..20 {
-        for phone in &mut phones {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("another port");
-            phone.endpoint.rebind(socket).expect("rebound");
-            phone.shake(round).await;
-        }
-    }
-    let left = phones.pop().expect("forty");
-    left.connection.close(0_u32.into(), b"");
-    drop(left.endpoint);
-    for mut phone in phones {
-        let mut bytes = Vec::new();
-        put_empty(&mut bytes, kind::BYE, 0);
-        phone.say(&bytes).await;
-        let reason = timeout(PATIENCE, phone.connection.closed()).await.expect("in time");
-        assert!(matches!(reason, quinn::ConnectionError::ApplicationClosed(_)), "{reason}");
-    }
-    let gone = async {
-        while !rig.context.registry.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, gone).await.expect("every session ends with its connection");
 }
 
 #[tokio::test]
@@ -192,7 +188,7 @@ async fn a_panic_ends_this_threads_connections_and_no_others() {
 async fn a_thread_that_panics_does_not_forget_that_the_node_drains() {
     let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
     let mut stays = Phone::connect(&rig, 7).await;
-    rig.context.orders.drain_per_second.store(1_000, Ordering::Relaxed);
+    rig.context.orders.drain(rig.context.node.clock.now(), 1_000);
     rig.shards.send(0, ToShard::Drain);
     let is_drain = |message: ServerMessage<'_>| match message {
         ServerMessage::GoAway(go_away) => go_away.reason == GoAwayReason::Drain,
@@ -214,8 +210,9 @@ async fn a_thread_that_panics_does_not_forget_that_the_node_drains() {
 #[tokio::test]
 async fn a_client_of_another_protocol_is_refused() {
     let rig = Rig::start("quic = ['127.0.0.1:0']\nquic_threads = 1");
-    let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
-    let connecting = endpoint.connect_with(config(&rig, b"h3"), rig.addresses.quic[0], "localhost");
+    let endpoint = Endpoint::client(SocketAddr::from(LOOPBACK)).expect("a socket");
+    let stranger = quic_client(tls_client(&rig, b"h3"));
+    let connecting = endpoint.connect_with(stranger, rig.addresses.quic[0], "localhost");
     let error = connecting.expect("a good name").await.expect_err("refused");
     assert!(matches!(error, quinn::ConnectionError::ConnectionClosed(_)), "{error}");
 }

@@ -1,17 +1,19 @@
 //! A log on disk in segments, as the journal and the spool are: appended records, group commit,
 //! and [`recovery`] after a crash.
 //!
-//! Owns the files of one log. Never interprets payloads, never retries a failed sync (M3), never
-//! removes a segment unasked.
+//! Owns the files of one log, in one directory or, when another stands in for it, in several. Never
+//! interprets payloads, never retries a failed sync (M3), never removes a segment unasked.
 
 pub mod recovery;
 
-use crate::slot_file::{create_directory, sync_directory};
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    slot_file::{create_directory, directory_of},
+};
 use std::{
-    fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 use yao_protocol::{
@@ -72,7 +74,8 @@ pub enum SegmentError {
     /// A segment of another campaign or shard lies in the directory.
     #[error(
         "{path} belongs to campaign {found_campaign} shard {found_shard}, this node serves \
-         campaign {campaign} shard {shard}; point node.state at this node's own directory",
+         campaign {campaign} shard {shard}; point node.state and spool.fallback at this node's own \
+         directories",
         path = path.display()
     )]
     Foreign {
@@ -121,81 +124,87 @@ pub struct Segment {
 /// The writing end of a log.
 #[derive(Debug)]
 pub struct SegmentLog {
-    directory: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// Where segments may lie; new ones are made in `directories[place]`.
+    directories: Vec<PathBuf>,
+    place: usize,
     kind: LogKind,
     /// Header of the next segment but for its first sequence.
     template: SegmentHeader,
     /// Oldest first; `file`, when there is one, is the last of them.
     segments: Vec<Segment>,
     /// The segment that this process writes; none before its first record.
-    file: Option<File>,
-    /// Encoded records that are not yet written.
+    file: Option<Box<dyn DiskFile>>,
+    /// Encoded records above `committed`: those that are not known to be on disk.
     pending: Vec<u8>,
-    /// Sequence of the first pending record; meaningless while there is none.
-    pending_first: u64,
+    /// Of these: bytes that `file` was given.
+    written_bytes: usize,
     /// Sequence of the next record appended.
     next_sequence: u64,
     /// Highest sequence known to be on disk.
     committed: u64,
-    /// Segments longer than this are closed at the next commit.
+    /// Segments do not grow beyond this, unless one commit alone does.
     segment_bytes_max: u64,
-    /// Set by the first failed write or sync, for ever.
+    /// What a new segment takes from the file system at once; 0 = it grows with each commit.
+    allocate_bytes: u64,
+    /// Set by the first failed write or sync; only another directory ends it.
     fenced: bool,
 }
 
 impl SegmentLog {
-    /// Opens the log in `directory`, creating that if need be, and hands every valid record to
-    /// `visit`, oldest first. Appending continues behind them, in a segment of its own.
+    /// Opens the log in `directories`, creating the first if need be, and hands every valid record
+    /// to `visit`, oldest first. Appending continues behind them, in a segment of its own in the
+    /// first directory.
     ///
     /// # Errors
     /// Those of the operating system, a foreign segment, and a payload that `visit` refuses.
     pub fn open(
-        directory: &Path,
+        disk: &Arc<dyn Disk>,
+        directories: &[&Path],
         kind: LogKind,
         template: SegmentHeader,
         visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(Self, Recovered), SegmentError> {
-        create_directory(directory).map_err(|error| SegmentError::Io {
-            doing: "create",
-            path: directory.to_owned(),
-            error,
-        })?;
-        let (segments, recovered) = recovery::recover(directory, kind, &template, visit)?;
+        create_directory(&**disk, directories[0]).map_err(io_error("create", directories[0]))?;
+        let (segments, recovered) =
+            recovery::recover(&**disk, directories, kind, &template, visit)?;
         let log = Self {
-            directory: directory.to_owned(),
+            disk: Arc::clone(disk),
+            directories: directories.iter().map(|directory| directory.to_path_buf()).collect(),
+            place: 0,
             kind,
             template,
             segments,
             file: None,
             pending: Vec::new(),
-            pending_first: recovered.next_sequence,
+            written_bytes: 0,
             next_sequence: recovered.next_sequence,
             committed: recovered.next_sequence - 1,
             segment_bytes_max: LOG_SEGMENT_BYTES,
+            allocate_bytes: LOG_SEGMENT_BYTES,
             fenced: false,
         };
         Ok((log, recovered))
     }
 
-    /// Closes segments at `bytes` rather than at [`LOG_SEGMENT_BYTES`]; tests need many of them.
+    /// Closes segments at `bytes` rather than at [`LOG_SEGMENT_BYTES`]; tests need many of them, or
+    /// one without end (`u64::MAX`), which grows with each commit.
     #[must_use]
     pub const fn with_segment_bytes_max(mut self, bytes: u64) -> Self {
         self.segment_bytes_max = bytes;
+        self.allocate_bytes = if bytes == u64::MAX { 0 } else { bytes };
         self
     }
 
     /// Adds a record in memory and returns its sequence; [`Self::commit`] brings it to disk.
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> u64 {
         let sequence = self.next_sequence;
-        if self.pending.is_empty() {
-            self.pending_first = sequence;
-        }
         self.next_sequence += 1;
         Record { kind, sequence, committed: self.committed, payload }.put(&mut self.pending);
         sequence
     }
 
-    /// Bytes appended and not yet committed.
+    /// Bytes appended and not known to be on disk.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()
@@ -213,7 +222,7 @@ impl SegmentLog {
         self.committed
     }
 
-    /// Whether an earlier write or sync failed.
+    /// Whether an earlier write or sync failed and no other directory has taken over since.
     #[must_use]
     pub const fn is_fenced(&self) -> bool {
         self.fenced
@@ -239,8 +248,8 @@ impl SegmentLog {
     /// Writes what was appended and syncs it; returns the highest sequence that is now on disk.
     ///
     /// # Errors
-    /// The first error fences the log for the life of the process (M3): a failed sync may have
-    /// dropped the pages, and the next one would report success without them.
+    /// The first error fences the log (M3): a failed sync may have dropped the pages, and the next
+    /// one would report success without them. [`Self::move_on`] is the only way on.
     pub fn commit(&mut self) -> Result<u64, SegmentError> {
         self.write()?;
         self.sync()
@@ -252,7 +261,7 @@ impl SegmentLog {
     /// As [`Self::commit`].
     pub fn write(&mut self) -> Result<(), SegmentError> {
         self.check_fence()?;
-        if self.pending.is_empty() {
+        if self.pending.len() == self.written_bytes {
             return Ok(());
         }
         let result = self.write_pending();
@@ -274,44 +283,64 @@ impl SegmentLog {
             return Err(io_error("sync", &segment.path)(error));
         }
         self.committed = segment.next_sequence - 1;
+        self.pending.drain(..std::mem::take(&mut self.written_bytes));
         Ok(self.committed)
     }
 
+    /// Leaves the directory that failed for the next one: what is not on disk is written there
+    /// anew, in a segment of its own. The old file is never written or synced again (M3), and what
+    /// it holds above [`Self::committed`] was promised to nobody. `false` when no other is left.
+    pub fn move_on(&mut self) -> bool {
+        if self.place + 1 == self.directories.len() {
+            return false;
+        }
+        self.place += 1;
+        self.fenced = false;
+        if self.file.take().is_some()
+            && let Some(left) = self.segments.last_mut()
+        {
+            left.next_sequence = self.committed + 1;
+            left.bytes -= self.written_bytes as u64;
+            if left.next_sequence == left.first_sequence {
+                self.segments.pop();
+            }
+        }
+        self.written_bytes = 0;
+        true
+    }
+
     fn write_pending(&mut self) -> Result<(), SegmentError> {
-        let full = self.segments.last().is_some_and(|last| last.bytes >= self.segment_bytes_max);
-        if self.file.is_none() || full {
+        let bytes = (self.pending.len() - self.written_bytes) as u64;
+        let fits = |last: &Segment| {
+            let empty = last.next_sequence == last.first_sequence;
+            empty || last.bytes.saturating_add(bytes) <= self.segment_bytes_max
+        };
+        if self.file.is_none() || !self.segments.last().is_some_and(fits) {
             self.start_segment()?;
         }
         let file = self.file.as_ref().expect("started above");
         let segment = self.segments.last_mut().expect("started above");
-        file.write_all_at(&self.pending, segment.bytes)
+        file.write_all_at(&self.pending[self.written_bytes..], segment.bytes)
             .map_err(io_error("write", &segment.path))?;
-        segment.bytes += self.pending.len() as u64;
+        segment.bytes += bytes;
         segment.next_sequence = self.next_sequence;
-        self.pending.clear();
+        self.written_bytes = self.pending.len();
         Ok(())
     }
 
-    /// Opens a new segment for the pending records. The old one may hold records that are not
+    /// Opens a new segment for what is not written. The old one may hold records that are not
     /// synced yet: they are synced here, because `sync` only knows the newest file.
     fn start_segment(&mut self) -> Result<(), SegmentError> {
-        if let (Some(file), Some(segment)) = (&self.file, self.segments.last()) {
-            file.sync_data().map_err(io_error("sync", &segment.path))?;
-        }
-        let first_sequence = self.pending_first;
-        let path = self.directory.join(self.kind.file_name(first_sequence));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error("create", &path))?;
+        let first_sequence = self.sync()? + 1;
+        let directory = &self.directories[self.place];
+        let path = directory.join(self.kind.file_name(first_sequence));
+        let file = self.disk.open(&path, Access::Create).map_err(io_error("create", &path))?;
         let header = SegmentHeader { first_sequence, ..self.template };
-        file.write_all_at(&header.encode(self.kind.magic), 0).map_err(io_error("write", &path))?;
-        // Header and name are on disk before the first record is, so that a segment without a
-        // whole header never holds one.
-        file.sync_all().map_err(io_error("sync", &path))?;
-        sync_directory(&self.directory).map_err(io_error("sync", &self.directory))?;
+        if let Err(error) = self.prepare(&*file, &path, &header) {
+            // It holds no record: name and room are free again, if the disk still lets us.
+            self.disk.remove(&path).ok();
+            return Err(error);
+        }
         self.segments.push(Segment {
             path,
             first_sequence,
@@ -323,20 +352,71 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Removes the `count` oldest segments, never the one being written.
+    /// Gives a new segment its room, header and name on disk. All of them are there before the
+    /// first record is, so that a segment without a whole header never holds one, and so that a
+    /// full disk is known before anything is written.
+    fn prepare(
+        &self,
+        file: &dyn DiskFile,
+        path: &Path,
+        header: &SegmentHeader,
+    ) -> Result<(), SegmentError> {
+        file.allocate(self.allocate_bytes).map_err(io_error("allocate room for", path))?;
+        file.write_all_at(&header.encode(self.kind.magic), 0).map_err(io_error("write", path))?;
+        file.sync_all().map_err(io_error("sync", path))?;
+        let directory = directory_of(path);
+        self.disk.sync_directory(directory).map_err(io_error("sync", directory))
+    }
+
+    /// Gives back the room behind the last record, when nothing more will be written. A start does
+    /// the same, so nothing depends on it.
+    pub fn trim(&self) {
+        if let (Some(file), Some(segment), false) = (&self.file, self.segments.last(), self.fenced)
+        {
+            file.set_length(segment.bytes).ok();
+        }
+    }
+
+    /// Room that the segment being written has taken and not used, bytes.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        let used = self.segments.last().filter(|_| self.file.is_some()).map(|last| last.bytes);
+        used.map_or(0, |used| self.allocate_bytes.saturating_sub(used))
+    }
+
+    /// Where new segments are made.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directories[self.place]
+    }
+
+    /// Removes the `count` oldest segments, never the one being written. All are forgotten, those
+    /// too that cannot be removed: a start finds them again.
     ///
     /// # Errors
-    /// Those of the operating system; the log stays usable.
+    /// The first of the operating system; the log stays usable.
     pub fn remove_oldest(&mut self, count: usize) -> Result<(), SegmentError> {
         let closed = self.segments.len() - usize::from(self.file.is_some());
-        for segment in self.segments.drain(..count.min(closed)) {
-            std::fs::remove_file(&segment.path).map_err(io_error("remove", &segment.path))?;
+        let mut result = Ok(());
+        for Segment { path, .. } in self.segments.drain(..count.min(closed)) {
+            let removed = (self.disk.remove(&path))
+                .and_then(|()| self.disk.sync_directory(directory_of(&path)))
+                .map_err(io_error("remove", &path));
+            result = result.and(removed);
         }
-        sync_directory(&self.directory).map_err(io_error("sync", &self.directory))
+        result
+    }
+
+    /// Breaks the disk under the segment being written: it takes every byte and syncs nothing.
+    #[cfg(test)]
+    pub(crate) fn break_disk(&mut self) {
+        if let Some(file) = &mut self.file {
+            *file = crate::disk::broken();
+        }
     }
 
     fn check_fence(&self) -> Result<(), SegmentError> {
-        if self.fenced { Err(SegmentError::Fenced(self.directory.clone())) } else { Ok(()) }
+        if self.fenced { Err(SegmentError::Fenced(self.directory().to_owned())) } else { Ok(()) }
     }
 }
 

@@ -1,19 +1,19 @@
 //! What a start finds in the segments of a log: every valid record, a torn tail, damage.
 //!
-//! A torn tail is the write that a crash interrupted: nothing valid behind it and nothing in it
-//! that was ever acknowledged. It is cut off. Everything else that is no record is damage: the
-//! segment is copied aside, its valid records stay, and somebody must look. Never removes a record.
+//! A torn tail is a write that a crash interrupted, or that failed before the log went on in
+//! another directory: nothing valid behind it and nothing in it that was ever acknowledged. It is
+//! cut off. Everything else that is no record is damage: the segment is copied aside, its valid
+//! records stay, and somebody must look. Never removes a record.
 
 use super::{LogKind, Segment, SegmentError, io_error};
-use crate::slot_file::sync_directory;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
-    path::{Path, PathBuf},
+use crate::{
+    disk::{Access, Disk, DiskFile},
+    slot_file::directory_of,
 };
+use std::path::{Path, PathBuf};
 use yao_protocol::{
     WireError,
-    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
+    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader, written_length},
 };
 
 /// What recovery found.
@@ -55,15 +55,27 @@ pub enum Damage {
     },
 }
 
-/// Scans all segments in `directory`, trims a torn tail, copies damaged ones aside.
+/// A segment's file, and where it stands among the others.
+struct Found {
+    first_sequence: u64,
+    path: PathBuf,
+    last: bool,
+    /// First sequence of the segment behind it, when that lies in another directory: the log went
+    /// on there, with everything that it had not synced here.
+    left_at: Option<u64>,
+}
+
+/// Scans all segments in `directories`, trims a torn tail, copies damaged ones aside.
 pub(super) fn recover(
-    directory: &Path,
+    disk: &dyn Disk,
+    directories: &[&Path],
     kind: LogKind,
     template: &SegmentHeader,
     mut visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
 ) -> Result<(Vec<Segment>, Recovered), SegmentError> {
-    let files = list(directory, kind)?;
+    let files = find(disk, directories, kind)?;
     let mut recovery = Recovery {
+        disk,
         kind,
         template,
         expected: None,
@@ -72,15 +84,15 @@ pub(super) fn recover(
         found: Recovered { records: 0, next_sequence: 1, torn_bytes: 0, damage: Vec::new() },
     };
     let mut bytes = Vec::new();
-    for (index, (first_sequence, path)) in files.iter().enumerate() {
+    for segment in &files {
         bytes.clear();
-        let last = index + 1 == files.len();
-        let mut file = File::open(path).map_err(io_error("open", path))?;
-        if last {
-            settle_pages(path, &file)?;
+        let path = &segment.path;
+        let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
+        if segment.last || segment.left_at.is_some() {
+            settle_pages(path, &*file)?;
         }
         file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
-        recovery.segment(*first_sequence, path, &bytes, last, &mut visit)?;
+        recovery.segment(segment, &bytes, &mut visit)?;
     }
     if recovery.committed >= recovery.found.next_sequence {
         let (first, last) = (recovery.found.next_sequence, recovery.committed);
@@ -90,7 +102,27 @@ pub(super) fn recover(
     Ok((recovery.segments, recovery.found))
 }
 
+/// The segments of all directories in the order in which they were written.
+fn find(disk: &dyn Disk, directories: &[&Path], kind: LogKind) -> Result<Vec<Found>, SegmentError> {
+    let mut all = Vec::new();
+    for (place, directory) in directories.iter().enumerate() {
+        let files = list(disk, directory, kind)?;
+        all.extend(files.into_iter().map(|(first, path)| (first, place, path)));
+    }
+    all.sort_unstable();
+    let next: Vec<Option<(u64, usize)>> =
+        all.iter().skip(1).map(|(first, place, _)| Some((*first, *place))).chain([None]).collect();
+    let found = all.into_iter().zip(next).map(|((first_sequence, place, path), next)| Found {
+        first_sequence,
+        path,
+        last: next.is_none(),
+        left_at: next.filter(|(_, other)| *other != place).map(|(first, _)| first),
+    });
+    Ok(found.collect())
+}
+
 struct Recovery<'a> {
+    disk: &'a dyn Disk,
     kind: LogKind,
     template: &'a SegmentHeader,
     /// The sequence with which the next segment should begin; `None` before the first one, which
@@ -105,18 +137,18 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     fn segment(
         &mut self,
-        first_sequence: u64,
-        path: &Path,
+        file: &Found,
         bytes: &[u8],
-        last: bool,
         visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(), SegmentError> {
+        let Found { first_sequence, ref path, .. } = *file;
         let header = SegmentHeader::decode(self.kind.magic, bytes)
             .ok()
             .filter(|header| header.first_sequence == first_sequence);
-        if bytes.len() <= SEGMENT_HEADER_BYTES {
+        let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+        if body.is_empty() || (header.is_none() && written_length(body) == 0) {
             // The header is synced before the first record is written: no record was ever here.
-            return remove(path);
+            return remove(self.disk, path);
         }
         // A damaged header takes none of its records with it: the name holds what they need.
         let readable = header.unwrap_or(SegmentHeader { first_sequence, ..*self.template });
@@ -125,7 +157,7 @@ impl Recovery<'_> {
             let (first, last) = (expected, first_sequence - 1);
             self.found.damage.push(Damage::Missing { first, last });
         }
-        let mut scan = Scan::new(&bytes[SEGMENT_HEADER_BYTES..], first_sequence);
+        let mut scan = Scan::new(body, first_sequence);
         for record in scan.by_ref() {
             self.record(path, &readable, record, visit)?;
         }
@@ -139,16 +171,19 @@ impl Recovery<'_> {
         let next_sequence =
             salvaged.last().map_or(scan.next_sequence(), |record| record.sequence + 1);
         let mut segment = Segment {
-            path: path.to_owned(),
+            path: path.clone(),
             first_sequence,
             next_sequence,
-            bytes: bytes.len() as u64,
+            bytes: (SEGMENT_HEADER_BYTES + written_length(body).max(scan.valid_bytes())) as u64,
             damaged: header.is_none() || !salvaged.is_empty(),
         };
-        self.judge_end(&mut segment, &scan, salvaged.len() as u64, last)?;
+        self.judge_end(&mut segment, &scan, salvaged.len() as u64, file);
+        if !segment.damaged && segment.bytes < bytes.len() as u64 {
+            truncate(self.disk, path, segment.bytes)?;
+        }
         if header.is_none() && scan.end() == Some(ScanEnd::Clean) {
             self.found.damage.push(Damage::BadBytes {
-                path: path.to_owned(),
+                path: path.clone(),
                 offset: 0,
                 error: SegmentHeader::decode(self.kind.magic, bytes).err(),
                 sequence: first_sequence,
@@ -156,36 +191,31 @@ impl Recovery<'_> {
             });
         }
         if segment.damaged {
-            copy_aside(path)?;
+            copy_aside(self.disk, path, bytes)?;
         }
         self.found.next_sequence = self.found.next_sequence.max(next_sequence);
         self.expected = Some(self.found.next_sequence);
         if segment.next_sequence == first_sequence {
             // A torn first record was trimmed, or no record can be read and the copy keeps the
             // bytes: nothing is left, and the name is needed again.
-            return remove(path);
+            return remove(self.disk, path);
         }
         self.segments.push(segment);
         Ok(())
     }
 
-    /// Trims a torn tail; anything else behind the valid records is damage.
-    fn judge_end(
-        &mut self,
-        segment: &mut Segment,
-        scan: &Scan<'_>,
-        salvaged: u64,
-        last: bool,
-    ) -> Result<(), SegmentError> {
-        let Some(ScanEnd::TornTail { error }) = scan.end() else { return Ok(()) };
+    /// Leaves a torn tail out of the segment; anything else behind the valid records is damage.
+    fn judge_end(&mut self, segment: &mut Segment, scan: &Scan<'_>, salvaged: u64, file: &Found) {
+        let Some(ScanEnd::TornTail { error }) = scan.end() else { return };
         let valid_bytes = SEGMENT_HEADER_BYTES as u64 + scan.valid_bytes() as u64;
         // Only the last segment can end in an interrupted write, and only behind everything that a
-        // record says was committed.
-        if last && !segment.damaged && scan.next_sequence() > self.committed {
-            truncate(&segment.path, valid_bytes)?;
-            self.found.torn_bytes = segment.bytes - valid_bytes;
+        // record says was committed. Or one whose writing failed, where the log went on elsewhere.
+        let interrupted = file.last && scan.next_sequence() > self.committed;
+        let left = file.left_at.is_some_and(|left_at| left_at <= scan.next_sequence());
+        if !segment.damaged && (interrupted || left) {
+            self.found.torn_bytes += segment.bytes - valid_bytes;
             segment.bytes = valid_bytes;
-            return Ok(());
+            return;
         }
         segment.damaged = true;
         self.found.damage.push(Damage::BadBytes {
@@ -195,7 +225,6 @@ impl Recovery<'_> {
             sequence: scan.next_sequence(),
             salvaged,
         });
-        Ok(())
     }
 
     fn record(
@@ -206,6 +235,10 @@ impl Recovery<'_> {
         visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(), SegmentError> {
         self.committed = self.committed.max(record.committed);
+        if self.expected.is_some_and(|expected| record.sequence < expected) {
+            // Written in both directories, in this one when the other had failed.
+            return Ok(());
+        }
         self.found.records += 1;
         visit(header, record).map_err(|error| SegmentError::Content {
             path: path.to_owned(),
@@ -233,12 +266,15 @@ impl Recovery<'_> {
 ///
 /// # Errors
 /// Those of reading the directory.
-pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
+pub fn list(
+    disk: &dyn Disk,
+    directory: &Path,
+    kind: LogKind,
+) -> Result<Vec<(u64, PathBuf)>, SegmentError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(io_error("read", directory))? {
-        let entry = entry.map_err(io_error("read", directory))?;
-        if let Some(first) = entry.file_name().to_str().and_then(|name| kind.first_sequence(name)) {
-            files.push((first, entry.path()));
+    for name in disk.names(directory).map_err(io_error("read", directory))? {
+        if let Some(first) = name.to_str().and_then(|name| kind.first_sequence(name)) {
+            files.push((first, directory.join(name)));
         }
     }
     files.sort_unstable();
@@ -250,35 +286,34 @@ pub fn list(directory: &Path, kind: LogKind) -> Result<Vec<(u64, PathBuf)>, Segm
 /// A killed process leaves pages that were written and not synced; whoever trusts them before they
 /// are on disk acknowledges what a power cut takes away. After a failed sync the kernel keeps
 /// pages that it believes clean: they are dropped, so that the disk itself is read.
-fn settle_pages(path: &Path, file: &File) -> Result<(), SegmentError> {
+fn settle_pages(path: &Path, file: &dyn DiskFile) -> Result<(), SegmentError> {
     file.sync_all().map_err(io_error("sync", path))?;
-    let dropped = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
-    dropped.map_err(|error| io_error("drop the cached pages of", path)(error.into()))
+    file.drop_cached().map_err(io_error("drop the cached pages of", path))
 }
 
-fn truncate(path: &Path, bytes: u64) -> Result<(), SegmentError> {
-    let file = OpenOptions::new().write(true).open(path).map_err(io_error("open", path))?;
-    file.set_len(bytes).map_err(io_error("truncate", path))?;
+fn truncate(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<(), SegmentError> {
+    let file = disk.open(path, Access::Write).map_err(io_error("open", path))?;
+    file.set_length(bytes).map_err(io_error("truncate", path))?;
     file.sync_all().map_err(io_error("sync", path))
 }
 
-fn remove(path: &Path) -> Result<(), SegmentError> {
-    fs::remove_file(path).map_err(io_error("remove", path))?;
-    let directory = crate::slot_file::directory_of(path);
-    sync_directory(directory).map_err(io_error("sync", directory))
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
+    disk.remove(path).map_err(io_error("remove", path))?;
+    let directory = directory_of(path);
+    disk.sync_directory(directory).map_err(io_error("sync", directory))
 }
 
 /// Keeps the damaged bytes for people, once.
-fn copy_aside(path: &Path) -> Result<(), SegmentError> {
+fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".corrupt");
     let copy = path.with_file_name(name);
-    if copy.exists() {
+    if disk.exists(&copy) {
         return Ok(());
     }
-    fs::copy(path, &copy).map_err(io_error("copy", path))?;
-    let file = File::open(&copy).map_err(io_error("open", &copy))?;
+    let file = disk.open(&copy, Access::Create).map_err(io_error("create", &copy))?;
+    file.write_all_at(bytes, 0).map_err(io_error("write", &copy))?;
     file.sync_all().map_err(io_error("sync", &copy))?;
-    let directory = crate::slot_file::directory_of(path);
-    sync_directory(directory).map_err(io_error("sync", directory))
+    let directory = directory_of(path);
+    disk.sync_directory(directory).map_err(io_error("sync", directory))
 }

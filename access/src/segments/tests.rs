@@ -1,7 +1,11 @@
 //! Recovery on real files: cut at every byte, flipped bits, lost segments, failed writes.
 
 use super::*;
-use std::fs;
+use crate::disk::RealDisk;
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::MetadataExt,
+};
 use yao_protocol::{
     CampaignId, Epoch, Incarnation, ShardId, limits::LOG_PAYLOAD_BYTES_MAX,
     log::RECORD_OVERHEAD_BYTES,
@@ -10,6 +14,10 @@ use yao_protocol::{
 const KIND: LogKind = LogKind { prefix: "test", suffix: "yaotest", magic: *b"YAOTEST\0" };
 const PAYLOAD: [u8; 40] = [7; 40];
 const RECORD_BYTES: u64 = (RECORD_OVERHEAD_BYTES + PAYLOAD.len()) as u64;
+
+fn real() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
 
 fn template() -> SegmentHeader {
     SegmentHeader {
@@ -23,11 +31,12 @@ fn template() -> SegmentHeader {
 
 fn open(directory: &Path) -> Result<(SegmentLog, Recovered, Vec<u64>), SegmentError> {
     let mut sequences = Vec::new();
-    let (log, recovered) = SegmentLog::open(directory, KIND, template(), |_, record| {
-        assert_eq!(record.payload, PAYLOAD);
-        sequences.push(record.sequence);
-        Ok(())
-    })?;
+    let (log, recovered) =
+        SegmentLog::open(&real(), &[directory], KIND, template(), |_, record| {
+            assert_eq!(record.payload, PAYLOAD);
+            sequences.push(record.sequence);
+            Ok(())
+        })?;
     Ok((log, recovered, sequences))
 }
 
@@ -45,7 +54,7 @@ fn written(directory: &Path, commits: &[u64], segment_bytes_max: u64) -> Segment
 }
 
 fn only_segment(directory: &Path) -> PathBuf {
-    let files = recovery::list(directory, KIND).expect("list");
+    let files = recovery::list(&RealDisk, directory, KIND).expect("list");
     assert_eq!(files.len(), 1);
     files[0].1.clone()
 }
@@ -54,20 +63,24 @@ fn only_segment(directory: &Path) -> PathBuf {
 fn records_survive_restarts_and_rotation_in_order() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut expected = 0;
+    let segment_bytes_max = SEGMENT_HEADER_BYTES as u64 + 4 * RECORD_BYTES;
     for _ in 0..3 {
-        let log = written(directory.path(), &[3, 1, 4, 2], 4 * RECORD_BYTES);
+        let log = written(directory.path(), &[3, 1, 5, 1], segment_bytes_max);
         expected += 10;
         assert_eq!((log.committed(), log.next_sequence()), (expected, expected + 1));
         let (_, recovered, sequences) = open(directory.path()).expect("open");
         assert_eq!(sequences, (1..=expected).collect::<Vec<_>>());
         assert_eq!((recovered.torn_bytes, recovered.damage), (0, vec![]));
     }
-    let names: Vec<u64> =
-        recovery::list(directory.path(), KIND).expect("list").iter().map(|file| file.0).collect();
+    let names: Vec<u64> = recovery::list(&RealDisk, directory.path(), KIND)
+        .expect("list")
+        .iter()
+        .map(|file| file.0)
+        .collect();
     assert_eq!(
         names,
-        [1, 5, 9, 11, 15, 19, 21, 25, 29],
-        "a segment closes behind the commit that fills it"
+        [1, 5, 10, 11, 15, 20, 21, 25, 30],
+        "a commit that does not fit begins a segment; one that fits none is longer than it"
     );
 }
 
@@ -85,7 +98,8 @@ fn a_tail_cut_at_any_byte_of_the_last_record_is_trimmed_and_the_log_goes_on() {
         fs::write(&path, &whole[..cut]).expect("write");
         let (mut log, recovered, sequences) = open(directory.path()).expect("open");
         assert_eq!((sequences, recovered.next_sequence), (vec![1, 2], 3), "cut at {cut}");
-        assert_eq!(recovered.torn_bytes, (cut - before_last) as u64);
+        assert!(recovered.torn_bytes <= (cut - before_last) as u64);
+        assert_eq!(recovered.torn_bytes > 0, cut > before_last, "cut at {cut}");
         assert_eq!(recovered.damage, []);
         assert_eq!(log.append(1, &PAYLOAD), 3);
         log.commit().expect("commit");
@@ -106,6 +120,64 @@ fn a_torn_first_record_leaves_no_empty_segment_behind() {
         log.append(1, &PAYLOAD);
         log.commit().expect("the name is free again");
     }
+}
+
+#[test]
+fn a_new_segment_has_its_room_before_its_first_record_or_is_not_there() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log = written(directory.path(), &[1], 1 << 20);
+    let path = only_segment(directory.path());
+    let metadata = fs::metadata(&path).expect("stat");
+    assert_eq!(metadata.len(), 1 << 20);
+    assert!(metadata.blocks() * 512 >= 1 << 20, "taken, and not only promised");
+    assert_eq!(log.room_bytes(), (1 << 20) - SEGMENT_HEADER_BYTES as u64 - RECORD_BYTES);
+    log.trim();
+    assert_eq!(fs::metadata(&path).expect("stat").len(), log.segments()[0].bytes);
+    // No file system has so much room: known before a byte is written, and nothing is left behind.
+    let (log, ..) = open(directory.path()).expect("open");
+    let mut log = log.with_segment_bytes_max(1 << 62);
+    log.append(1, &PAYLOAD);
+    let refused = log.commit();
+    assert!(matches!(refused, Err(SegmentError::Io { doing: "allocate room for", .. })));
+    assert_eq!(only_segment(directory.path()), path);
+}
+
+#[test]
+fn room_that_was_never_written_is_no_damage_and_is_given_back() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let allocated = 1 << 20;
+    let log = written(directory.path(), &[1, 2], allocated);
+    let path = only_segment(directory.path());
+    let (whole, records_end) = (fs::read(&path).expect("read"), log.segments()[0].bytes);
+    let check = |bytes: &[u8], expected: &[u64], torn: bool| {
+        fs::write(&path, bytes).expect("write");
+        let (log, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences.as_slice(), recovered.damage), (expected, vec![]));
+        assert_eq!(recovered.torn_bytes > 0, torn);
+        let segments: Vec<u64> = log.segments().iter().map(|segment| segment.bytes).collect();
+        let left = fs::metadata(&path).map_or(vec![], |metadata| vec![metadata.len()]);
+        assert_eq!(segments, left, "what is counted is what is there");
+    };
+    let end = usize::try_from(records_end).expect("small");
+    let third = end - usize::try_from(RECORD_BYTES).expect("small");
+    for torn_at in third..end {
+        let mut bytes = whole.clone();
+        bytes[torn_at..].fill(0);
+        check(&bytes, &[1, 2], bytes[third..].iter().any(|byte| *byte != 0));
+    }
+    check(&whole, &[1, 2, 3], false);
+    // Killed before the first record, or before the header.
+    let mut bytes = whole.clone();
+    bytes[SEGMENT_HEADER_BYTES..].fill(0);
+    check(&bytes, &[], false);
+    bytes.fill(0);
+    check(&bytes, &[], false);
+    // Blocks of one commit may reach the disk in any order: what can be read is kept, and told.
+    let mut bytes = whole;
+    bytes[third - usize::try_from(RECORD_BYTES).expect("small")..third].fill(0);
+    fs::write(&path, bytes).expect("write");
+    let (_, recovered, sequences) = open(directory.path()).expect("open");
+    assert_eq!((sequences, recovered.damage.len()), (vec![1, 3], 1));
 }
 
 /// Flips every byte of the middle record, one at a time.
@@ -138,8 +210,8 @@ fn bad_bytes_with_records_behind_are_damage_and_the_rest_is_kept() {
 fn a_bad_end_that_was_committed_is_damage_not_a_torn_tail() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     // The fourth record says that the third was on disk; it stands in the next segment.
-    written(directory.path(), &[3, 1], 3 * RECORD_BYTES);
-    let files = recovery::list(directory.path(), KIND).expect("list");
+    written(directory.path(), &[3, 1], SEGMENT_HEADER_BYTES as u64 + 3 * RECORD_BYTES);
+    let files = recovery::list(&RealDisk, directory.path(), KIND).expect("list");
     let (first, second) = (&files[0].1, &files[1].1);
     let mut bytes = fs::read(first).expect("read");
     let end = bytes.len() - 1;
@@ -159,7 +231,7 @@ fn a_bad_end_that_was_committed_is_damage_not_a_torn_tail() {
 fn a_lost_segment_and_a_lost_header_are_damage() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     written(directory.path(), &[2, 2, 2, 2], RECORD_BYTES);
-    let files = recovery::list(directory.path(), KIND).expect("list");
+    let files = recovery::list(&RealDisk, directory.path(), KIND).expect("list");
     // The oldest may be gone: it was settled and removed.
     fs::remove_file(&files[0].1).expect("remove");
     let (_, recovered, sequences) = open(directory.path()).expect("open");
@@ -180,8 +252,8 @@ fn a_segment_of_another_shard_is_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     written(directory.path(), &[1], u64::MAX);
     let other = SegmentHeader { shard: ShardId(18), ..template() };
-    let error =
-        SegmentLog::open(directory.path(), KIND, other, |_, _| Ok(())).expect_err("foreign");
+    let error = SegmentLog::open(&real(), &[directory.path()], KIND, other, |_, _| Ok(()))
+        .expect_err("foreign");
     assert!(error.to_string().contains("this node serves campaign 2015 shard 18"), "{error}");
 }
 
@@ -190,7 +262,7 @@ fn m3_a_failed_write_fences_the_log_for_good() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut log = written(directory.path(), &[1], u64::MAX);
     let read_only = File::open(only_segment(directory.path())).expect("open");
-    let writable = log.file.replace(read_only);
+    let writable = log.file.replace(Box::new(read_only));
     log.append(1, &PAYLOAD);
     assert!(matches!(log.commit(), Err(SegmentError::Io { doing: "write", .. })));
     log.file = writable;
@@ -205,7 +277,7 @@ fn m3_a_failed_sync_fences_the_log_for_good() {
     let mut log = written(directory.path(), &[1], u64::MAX);
     // This device takes every byte and syncs nothing.
     let null = OpenOptions::new().write(true).open("/dev/null").expect("open");
-    let working = log.file.replace(null);
+    let working = log.file.replace(Box::new(null));
     log.append(1, &PAYLOAD);
     assert!(matches!(log.commit(), Err(SegmentError::Io { doing: "sync", .. })));
     log.file = working;

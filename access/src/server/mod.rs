@@ -9,20 +9,24 @@ mod wiring;
 use self::{
     ports::Addresses,
     threads::Way,
-    wiring::{agent_sinks, start_spool_and_agent, vet_ms_max},
+    wiring::{
+        agent_sinks, backlog_per_second, grant_out, start_spool_and_agent, vet_ms_max, vet_out,
+    },
 };
 use crate::{
     agent_link::AgentHandle,
     clock::Clock,
     config::Config,
-    control::{self, Control},
+    control::{self, Control, Ended},
     crypto::{self, CryptoContext},
+    disk::{Disk, RealDisk},
     files,
     gate::Gate,
     issuer_thread::{self, IssuerContext},
     messages::{ToCrypto, ToIssuer, ToShard},
     money_disk::{MoneyDisk, ToMoneyDisk},
     node::{Node, Shards},
+    quic::ResetSecret,
     recovery::{self, Recovered},
     registry::Registry,
     seed_shard::SeedShard,
@@ -46,12 +50,13 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use yao_engine::shard::{Reconnect, Settings};
+use yao_engine::shard::{Hint, Reconnect, Settings};
 use yao_protocol::{
     Incarnation,
     keys::{MacKey, SignKey},
     manifest::Manifest,
     policy::Policy,
+    schedule::Schedule,
     seed_file::ShardKey,
 };
 
@@ -76,7 +81,7 @@ struct Checked {
     shard_key: ShardKey,
     seed: SeedShard,
     keys: yao_protocol::keys::KeySet,
-    schedule: yao_protocol::schedule::Schedule,
+    schedule: Schedule,
 }
 
 /// Reads and verifies every file the configuration names.
@@ -92,7 +97,9 @@ fn check_files(config: &Config) -> Result<Checked> {
     let campaign = shard_key.campaign;
     let manifest = files::manifest(&config.shard.manifest, campaign, &keys)?;
     let campaign_key = keys.campaign(campaign).context("the manifest was checked by it")?;
-    let seed = SeedShard::open(&config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let seed =
+        SeedShard::open(&disk, &config.shard.seed, shard_key.clone(), &campaign_key, &manifest)?;
     let schedule = files::schedule(&config.shard.schedule, campaign)?;
     let believed = Believed { tokens, reconnect };
     Ok(Checked { believed, tls, manifest, shard_key, seed, keys, schedule })
@@ -133,11 +140,11 @@ pub fn init(config: &Config) -> Result<String> {
     ))
 }
 
-/// Runs a node until it is told to end; `true` when every client left in time.
+/// Runs a node until it is told to end, and says how it ended.
 ///
 /// # Errors
 /// Whatever keeps it from starting: nothing has been issued then.
-pub fn run(config: Config, config_path: &Path) -> Result<bool> {
+pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
     let clock = Clock::start();
     let checked = check_files(&config)?;
     let state = StateDir::new(&config.node.state);
@@ -154,17 +161,17 @@ pub fn run(config: Config, config_path: &Path) -> Result<bool> {
         incarnation: Incarnation(incarnation),
         boot_id: recovery::boot_id()?,
         ticket_key: Arc::new(SignKey::from_seed(&ticket_key.seed)),
+        resets: ResetSecret::derive(&ticket_key.seed),
         mac_key: MacKey::new(checked.shard_key.mac_key_id, checked.shard_key.mac_key),
-        keys: ArcSwap::from_pointee(checked.keys),
-        manifest: checked.manifest,
+        keys: ArcSwap::from_pointee(checked.keys.clone()),
+        manifest: checked.manifest.clone(),
         clock,
     });
-    let recovered = recovery::recover(&node, &state, header, &config.shard)?;
-    let parts =
-        Parts::start(config, node, &state, checked.seed, checked.believed, checked.tls, recovered)?;
-    let all_left = parts.serve(checked.schedule, config_path)?;
+    let recovered = recovery::recover(&node, &state, header, &config.shard.owning())?;
+    let parts = Parts::start(config, node, &state, checked, recovered)?;
+    let ended = parts.serve(config_path)?;
     drop(lock);
-    Ok(all_left)
+    Ok(ended)
 }
 
 /// Everything that runs.
@@ -179,10 +186,12 @@ struct Parts {
     issuer_status: Arc<ArcSwap<issuer_thread::IssuerStatus>>,
     disk: SyncSender<ToMoneyDisk>,
     disk_counters: Arc<DiskCounters>,
+    schedule: Arc<Schedule>,
     spool: SpoolHandle,
     agent: Option<AgentHandle>,
     tokens: Arc<ArcSwap<TokenKeys>>,
     reconnect: Arc<ArcSwap<Option<Reconnect>>>,
+    hint: Arc<ArcSwap<Hint>>,
     crypto_counters: Vec<Arc<CryptoCounters>>,
     shard_counters: Vec<Arc<ShardCounters>>,
     orders: Arc<Orders>,
@@ -197,43 +206,42 @@ impl Parts {
         config: Config,
         node: Arc<Node>,
         state: &StateDir,
-        seed: SeedShard,
-        believed: Believed,
-        tls: TlsSettings,
+        checked: Checked,
         recovered: Recovered,
     ) -> Result<Self> {
+        let Checked { believed, tls, seed, schedule, .. } = checked;
         let admin = admin_listener(config.admin.listen)?;
-        let opened = ports::open(&config, &tls)?;
+        let opened = ports::open(&config, &tls, &node.resets)?;
         let (addresses, shards) = (opened.addresses, Shards::new(opened.outlets));
         let (issuer, issuer_queue) = sync_channel(ISSUER_QUEUE);
         let (disk, disk_queue) = sync_channel(DISK_QUEUE);
-        let policy: Arc<ArcSwap<Policy>> = Arc::default();
-        let gate = Arc::new(Gate::default());
+        let (policy, gate) = (Arc::<ArcSwap<Policy>>::default(), Arc::new(Gate::default()));
         let sinks = |spool: &SpoolHandle| agent_sinks(&issuer, &spool.sender, &policy);
-        let (spool, agent) = start_spool_and_agent(&config, &node, &shards, state, sinks)?;
-        let issuer_status = Arc::default();
-        let disk_counters = Arc::<DiskCounters>::default();
+        let rate = backlog_per_second(seed.header(), &schedule);
+        let (spool, agent) =
+            start_spool_and_agent(&config, &node, &shards, state, rate, &issuer, sinks)?;
+        let (issuer_status, disk_counters) = (Arc::default(), Arc::<DiskCounters>::default());
         let context = IssuerContext {
             node: Arc::clone(&node),
             shards: shards.clone(),
             gate: Arc::clone(&gate),
             disk: disk.clone(),
             disk_counters: Arc::clone(&disk_counters),
-            agent: agent.clone(),
+            vet: vet_out(agent.clone()),
             vet_ms_max: vet_ms_max(&config),
+            ask_grant: grant_out(agent.clone()),
             status: Arc::clone(&issuer_status),
         };
         let registry = Arc::<Registry>::default();
         recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
         let header = seed.header().clone();
-        let money_disk = MoneyDisk {
-            node: Arc::clone(&node),
+        let money_disk = MoneyDisk::new(
+            Arc::clone(&node),
             seed,
-            journal: recovered.journal,
-            cursors: recovered.cursors,
-            issuer: issuer.clone(),
-            counters: Arc::clone(&disk_counters),
-        };
+            (recovered.journal, recovered.cursors),
+            issuer.clone(),
+            Arc::clone(&disk_counters),
+        );
         let issue = move || issuer_thread::run(&context, &header, &recovered.issuer, &issuer_queue);
         let money_threads = start_money(issue, move || money_disk.run(&disk_queue))?;
         let mut parts = Self {
@@ -244,6 +252,7 @@ impl Parts {
             shard_threads: Vec::new(),
             tokens: Arc::new(ArcSwap::from_pointee(believed.tokens)),
             reconnect: Arc::new(ArcSwap::from_pointee(believed.reconnect)),
+            hint: Arc::new(ArcSwap::from_pointee(config.hint())),
             config,
             node,
             shards,
@@ -253,6 +262,7 @@ impl Parts {
             issuer_status,
             disk,
             disk_counters,
+            schedule: Arc::new(schedule),
             spool,
             agent,
             money_threads,
@@ -307,9 +317,11 @@ impl Parts {
                 shards: self.shards.clone(),
                 issuer: self.issuer.clone(),
                 crypto: crypto.to_vec(),
+                tokens: Arc::clone(&self.tokens),
                 policy: Arc::clone(policy),
                 orders: Arc::clone(&self.orders),
                 reconnect: Arc::clone(&self.reconnect),
+                hint: Arc::clone(&self.hint),
                 admission: self.config.admission.limits().share(siblings),
                 counters,
             };
@@ -322,8 +334,8 @@ impl Parts {
     }
 
     /// Serves until told to end, then ends every thread in order.
-    fn serve(self, schedule: yao_protocol::schedule::Schedule, config_path: &Path) -> Result<bool> {
-        let schedule = Arc::new(schedule);
+    fn serve(self, config_path: &Path) -> Result<Ended> {
+        let schedule = self.schedule;
         self.issuer.send(ToIssuer::Schedule(Arc::clone(&schedule)))?;
         let admin_address = self.admin.local_addr()?;
         let control = Arc::new(Control {
@@ -332,19 +344,22 @@ impl Parts {
             registry: self.registry,
             issuer: self.issuer.clone(),
             issuer_status: self.issuer_status,
-            shard_counters: self.shard_counters,
+            shard_counters: self.shard_counters.clone(),
             crypto: self.crypto_counters,
             disk: self.disk_counters,
             spool: Arc::clone(&self.spool.counters),
             agent: self.agent.clone(),
             tokens: self.tokens,
             reconnect: self.reconnect,
+            hint: self.hint,
             tls: self.tls,
             orders: Arc::clone(&self.orders),
             schedule: ArcSwap::new(schedule),
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
-            drain_order: ArcSwap::from_pointee(self.config.drain.clone()),
+            drain_order: ArcSwap::default(),
+            drain_began: Default::default(),
+            refused_since: Default::default(),
             exporter: control::Exporter::default(),
             reloads_refused: Default::default(),
             config_path: config_path.to_owned(),
@@ -358,7 +373,7 @@ impl Parts {
             "tcp": text(tcp), "tls": text(tls), "quic": text(quic),
             "admin": admin_address.to_string()
         });
-        let all_left = control::run(&control, self.admin, || announce(&ready))?;
+        let remaining = control::run(&control, self.admin, || announce(&ready))?;
 
         self.orders.stopping.store(true, Ordering::Relaxed);
         for number in 0..self.shards.count() {
@@ -369,6 +384,8 @@ impl Parts {
             // A panic was logged where it happened; the end of the thread is what counts.
             thread.join().ok();
         }
+        // The threads have told the last that they counted.
+        let ended = Ended::of(&self.shard_counters, self.orders.cut(), remaining);
         self.spool.stop();
         if let Some(agent) = &self.agent {
             agent.stop();
@@ -379,8 +396,9 @@ impl Parts {
         issuer.join().map_err(|_| anyhow!("the issuer ended in a panic"))?;
         self.disk.send(ToMoneyDisk::Stop).ok();
         disk.join().map_err(|_| anyhow!("the money-disk thread ended in a panic"))?;
-        tracing::info!(event = "stopped", all_left);
-        Ok(all_left)
+        let Ended { asked, overstayed, cut, remaining } = ended;
+        tracing::info!(event = "stopped", asked, overstayed, cut, remaining);
+        Ok(ended)
     }
 }
 
@@ -414,15 +432,14 @@ fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) 
         campaign: node.campaign,
         wins_per_user: node.manifest.wins_per_user,
         mac_key: node.mac_key.clone(),
-        // The thread takes it from its context, now and after each reload.
+        // The thread takes both from its context, now and after each reload.
         reconnect: None,
+        hint: Hint::default(),
         heartbeat_ms_min: session.heartbeat_ms_min,
         heartbeat_ms_max: session.heartbeat_ms_max,
         handshake_ms_max: session.handshake_ms_max,
         greeting_ms_max: session.greeting_ms_max,
         frame_ms_max: session.frame_ms_max,
-        return_ms: (config.drain.return_ms_min, config.drain.return_ms_jitter),
-        endpoints: config.listen.endpoints.clone(),
     }
 }
 

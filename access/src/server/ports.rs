@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     inbox::{Inbox, Outlet, inbox},
     messages::ToShard,
-    quic::QuicPorts,
+    quic::{QuicPorts, ResetSecret},
     shard::{self, Listener, Ports},
     tls::TlsSettings,
 };
@@ -42,7 +42,7 @@ fn thread_count(asked: u16) -> u16 {
 }
 
 /// Opens everything.
-pub(super) fn open(config: &Config, tls: &TlsSettings) -> Result<Opened> {
+pub(super) fn open(config: &Config, tls: &TlsSettings, resets: &ResetSecret) -> Result<Opened> {
     let listen = &config.listen;
     // Port 0 is settled by the first thread; the others share what it got.
     let mut addresses =
@@ -78,8 +78,8 @@ pub(super) fn open(config: &Config, tls: &TlsSettings) -> Result<Opened> {
             let poll = Poll::new()?;
             let (outlet, queue) = thread_inbox(&poll)?;
             let place = (thread, quic_threads);
-            let ports =
-                QuicPorts::open(*address, place, poll, queue, tls.clone()).with_context(taken)?;
+            let ports = QuicPorts::open(*address, place, poll, queue, tls.clone(), resets)
+                .with_context(taken)?;
             *address = ports.local_addr()?;
             outlets.push(outlet);
             ways.push(Way::Quic(Box::new(ports)));

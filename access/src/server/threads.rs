@@ -54,7 +54,8 @@ pub(super) fn run(context: &SessionContext, mut settings: Settings, mut way: Way
         if context.orders.stopping.load(Ordering::Relaxed) {
             return;
         }
-        context.registry.forget_thread(settings.thread);
+        let lost = context.registry.forget_thread(settings.thread);
+        context.orders.cut_off(lost);
         // A slot of the new life must not be taken for one of the old.
         settings.generation_first = settings.generation_first.wrapping_add(1 << 20);
     }

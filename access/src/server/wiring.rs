@@ -1,17 +1,19 @@
-//! Ties the agent link to the issuer and the spool, which know nothing of each other.
+//! Ties agent link, issuer and spool together, which know nothing of each other.
 
 use crate::{
     agent_link::{self, AgentHandle, AgentSinks},
     config::Config,
+    issuer_thread::{GrantOut, VetOut},
     messages::{ToIssuer, ToSpool},
     node::{Node, Shards},
-    spool::{self, AgentOut, SpoolHandle},
+    spool::{self, SpoolHandle, Ways},
     state_dir::StateDir,
 };
 use anyhow::Result;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, OnceLock, mpsc::SyncSender};
-use yao_protocol::{WaveIndex, policy::Policy};
+use yao_engine::wave_clock::{Curve, PACKET};
+use yao_protocol::{WaveIndex, policy::Policy, schedule::Schedule, seed_file::SeedHeader};
 
 /// Starts the spool and the link to the agent, if there shall be one, and makes them known to each
 /// other.
@@ -20,11 +22,15 @@ pub(super) fn start_spool_and_agent(
     node: &Arc<Node>,
     shards: &Shards,
     state: &StateDir,
+    rate: u32,
+    issuer: &SyncSender<ToIssuer>,
     sinks: impl FnOnce(&SpoolHandle) -> AgentSinks,
 ) -> Result<(SpoolHandle, Option<AgentHandle>)> {
     let slot: Arc<OnceLock<AgentHandle>> = Arc::default();
-    let out = agent_out(&slot, vet_ms_max(config));
-    let spool = spool::start(Arc::clone(node), shards.clone(), &config.spool, &state.spool(), out)?;
+    let ways = spool_ways(&slot, vet_ms_max(config), issuer);
+    let directory = state.spool();
+    let place = (state.disk(), directory.as_path());
+    let spool = spool::start(Arc::clone(node), shards.clone(), &config.spool, rate, place, ways)?;
     let Some(agent) = &config.agent else { return Ok((spool, None)) };
     let handle = agent_link::start(agent.clone(), Arc::clone(node), sinks(&spool))?;
     // The slot is empty: this is the only place that fills it.
@@ -37,14 +43,47 @@ pub(super) fn vet_ms_max(config: &Config) -> u32 {
     config.agent.as_ref().map_or(0, |agent| agent.vet_ms_max)
 }
 
-fn agent_out(slot: &Arc<OnceLock<AgentHandle>>, vet_ms_max: u32) -> AgentOut {
+/// The issuer's way to the agent.
+pub(super) fn vet_out(agent: Option<AgentHandle>) -> VetOut {
+    Box::new(move |question| agent.as_ref().is_some_and(|agent| agent.vet(question)))
+}
+
+/// The way of requests for grants to the agent.
+pub(super) fn grant_out(agent: Option<AgentHandle>) -> GrantOut {
+    Box::new(move |id, request| agent.as_ref().is_some_and(|agent| agent.ask_grant(id, request)))
+}
+
+/// Opens of the backlog that are delivered in a second unless the configuration says otherwise: 1.5
+/// times what the plan releases in its steepest second, so that the end of an outage brings
+/// settlement little more than the event does.
+pub(super) fn backlog_per_second(header: &SeedHeader, schedule: &Schedule) -> u32 {
+    let released = header.sections.iter().map(|section| {
+        let factor = schedule.wave(section.wave).map_or(1, |wave| wave.factor);
+        Curve::new(section).rate_max().saturating_mul(u64::from(factor)) / PACKET
+    });
+    let released = released.max().unwrap_or(0);
+    let rate = u32::try_from(released.saturating_mul(3) / 2).unwrap_or(u32::MAX);
+    rate.max(BACKLOG_PER_SECOND_MIN)
+}
+
+/// A small campaign must not take hours for an outage of minutes. 638 nodes at this rate are what
+/// the gala's settlement carries anyway (DESIGN.md 1: 50,000 packets a second).
+const BACKLOG_PER_SECOND_MIN: u32 = 100;
+
+fn spool_ways(
+    slot: &Arc<OnceLock<AgentHandle>>,
+    vet_ms_max: u32,
+    issuer: &SyncSender<ToIssuer>,
+) -> Ways {
     let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
-    AgentOut {
+    let issuer = issuer.clone();
+    Ways {
         vet_ms_max,
-        vet: Box::new(move |vet| for_vets.get().is_some_and(|agent| agent.vet(vet))),
+        vet: Box::new(move |question| for_vets.get().is_some_and(|agent| agent.vet(question))),
         deliver: Box::new(move |request_id, batch| {
             for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))
         }),
+        throttle: Box::new(move |percent| issuer.try_send(ToIssuer::Throttle { percent }).is_ok()),
     }
 }
 

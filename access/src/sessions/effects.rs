@@ -19,33 +19,46 @@ impl<C: Carrier> Sessions<'_, C> {
     fn do_effect(&mut self, surroundings: &Surroundings, effect: Effect) {
         match effect {
             Effect::CheckToken { connection, token } => {
-                if !self.ask_crypto(connection, ToCrypto::Token { connection, token }) {
-                    let mut out = Vec::new();
+                let mut out = Vec::new();
+                // What cannot be good must not wait behind, nor take the room of, what may be.
+                if !self.context.tokens.load().is_plausible(&token) {
+                    self.engine.handle_token_implausible(surroundings, connection, &mut out);
+                } else if !self.ask_crypto(connection, ToCrypto::Token { connection, token }) {
                     self.engine.handle_token_busy(connection, &mut out);
-                    self.send(connection, &out);
                 }
+                self.send(connection, &out);
             }
             Effect::ClaimReconnect { connection, identity, issued_at } => {
-                let first =
-                    self.context.registry.claim(surroundings.wall, identity.user, issued_at);
-                let identity = first.then_some(identity);
+                let fits = self.context.registry.claim(surroundings.wall, &identity, issued_at);
+                let identity = fits.then_some(identity);
                 let mut out = Vec::new();
                 self.engine.handle_token(surroundings, connection, identity, &mut out);
                 self.send(connection, &out);
             }
-            Effect::Opened { connection, user, wins, sponsors } => {
+            Effect::RenewReconnect { connection, user } => {
+                let mut out = Vec::new();
+                if self.context.registry.is_current(user, connection) {
+                    self.engine.handle_renewal(surroundings, connection, &mut out);
+                } else {
+                    // Word of its successor was lost, or is on its way.
+                    self.engine.handle_replaced(connection, &mut out);
+                }
+                self.send(connection, &out);
+            }
+            Effect::Opened { connection, user, wins, sponsors, bearer } => {
                 // Its WELCOME may have found the socket broken: nobody would ever take it out of
                 // the registry again.
                 if !self.engine.is_live(connection) {
                     return;
                 }
-                let opened = self.context.registry.opened(user, connection);
+                let now = surroundings.wall;
+                let opened = self.context.registry.opened(now, user, bearer.device, connection);
                 if let Some(older) = opened.older {
                     self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
                 }
                 if opened.drawn {
                     // Without room the user's tickets come with his next session, or by RESEND.
-                    let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors };
+                    let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors, bearer };
                     self.context.issuer.try_send(welcomed).ok();
                 }
             }
@@ -56,13 +69,18 @@ impl<C: Carrier> Sessions<'_, C> {
                     self.lost(surroundings, &candidate, NoWinReason::Busy);
                 }
             }
-            Effect::CheckTicket { connection, request_id, user, ticket } => {
-                let message = ToCrypto::Ticket { connection, request_id, user, ticket };
+            Effect::CheckTicket { connection, request_id, user, bearer, ticket } => {
+                let message = ToCrypto::Ticket { connection, request_id, user, bearer, ticket };
                 if !self.ask_crypto(connection, message) {
                     let mut out = Vec::new();
                     self.engine.handle_open_busy(connection, request_id, &mut out);
                     self.send(connection, &out);
                 }
+            }
+            Effect::AskToLeave { count_max } => {
+                let now = self.context.node.clock.now();
+                let ask = |count| self.engine.handle_ask_to_leave(now, count);
+                self.context.orders.ask_to_leave(now, count_max, ask);
             }
             Effect::Send { connection, bytes } => self.send(connection, &bytes),
             Effect::Close { connection } => self.close(connection),
@@ -121,7 +139,7 @@ impl<C: Carrier> Sessions<'_, C> {
     }
 
     /// The connection in `slot` is over, whoever ended it.
-    pub(crate) fn drop_connection(&mut self, slot: u32) {
+    pub fn drop_connection(&mut self, slot: u32) {
         if !self.carrier.is_live(slot) {
             return;
         }

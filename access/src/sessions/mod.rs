@@ -10,17 +10,19 @@ use crate::{
     node::{Node, Shards},
     registry::Registry,
     telemetry::ShardCounters,
+    token_keys::TokenKeys,
 };
 use arc_swap::{ArcSwap, Cache};
 use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     mpsc::SyncSender,
 };
 use yao_engine::{
     Timestamp,
     admission::AdmissionLimits,
-    shard::{Reconnect, Settings, ShardEngine, Surroundings},
+    pace::Pace,
+    shard::{Hint, Reconnect, Settings, ShardEngine, Surroundings},
 };
 use yao_protocol::{client::NoWinReason, policy::Policy};
 
@@ -42,12 +44,16 @@ pub struct SessionContext {
     pub issuer: SyncSender<ToIssuer>,
     /// The crypto threads' queues.
     pub crypto: Vec<SyncSender<ToCrypto>>,
+    /// Keys of session tokens: which are worth checking. A reload changes them.
+    pub tokens: Arc<ArcSwap<TokenKeys>>,
     /// What the agent says.
     pub policy: Arc<ArcSwap<Policy>>,
     /// What the control thread wants of all threads.
     pub orders: Arc<Orders>,
     /// How reconnect tickets are made and checked; a reload changes it.
     pub reconnect: Arc<ArcSwap<Option<Reconnect>>>,
+    /// Where clients go that this node does not want; a reload changes it.
+    pub hint: Arc<ArcSwap<Hint>>,
     /// Budgets of this thread's connections that are not open.
     pub admission: AdmissionLimits,
     /// Where this thread's numbers are read by others.
@@ -60,8 +66,15 @@ pub struct SessionContext {
 pub struct Orders {
     /// Least time between two shakes, ms, unless the policy says otherwise; a reload changes it.
     pub shake_interval_ms: AtomicU32,
-    /// Clients that each thread asks to leave a second; 0 while the node does not drain.
-    pub drain_per_second: AtomicU32,
+    /// Whether newcomers are turned away; an operator says so and takes it back.
+    pub refuse_new: AtomicBool,
+    /// How fast clients are asked to leave, of all threads together; none while the node does not
+    /// drain. A drain never ends but with the process.
+    pace: Mutex<Option<Pace>>,
+    /// Whether there is one: every batch of events looks here.
+    draining: AtomicBool,
+    /// Sessions that threads which broke took along during a drain.
+    cut: AtomicU64,
     /// Set before the threads are told to stop: one that panics then is not started again.
     pub stopping: AtomicBool,
 }
@@ -71,6 +84,67 @@ impl Orders {
     #[must_use]
     pub fn new(shake_interval_ms: u32) -> Self {
         Self { shake_interval_ms: shake_interval_ms.into(), ..Self::default() }
+    }
+
+    /// Everybody is to be asked to leave, so many a second; said again, at another rate.
+    pub fn drain(&self, now: Timestamp, per_second: u32) {
+        self.with_pace(|pace| match pace {
+            Some(pace) => pace.per_second_set(now, per_second),
+            None => *pace = Some(Pace::new(now, per_second)),
+        });
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A thread broke and took `count` sessions along. In a drain these have not left by
+    /// themselves.
+    pub fn cut_off(&self, count: u64) {
+        if self.is_draining() {
+            self.cut.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Sessions that threads which broke took along during the drain.
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Clients asked to leave a second; none while the node does not drain.
+    #[must_use]
+    pub fn per_second(&self) -> Option<u32> {
+        self.with_pace(|pace| pace.map(|pace| pace.per_second()))
+    }
+
+    /// Has `ask` ask as many clients as may be asked now, at most `count_max`; it returns how many
+    /// it did.
+    pub(crate) fn ask_to_leave(
+        &self,
+        now: Timestamp,
+        count_max: u32,
+        ask: impl FnOnce(u32) -> u32,
+    ) {
+        let count =
+            self.with_pace(|pace| pace.as_mut().map_or(0, |pace| pace.take(now, count_max)));
+        let unused = count.saturating_sub(ask(count));
+        if unused > 0 {
+            self.with_pace(|pace| {
+                if let Some(pace) = pace {
+                    pace.give_back(unused);
+                }
+            });
+        }
+    }
+
+    /// Held for some ns, by each thread once in 20 ms, while the node drains.
+    fn with_pace<T>(&self, act: impl FnOnce(&mut Option<Pace>) -> T) -> T {
+        // A pace is whole after every operation.
+        act(&mut self.pace.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -108,24 +182,33 @@ pub trait Carrier {
 
 /// A thread's engine with its carrier. Dropping it closes its connections.
 pub struct Sessions<'a, C> {
-    pub(crate) context: &'a SessionContext,
-    pub(crate) engine: ShardEngine,
-    pub(crate) carrier: C,
+    /// The rest of the process.
+    pub context: &'a SessionContext,
+    /// What a session means.
+    pub engine: ShardEngine,
+    /// What carries their bytes.
+    pub carrier: C,
     policy: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
     reconnect: Cache<Arc<ArcSwap<Option<Reconnect>>>, Arc<Option<Reconnect>>>,
     /// What the engine was told of it.
     reconnect_known: Arc<Option<Reconnect>>,
+    hint: Cache<Arc<ArcSwap<Hint>>, Arc<Hint>>,
+    /// What the engine was told of it.
+    hint_known: Arc<Hint>,
     /// Answers to the connection being handled.
     out: Vec<u8>,
-    /// The rate of the drain that the engine knows of; 0 = none.
-    drain_per_second: u32,
 }
 
 impl<'a, C: Carrier> Sessions<'a, C> {
     /// No sessions yet.
-    pub(crate) fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
+    pub fn new(context: &'a SessionContext, settings: Settings, carrier: C) -> Self {
         let mut reconnect = Cache::new(Arc::clone(&context.reconnect));
-        let settings = Settings { reconnect: (**reconnect.load()).clone(), ..settings };
+        let mut hint = Cache::new(Arc::clone(&context.hint));
+        let settings = Settings {
+            reconnect: (**reconnect.load()).clone(),
+            hint: (**hint.load()).clone(),
+            ..settings
+        };
         let mut engine = ShardEngine::new(settings, context.node.clock.now());
         engine.handle_admission(context.admission);
         Self {
@@ -133,20 +216,17 @@ impl<'a, C: Carrier> Sessions<'a, C> {
             policy: Cache::new(Arc::clone(&context.policy)),
             reconnect_known: Arc::clone(reconnect.load()),
             reconnect,
+            hint_known: Arc::clone(hint.load()),
+            hint,
             out: Vec::new(),
-            drain_per_second: 0,
             carrier,
             context,
         }
     }
 
     /// What the engine must know at this moment; read once per batch of events.
-    pub(crate) fn surroundings(&mut self, now: Timestamp) -> Surroundings {
-        let reconnect = self.reconnect.load();
-        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
-            self.engine.handle_reconnect_keys((**reconnect).clone());
-            self.reconnect_known = Arc::clone(reconnect);
-        }
+    pub fn surroundings(&mut self, now: Timestamp) -> Surroundings {
+        self.obey(now);
         let policy = self.policy.load();
         Surroundings {
             gate: self.context.gate.view(),
@@ -159,8 +239,29 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         }
     }
 
+    /// Tells the engine what changed of what it is told.
+    fn obey(&mut self, now: Timestamp) {
+        let reconnect = self.reconnect.load();
+        if !Arc::ptr_eq(reconnect, &self.reconnect_known) {
+            self.engine.handle_reconnect_keys((**reconnect).clone());
+            self.reconnect_known = Arc::clone(reconnect);
+        }
+        let hint = self.hint.load();
+        if !Arc::ptr_eq(hint, &self.hint_known) {
+            self.engine.handle_hint((**hint).clone());
+            self.hint_known = Arc::clone(hint);
+        }
+        let orders = &self.context.orders;
+        self.engine.handle_refuse_new(orders.refuse_new.load(Ordering::Relaxed));
+        if orders.is_draining() {
+            self.engine.handle_drain(now);
+            // Everything that opened before is in the registry.
+            self.context.counters.closed_to_new_set();
+        }
+    }
+
     /// Bytes of the session in `slot` arrived. Answers them; returns whether more should be read.
-    pub(crate) fn received(
+    pub fn received(
         &mut self,
         now: Timestamp,
         surroundings: &mut Surroundings,
@@ -181,31 +282,21 @@ impl<'a, C: Carrier> Sessions<'a, C> {
         more && sent
     }
 
-    /// A rate that changed holds from now on.
-    fn obey_drain(&mut self, now: Timestamp) {
-        let per_second = self.context.orders.drain_per_second.load(Ordering::Relaxed);
-        if per_second != self.drain_per_second {
-            self.drain_per_second = per_second;
-            self.engine.handle_drain(now, per_second);
-        }
-    }
-
     /// Fires the engine's timers.
-    pub(crate) fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
-        self.obey_drain(now);
+    pub fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
         self.engine.handle_time(now);
         self.do_effects(surroundings);
     }
 
     /// Gives back what a burst made large. Called about once a second.
-    pub(crate) fn shrink(&mut self) {
+    pub fn shrink(&mut self) {
         if self.out.capacity() > SEND_BYTES_KEPT {
             self.out = Vec::new();
         }
     }
 
     /// Does what another thread says; `false` when this thread shall end.
-    pub(crate) fn on_message(&mut self, now: Timestamp, message: ToShard) -> bool {
+    pub fn on_message(&mut self, now: Timestamp, message: ToShard) -> bool {
         let surroundings = self.surroundings(now);
         let mut out = std::mem::take(&mut self.out);
         out.clear();
@@ -242,10 +333,8 @@ impl<'a, C: Carrier> Sessions<'a, C> {
                 self.engine.handle_replaced(connection, &mut out);
                 Some(connection)
             }
-            ToShard::Drain => {
-                self.obey_drain(now);
-                None
-            }
+            // The surroundings have told the engine.
+            ToShard::Drain => None,
             ToShard::Panic => panic!("fail point: an operator asked for this panic"),
             ToShard::Stop => return false,
         };

@@ -11,12 +11,9 @@ use std::{
 };
 use yao_engine::{
     Timestamp,
-    admission::{Decision, Origin},
+    admission::{Decision, Origin, RefusedBy},
 };
-use yao_protocol::{
-    client::{ErrorCode, Refusal, RetryClass},
-    limits::{FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX},
-};
+use yao_protocol::limits::{FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX};
 
 /// Connections accepted before the thread looks at its other work again.
 const ACCEPT_BATCH: usize = 256;
@@ -95,16 +92,21 @@ impl Shard<'_> {
         Err(if refused > 0 { ACCEPT_REST_MS } else { 0 })
     }
 
-    /// Gives a newcomer a slot if the budgets allow; else it is closed at once.
+    /// Gives a newcomer a slot if the budgets allow; else it is told, if it can be, and closed.
     fn admit(&mut self, now: Timestamp, stream: TcpStream, peer: IpAddr, tls: bool) {
         let balanced = self.ports.proxy_from.iter().any(|network| network.contains(peer));
         // Only its header says where a balanced connection comes from.
         let origin = (!balanced).then(|| Origin::of(peer));
         let Sessions { engine, carrier, .. } = &mut self.sessions;
-        if engine.handle_newcomer(now, origin, true) != Decision::Admit {
-            return;
+        match engine.handle_newcomer(now, origin, true) {
+            Decision::Admit => {}
+            // The others need what a word to this address would cost.
+            Decision::Refuse(RefusedBy::Address) => return,
+            Decision::Refuse(_) | Decision::Prove => return self.send_away(stream, tls),
         }
-        let Some(connection) = engine.handle_accepted(now, !tls && !balanced) else { return };
+        let Some(connection) = engine.handle_accepted(now, !tls && !balanced) else {
+            return self.send_away(stream, tls);
+        };
         engine.handle_entered(now, connection.slot, origin);
         if let Err(error) = carrier.insert(connection, stream, tls, balanced.then_some(peer)) {
             carrier.counters.accept_errors += 1;
@@ -121,29 +123,27 @@ impl Shard<'_> {
             return self.ports.spare.is_some();
         }
         if let Some(listener) = self.ports.listeners.get(index)
-            && let Ok((mut stream, _)) = listener.socket.accept()
-            && !listener.tls
+            && let Ok((stream, _)) = listener.socket.accept()
         {
-            let mut busy = Vec::new();
-            BUSY.put(&mut busy, 0);
-            // A HELLO that nobody read would make the kernel throw our word away.
-            stream.read_exact(&mut [0; FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX]).ok();
-            // It is closed in any case; whoever hears why comes back later.
-            stream.write_all(&busy).ok();
+            let tls = listener.tls;
+            self.send_away(stream, tls);
         }
         self.ports.spare = spare();
         true
     }
-}
 
-/// No room at this moment: come back later.
-const BUSY: Refusal = Refusal {
-    code: ErrorCode::Busy,
-    class: RetryClass::After,
-    closes: true,
-    delay_ms: 1_000,
-    jitter_ms: 5_000,
-};
+    /// No room at this moment: says where else there may be some, and closes. Before a handshake
+    /// there is nothing that a client could hear.
+    fn send_away(&self, mut stream: TcpStream, tls: bool) {
+        if tls {
+            return;
+        }
+        // A HELLO that nobody read would make the kernel throw our word away.
+        stream.read_exact(&mut [0; FRAME_HEADER_BYTES + GREETING_PAYLOAD_BYTES_MAX]).ok();
+        // It is closed in any case; a fresh socket has room for this.
+        stream.write_all(self.sessions.engine.no_room()).ok();
+    }
+}
 
 /// A descriptor held in reserve.
 pub(super) fn spare() -> Option<File> {

@@ -107,11 +107,17 @@ impl<'a> Shard<'a> {
         })
     }
 
-    /// Runs until told to stop.
+    /// Runs until told to stop; whatever ends it, others have its numbers then.
     ///
     /// # Errors
     /// When the poller itself fails: the thread cannot go on.
     pub fn run(&mut self) -> io::Result<()> {
+        let ended = self.serve();
+        self.flush(0);
+        ended
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; RECEIVE_BYTES];
         // An earlier life may have taken the wake-up and panicked before it looked.
@@ -158,13 +164,16 @@ impl<'a> Shard<'a> {
         }
         self.sessions.on_time(now, surroundings);
         if now >= self.flush_at {
-            let late_ns = now.ns_since(self.flush_at);
+            self.flush(now.ns_since(self.flush_at));
             self.flush_at = now.plus(FLUSH);
-            let Sessions { context, engine, carrier, .. } = &self.sessions;
-            context.counters.flush(engine, &carrier.counters, late_ns);
             self.sessions.shrink();
             self.sessions.carrier.shrink();
         }
+    }
+
+    fn flush(&self, late_ns: u64) {
+        let Sessions { context, engine, carrier, .. } = &self.sessions;
+        context.counters.flush(engine, &carrier.counters, late_ns);
     }
 
     /// Reads every message of the inbox; `false` when the thread shall end.

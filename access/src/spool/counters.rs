@@ -1,7 +1,7 @@
 //! What the spool thread tells metrics and `/status`; written by it alone, read by everybody.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use yao_engine::spool::{Counters, Spool};
+use yao_engine::spool::{Counters, Level, Spool};
 use yao_protocol::WallTime;
 
 macro_rules! counters {
@@ -16,6 +16,14 @@ macro_rules! counters {
             pub next_sequence: AtomicU64,
             /// Bytes of all segments.
             pub disk_bytes: AtomicU64,
+            /// Bytes that can still be written, as the file system says; looked at once a second.
+            pub space_bytes: AtomicU64,
+            /// How full the spool is, thousandths of `spool.bytes_max`.
+            pub filled_permille: AtomicU64,
+            /// What that calls for: 0 nothing, 1 an alarm, 2 slower issuing, 3 refused opens.
+            pub level: AtomicU64,
+            /// Whether the spool's own directory has failed and the fallback serves.
+            pub on_fallback: AtomicBool,
             /// Age of the oldest unsettled open that is in memory, microseconds; 0 without one.
             pub oldest_unsettled_us: AtomicU64,
             /// Dead letters that could not be written to their file.
@@ -41,6 +49,10 @@ macro_rules! counters {
                     ("watermark", read(&self.watermark)),
                     ("next_sequence", read(&self.next_sequence)),
                     ("disk_bytes", read(&self.disk_bytes)),
+                    ("space_bytes", read(&self.space_bytes)),
+                    ("filled_permille", read(&self.filled_permille)),
+                    ("level", read(&self.level)),
+                    ("on_fallback", u64::from(self.is_on_fallback())),
                     ("oldest_unsettled_us", read(&self.oldest_unsettled_us)),
                     ("dead_letter_failures_total", read(&self.dead_letter_failures)),
                     ("damage", read(&self.damage)),
@@ -66,7 +78,7 @@ counters! {
     refused_invalid,
     /// Refused: the agent's policy said no.
     refused_policy,
-    /// Refused: too many unsettled bytes, or too many opens waiting for the disk.
+    /// Refused: the spool is full, or too many opens wait for the disk.
     refused_full,
     /// Refused: a write or sync failed.
     refused_fenced,
@@ -74,6 +86,10 @@ counters! {
     syncs,
     /// Bytes of records synced.
     bytes,
+    /// Records put into batches of the live lane.
+    batched_live,
+    /// Records put into batches of the backlog.
+    batched_backlog,
     /// Records with a final answer from settlement.
     settled,
     /// Of these: paid now.
@@ -105,12 +121,53 @@ impl SpoolCounters {
         self.fenced.load(Ordering::Relaxed)
     }
 
+    /// Whether new opens are refused for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.level.load(Ordering::Relaxed) == Level::Full as u64
+    }
+
+    /// Whether the spool's own directory has failed.
+    #[must_use]
+    pub fn is_on_fallback(&self) -> bool {
+        self.on_fallback.load(Ordering::Relaxed)
+    }
+
+    /// What somebody should look at although the spool serves, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.is_on_fallback() {
+            let text = "spool: its own directory has failed and the fallback serves; mend that \
+                        disk, then restart";
+            warnings.push(text.to_owned());
+        }
+        let permille = self.filled_permille.load(Ordering::Relaxed);
+        if self.level.load(Ordering::Relaxed) > Level::Normal as u64 {
+            warnings.push(format!(
+                "spool: {}.{} % full: settlement does not answer, or the disk has no room",
+                permille / 10,
+                permille % 10
+            ));
+        }
+        warnings
+    }
+
     /// Stores what the machine says now.
-    pub(super) fn publish(&self, spool: &Spool, disk_bytes: u64, wall: WallTime) {
+    pub(super) fn publish(
+        &self,
+        spool: &Spool,
+        disk_bytes: u64,
+        on_fallback: bool,
+        wall: WallTime,
+    ) {
         self.publish_counts(spool.counters());
         self.watermark.store(spool.settled_on_disk(), Ordering::Relaxed);
         self.next_sequence.store(spool.next_sequence(), Ordering::Relaxed);
         self.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        self.filled_permille.store(spool.fill_permille(), Ordering::Relaxed);
+        self.level.store(spool.level() as u64, Ordering::Relaxed);
+        self.on_fallback.store(on_fallback, Ordering::Relaxed);
         let age_us = spool.oldest_unsettled().map_or(0, |accepted| wall.us_since(accepted));
         self.oldest_unsettled_us.store(age_us, Ordering::Relaxed);
         self.fenced.store(spool.is_fenced(), Ordering::Relaxed);

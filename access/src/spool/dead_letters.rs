@@ -1,31 +1,48 @@
 //! Opens that settlement will never pay although this node accepted them, kept for people: one
 //! JSON object a line. On disk before the watermark passes them. Nothing here is ever delivered.
 
-use crate::slot_file::{directory_of, sync_directory};
+use crate::{
+    disk::{Access, Disk},
+    slot_file::directory_of,
+};
 use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use yao_engine::spool::DeadLetter;
 use yao_protocol::{hex, settlement::OpenResult};
 
 /// The file `dead-letter.jsonl`, mode 0600 as it names users.
 #[derive(Clone, Debug)]
-pub(super) struct DeadLetterFile(PathBuf);
+pub(super) struct DeadLetterFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
 
 impl DeadLetterFile {
-    /// The file in the spool's directory; created with the first letter.
-    #[must_use]
-    pub(super) fn new(directory: &Path) -> Self {
-        Self(directory.join("dead-letter.jsonl"))
+    /// The file in the spool's directory, which is created with the first letter. A letter that was
+    /// left half-way is cut off: the watermark never passed its open, so it is written again.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> io::Result<Self> {
+        let path = directory.join("dead-letter.jsonl");
+        let file = Self { disk: Arc::clone(disk), path };
+        file.mend()?;
+        Ok(file)
+    }
+
+    /// Where it is, or would be.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Appends one letter and syncs it.
     ///
     /// # Errors
-    /// Those of the operating system.
+    /// Those of the operating system; then the file may end in half a letter, and nothing more must
+    /// be appended to it.
     pub(super) fn append(&self, letter: &DeadLetter) -> io::Result<()> {
         let body = &letter.open.ticket.body;
         let mut line = serde_json::json!({
@@ -40,11 +57,41 @@ impl DeadLetterFile {
         })
         .to_string();
         line.push('\n');
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
-        file.write_all(line.as_bytes())?;
+        // This thread alone writes the file: its end stays where it is.
+        let file = self.disk.open(&self.path, Access::Append)?;
+        file.write_all_at(line.as_bytes(), file.stamp()?.bytes)?;
         file.sync_all()?;
-        sync_directory(directory_of(&self.0))
+        self.disk.sync_directory(directory_of(&self.path))
     }
+
+    fn mend(&self) -> io::Result<()> {
+        let file = match self.disk.open(&self.path, Access::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let whole = whole_letters(&bytes);
+        if whole == bytes.len() {
+            return Ok(());
+        }
+        tracing::warn!(
+            path = %self.path.display(), cut_bytes = bytes.len() - whole,
+            "the last dead letter was left half-way: it is cut off, and comes again"
+        );
+        file.set_length(whole as u64)?;
+        file.sync_all()
+    }
+}
+
+/// How many of the bytes are whole letters. Only the last one can be torn: it has no end, or a
+/// block in it never reached the disk and reads as zeros, which no letter holds.
+fn whole_letters(bytes: &[u8]) -> usize {
+    let line_end =
+        |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let end = line_end(bytes);
+    let start = line_end(&bytes[..end.saturating_sub(1)]);
+    if bytes[start..end].contains(&0) { start } else { end }
 }
 
 const fn name(result: OpenResult) -> &'static str {

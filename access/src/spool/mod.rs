@@ -1,27 +1,32 @@
 //! The spool thread: performs what [`yao_engine::spool`] decides on files, clients and the agent.
 //!
-//! Owns the spool's directory. Makes no decision about money. A panic here ends the process: a
-//! restart is safe, limping is not.
+//! Owns the spool's directory and its fallback. Makes no decision about money. A panic here ends
+//! the process: a restart is safe, limping is not.
 
 mod counters;
 mod dead_letters;
+mod pair;
 mod segments;
+mod store;
 #[cfg(test)]
 mod tests;
 mod watermark;
 
 pub use counters::SpoolCounters;
+pub use pair::PairError;
 
-use self::{dead_letters::DeadLetterFile, segments::SpoolSegments, watermark::WatermarkFile};
+use self::store::Store;
 use crate::{
+    disk::Disk,
     messages::{OpenReply, ToSpool},
     node::{Node, Shards},
     segments::{Damage, SegmentError},
     slot_file::SlotFileError,
 };
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::Ordering,
@@ -33,11 +38,11 @@ use std::{
 use thiserror::Error;
 use yao_engine::{
     Timestamp,
-    spool::{Input, Mismatch, Output, Recovered, Reply, Settings, Spool},
+    spool::{Input, Level, Mismatch, Output, Recovered, Reply, Settings, Spool, retention},
     vetting::VetDesk,
 };
 use yao_protocol::{
-    agent::Vet,
+    agent::Question,
     log::SegmentHeader,
     settlement::{Answer, digest},
     spool::Watermark,
@@ -50,26 +55,33 @@ use crate::config::SpoolConfig;
 const QUEUE_MESSAGES: usize = 16_384;
 /// Messages taken before the machine is polled: one group commit serves them all.
 const BURST_MESSAGES: usize = 4_096;
-/// Records kept in memory for delivery: 32 MiB of them.
+/// The newest records, which are delivered first and at no bounded rate: half a second's worth at
+/// 10,000 a second, 0.7 MiB.
+const LIVE_RECORDS_MAX: usize = 4_096;
+/// Older records kept in memory for delivery: 32 MiB of them.
 const TAIL_RECORDS_MAX: usize = 32 * 1024 * 1024 / size_of::<(u64, yao_protocol::spool::Open)>();
 /// Calls about opens are numbered from here, those about wins from below: unique in both.
 pub const VET_CALL_FIRST: u64 = 1 << 63;
 /// Longest sleep, so that the numbers in `/status` are never older than this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// The file system is asked for its room this often.
+const SPACE_MS: u64 = 1_000;
 
-/// The way to the agent. `false` means: no agent, or no room, now.
-pub struct AgentOut {
-    /// Asks about an open.
-    pub vet: Box<dyn Fn(Vet) -> bool + Send>,
+/// The ways to agent and issuer. `false` means: nobody there, or no room, now.
+pub struct Ways {
+    /// Asks the agent about an open.
+    pub vet: Box<dyn Fn(Question) -> bool + Send>,
     /// How long its verdict is waited for, ms.
     pub vet_ms_max: u32,
-    /// Hands over a signed batch under a request id.
+    /// Hands the agent a signed batch under a request id.
     pub deliver: Box<dyn Fn(u32, Vec<u8>) -> bool + Send>,
+    /// Tells the issuer how many hundredths of what is due may be issued.
+    pub throttle: Box<dyn Fn(u8) -> bool + Send>,
 }
 
-impl std::fmt::Debug for AgentOut {
+impl std::fmt::Debug for Ways {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AgentOut")
+        f.write_str("Ways")
     }
 }
 
@@ -82,9 +94,20 @@ pub enum SpoolError {
     /// The watermark cannot be used.
     #[error("spool: {0}")]
     Watermark(#[from] SlotFileError),
+    /// The file of dead letters cannot be used.
+    #[error("spool: cannot use {path}: {error}", path = path.display())]
+    DeadLetters {
+        /// The file.
+        path: PathBuf,
+        /// The answer of the operating system.
+        error: io::Error,
+    },
+    /// Spool and fallback do not belong together.
+    #[error("spool: {0}")]
+    Pair(#[from] PairError),
     /// No thread could be started.
     #[error("spool: cannot start its thread: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
 }
 
 /// The running thread.
@@ -107,7 +130,8 @@ impl SpoolHandle {
     }
 }
 
-/// Recovers the spool in `directory` and starts its thread.
+/// Recovers the spool in `directory` and in the configured fallback, and starts its thread.
+/// `backlog_per_second` holds where the configuration says nothing.
 ///
 /// # Errors
 /// [`SpoolError`]: files of another node, or an operating system that refuses.
@@ -115,15 +139,27 @@ pub fn start(
     node: Arc<Node>,
     shards: Shards,
     config: &SpoolConfig,
-    directory: &Path,
-    agent: AgentOut,
+    backlog_per_second: u32,
+    (disk, directory): (&Arc<dyn Disk>, &Path),
+    ways: Ways,
 ) -> Result<SpoolHandle, SpoolError> {
     let counters = Arc::<SpoolCounters>::default();
-    let runner = Runner::recover(node, shards, config, directory, agent, &counters)?;
+    let settings = settings(&node, config, backlog_per_second);
+    let fallback = config.fallback.as_deref();
+    let lock = pair::pair(directory, fallback, node.campaign, node.shard)?;
+    if lock.as_ref().is_some_and(|lock| lock.same_device) {
+        tracing::warn!(
+            "spool.fallback lies on the spool's own file system: what takes one takes both"
+        );
+    }
+    let directories: Vec<&Path> = [directory].into_iter().chain(fallback).collect();
+    let places = (disk, directories.as_slice());
+    let runner = Runner::recover(node, shards, settings, places, ways, &counters)?;
     let (sender, queue) = sync_channel(QUEUE_MESSAGES);
     let thread = thread::Builder::new()
         .name("yao-spool".to_owned())
         .spawn(move || {
+            let _fallback = lock;
             if catch_unwind(AssertUnwindSafe(|| runner.run(&queue))).is_err() {
                 tracing::error!("the spool thread panicked: the process ends, a restart is safe");
                 std::process::abort();
@@ -133,27 +169,57 @@ pub fn start(
     Ok(SpoolHandle { sender, counters, thread })
 }
 
+/// How the machine is set up in `node`'s process; `backlog_per_second` holds where the
+/// configuration says nothing.
+#[must_use]
+pub fn settings(node: &Node, config: &SpoolConfig, backlog_per_second: u32) -> Settings {
+    Settings {
+        campaign: node.campaign,
+        shard: node.shard,
+        epoch: node.epoch,
+        incarnation: node.incarnation,
+        anchor: node.clock.anchor(),
+        commit_us_max: config.commit_us_max,
+        commit_bytes_max: config.commit_bytes_max,
+        bytes_max: config.bytes_max,
+        batches_in_flight_max: config.batches_in_flight_max.max(1),
+        live_records_max: LIVE_RECORDS_MAX,
+        tail_records_max: TAIL_RECORDS_MAX,
+        backlog_per_second: match config.backlog_per_second {
+            0 => backlog_per_second,
+            rate => rate,
+        },
+    }
+}
+
 /// What the thread owns.
-struct Runner {
+pub struct Runner {
     node: Arc<Node>,
     shards: Shards,
-    agent: AgentOut,
+    ways: Ways,
     spool: Spool,
-    segments: SpoolSegments,
-    watermark: WatermarkFile,
-    dead_letters: DeadLetterFile,
+    store: Store,
     counters: Arc<SpoolCounters>,
     bytes_max: u64,
+    /// What the log last said of the spool's fullness.
+    level: Level,
+    /// What the issuer last took.
+    issue_percent: u8,
+    space_at: Timestamp,
     stopping: bool,
 }
 
 impl Runner {
-    fn recover(
+    /// Recovers the spool in `directories`, its own first.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn recover(
         node: Arc<Node>,
         shards: Shards,
-        config: &SpoolConfig,
-        directory: &Path,
-        agent: AgentOut,
+        settings: Settings,
+        (disk, directories): (&Arc<dyn Disk>, &[&Path]),
+        ways: Ways,
         counters: &Arc<SpoolCounters>,
     ) -> Result<Self, SpoolError> {
         let header = SegmentHeader {
@@ -163,79 +229,123 @@ impl Runner {
             incarnation: node.incarnation,
             first_sequence: 0,
         };
-        let (mut segments, index, found) = SpoolSegments::open(directory, header)?;
-        let mark = directory.join("watermark.yaomark");
-        let watermark = WatermarkFile::open(&mark, node.campaign, node.shard)?;
+        let (store, index, found) = Store::open(disk, directories, header)?;
         for damage in &found.damage {
             log_damage(damage);
         }
         counters.damage.store(found.damage.len() as u64, Ordering::Relaxed);
         counters.torn_bytes.store(found.torn_bytes, Ordering::Relaxed);
-        let settled = watermark.settled();
+        let settled = store.settled();
         tracing::info!(
             records = found.records,
             next_sequence = found.next_sequence,
             settled,
             torn_bytes = found.torn_bytes,
+            backlog_per_second = settings.backlog_per_second,
             "spool recovered"
         );
-        segments.skip_to(settled + 1);
-        let settings = Settings {
-            campaign: node.campaign,
-            shard: node.shard,
-            epoch: node.epoch,
-            incarnation: node.incarnation,
-            anchor: node.clock.anchor(),
-            commit_us_max: config.commit_us_max,
-            commit_bytes_max: config.commit_bytes_max,
-            bytes_max: config.bytes_max,
-            batches_in_flight_max: config.batches_in_flight_max.max(1),
-            tail_records_max: TAIL_RECORDS_MAX,
-        };
         let recovered = Recovered { index, next_sequence: found.next_sequence, settled };
-        let desk = VetDesk::new(u64::from(agent.vet_ms_max), VET_CALL_FIRST);
-        let spool = Spool::new(settings, desk, recovered);
-        counters.publish(&spool, segments.bytes(), node.clock.wall());
-        Ok(Self {
+        let desk = VetDesk::new(u64::from(ways.vet_ms_max), VET_CALL_FIRST);
+        let runner = Self {
+            spool: Spool::new(settings, desk, recovered),
+            space_at: node.clock.now(),
             node,
             shards,
-            agent,
-            spool,
-            segments,
-            watermark,
-            dead_letters: DeadLetterFile::new(directory),
+            ways,
+            store,
             counters: Arc::clone(counters),
-            bytes_max: config.bytes_max,
+            bytes_max: settings.bytes_max,
+            level: Level::Normal,
+            issue_percent: 100,
             stopping: false,
-        })
+        };
+        runner.publish();
+        Ok(runner)
     }
 
     fn run(mut self, queue: &Receiver<ToSpool>) {
-        loop {
-            let at = self.perform_all();
-            self.counters.publish(&self.spool, self.segments.bytes(), self.node.clock.wall());
-            if self.stopping && self.spool.is_flushed() {
-                return;
-            }
+        let mut message = None;
+        while let Some(at) = self.turn(message, queue) {
             let sleep = at.since(self.node.clock.now()).min(SLEEP_MAX);
-            match queue.recv_timeout(sleep) {
-                Ok(message) => {
-                    self.receive(message);
-                    for message in queue.try_iter().take(BURST_MESSAGES) {
-                        self.receive(message);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.receive(ToSpool::Stop),
+            message = match queue.recv_timeout(sleep) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(ToSpool::Stop),
+            };
+        }
+    }
+
+    /// One turn of the thread: `first`, what waits behind it, and everything that follows from
+    /// them. When to turn next, unless a message comes; `None` when the thread shall end.
+    pub fn turn(&mut self, first: Option<ToSpool>, queue: &Receiver<ToSpool>) -> Option<Timestamp> {
+        if let Some(message) = first {
+            self.receive(message);
+            for message in queue.try_iter().take(BURST_MESSAGES) {
+                self.receive(message);
             }
+        }
+        self.look_at_space();
+        let at = self.perform_all();
+        self.renew_level();
+        self.publish();
+        if self.stopping && self.spool.is_flushed() {
+            self.store.trim();
+            return None;
+        }
+        Some(at.min(self.space_at))
+    }
+
+    /// The engine's books, for those who watch it.
+    #[must_use]
+    pub const fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    fn publish(&self) {
+        let store = &self.store;
+        let wall = self.node.clock.wall();
+        self.counters.publish(&self.spool, store.bytes(), store.is_on_fallback(), wall);
+    }
+
+    /// Once a second: how much room the file system has, and whether settled segments must make
+    /// some.
+    fn look_at_space(&mut self) {
+        let now = self.node.clock.now();
+        if now < self.space_at {
+            return;
+        }
+        self.space_at = now.plus_ms(SPACE_MS);
+        if let Some(bytes) = self.store.space_bytes() {
+            self.counters.space_bytes.store(bytes, Ordering::Relaxed);
+            self.spool.handle(now, Input::Space { bytes });
+            self.remove_settled(self.spool.settled_on_disk());
+        }
+    }
+
+    /// Says how full the spool is, to people once and to the issuer until it has room to listen.
+    fn renew_level(&mut self) {
+        let level = self.spool.level();
+        if level != self.level {
+            let filled_permille = self.spool.fill_permille();
+            let (before, now) = (self.level.name(), level.name());
+            if level > self.level {
+                tracing::error!(event = "spool_filling", before, now, filled_permille);
+            } else {
+                tracing::info!(event = "spool_emptying", before, now, filled_permille);
+            }
+            self.level = level;
+        }
+        let percent = level.issue_percent();
+        if percent != self.issue_percent && (self.ways.throttle)(percent) {
+            self.issue_percent = percent;
         }
     }
 
     fn receive(&mut self, message: ToSpool) {
         let now = self.node.clock.now();
         let input = match message {
-            ToSpool::Open { connection, request_id, ticket } => {
-                Input::Open { connection, request_id, ticket: *ticket }
+            ToSpool::Open { connection, request_id, bearer, ticket } => {
+                Input::Open { connection, request_id, bearer, ticket: *ticket }
             }
             ToSpool::Verdict { call, allowed } => Input::Verdict { call, allowed },
             ToSpool::Delivered { request_id, answer } => {
@@ -286,18 +396,19 @@ impl Runner {
                 self.shards.open_decided(connection, request_id, reply);
                 None
             }
-            Output::Vet(vet) => {
-                (!(self.agent.vet)(vet)).then_some(Input::VetUnsent { call: vet.call })
+            Output::Vet(question) => {
+                let call = question.vet.call;
+                (!(self.ways.vet)(question)).then_some(Input::VetUnsent { call })
             }
             Output::Write(records) => {
                 for (sequence, open) in &records {
-                    self.segments.append(*sequence, open);
+                    self.store.append(*sequence, open);
                 }
                 None
             }
             Output::Sync { sequence } => Some(self.sync(sequence)),
             Output::Read { after, through, count_max } => {
-                Some(match self.segments.read(after, through, count_max) {
+                Some(match self.store.read(after, through, count_max) {
                     Ok((records, through)) => Input::Read { records, through },
                     Err(error) => {
                         tracing::error!(%error, "spooled opens wait");
@@ -310,7 +421,7 @@ impl Runner {
                 Some(Input::Signed { request_id, bytes })
             }
             Output::Deliver { request_id, bytes } => {
-                let taken = (self.agent.deliver)(request_id, bytes.to_vec());
+                let taken = (self.ways.deliver)(request_id, bytes.to_vec());
                 (!taken).then_some(Input::NotTaken { request_id })
             }
             Output::SaveWatermark(watermark) => Some(self.save(&watermark)),
@@ -321,7 +432,7 @@ impl Runner {
                     result = ?letter.result,
                     "settlement refuses an accepted open for good: see dead-letter.jsonl"
                 );
-                if let Err(error) = self.dead_letters.append(&letter) {
+                if let Err(error) = self.store.keep(&letter) {
                     self.counters.dead_letter_failures.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, "the dead letter could not be written");
                     // The watermark must not pass it: after a restart the batch is delivered and
@@ -339,7 +450,7 @@ impl Runner {
     }
 
     fn sync(&mut self, sequence: u64) -> Input {
-        match self.segments.commit() {
+        match self.store.commit() {
             Ok(on_disk) => {
                 assert_eq!(on_disk, sequence, "what was appended is what was synced");
                 Input::Synced { sequence }
@@ -349,11 +460,18 @@ impl Runner {
     }
 
     fn save(&mut self, watermark: &Watermark) -> Input {
-        if let Err(error) = self.watermark.save(watermark) {
+        if let Err(error) = self.store.save(watermark) {
             return fence(&error);
         }
         let settled = watermark.settled;
-        match self.segments.remove_settled(settled, self.bytes_max) {
+        self.remove_settled(settled);
+        Input::WatermarkSaved { settled }
+    }
+
+    fn remove_settled(&mut self, settled_on_disk: u64) {
+        let space_bytes = self.counters.space_bytes.load(Ordering::Relaxed);
+        let keep = retention::keep_bytes(self.store.bytes(), space_bytes, self.bytes_max);
+        match self.store.remove_settled(settled_on_disk, keep) {
             Ok(Some(through)) => {
                 tracing::info!(through, "settled spool segments removed");
                 self.spool.handle(self.node.clock.now(), Input::Removed { through });
@@ -361,7 +479,6 @@ impl Runner {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a settled spool segment stays"),
         }
-        Input::WatermarkSaved { settled }
     }
 
     /// Once is enough: whoever forges answers would fill the disk with our complaints.

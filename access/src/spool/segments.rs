@@ -3,12 +3,14 @@
 //!
 //! Never decides what is delivered or removed; never interprets a watermark.
 
-use crate::segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog};
+use crate::{
+    disk::{Access, Disk},
+    segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog},
+};
 use std::{
-    fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use thiserror::Error;
 use yao_engine::spool::{Index, RECORD_BYTES, retention};
@@ -31,26 +33,29 @@ pub(super) struct ReadError {
 /// The spool's segments.
 #[derive(Debug)]
 pub(super) struct SpoolSegments {
+    disk: Arc<dyn Disk>,
     log: SegmentLog,
-    /// The records of the damaged segment that was read last, by its first sequence.
-    salvaged: Option<(u64, Vec<(u64, Open)>)>,
+    /// The records of the damaged segment that was read last.
+    salvaged: Option<(PathBuf, Vec<(u64, Open)>)>,
 }
 
 impl SpoolSegments {
-    /// Opens the segments in `directory` and enters every record in the index.
+    /// Opens the segments in `directories` and enters every record in the index.
     ///
     /// # Errors
     /// Those of [`SegmentLog::open`].
     pub(super) fn open(
-        directory: &Path,
+        disk: &Arc<dyn Disk>,
+        directories: &[&Path],
         header: SegmentHeader,
     ) -> Result<(Self, Index, Recovered), SegmentError> {
         let mut index = Index::default();
-        let (log, recovered) = SegmentLog::open(directory, LogKind::SPOOL, header, |_, record| {
+        let enter = |_: &SegmentHeader, record: Record<'_>| {
             index.insert(record.sequence, &decode(&record)?);
             Ok(())
-        })?;
-        Ok((Self { log, salvaged: None }, index, recovered))
+        };
+        let (log, recovered) = SegmentLog::open(disk, directories, LogKind::SPOOL, header, enter)?;
+        Ok((Self { disk: Arc::clone(disk), log, salvaged: None }, index, recovered))
     }
 
     /// Closes segments at `bytes`; tests need many of them.
@@ -85,6 +90,34 @@ impl SpoolSegments {
         self.log.commit()
     }
 
+    /// Goes on in the next directory, with what is not on disk: as [`SegmentLog::move_on`].
+    pub(super) fn move_on(&mut self) -> bool {
+        self.log.move_on()
+    }
+
+    /// Where new segments are made.
+    #[must_use]
+    pub(super) fn directory(&self) -> &Path {
+        self.log.directory()
+    }
+
+    /// Room that the segment being written has taken and not used, bytes.
+    #[must_use]
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.log.room_bytes()
+    }
+
+    /// Breaks the disk under the segment being written.
+    #[cfg(test)]
+    pub(super) fn break_disk(&mut self) {
+        self.log.break_disk();
+    }
+
+    /// Gives back room that nothing more will be written to.
+    pub(super) fn trim(&self) {
+        self.log.trim();
+    }
+
     /// Removes settled segments, oldest first, while there are more than `bytes_max` bytes.
     /// Returns the last sequence removed, if any.
     ///
@@ -103,7 +136,14 @@ impl SpoolSegments {
             // It is being written, or will be read by nobody else: it stays.
             newest.last_sequence = u64::MAX;
         }
-        let count = retention::removable_count(&extents, settled_on_disk, bytes_max);
+        let mut count = retention::removable_count(&extents, settled_on_disk, bytes_max);
+        // A part of them may stand on the other disk as well. It goes too: its end would look like
+        // a gap to the next start.
+        while let Some(last) = count.checked_sub(1)
+            && extents[count].last_sequence <= extents[last].last_sequence
+        {
+            count += 1;
+        }
         let Some(last) = count.checked_sub(1).map(|last| extents[last].last_sequence) else {
             return Ok(None);
         };
@@ -136,7 +176,7 @@ impl SpoolSegments {
         let end = through.min(segment.next_sequence - 1);
         let end = end.min(first.saturating_add(count_max as u64 - 1));
         if !segment.damaged
-            && let Some(records) = read_clean(&segment, first, end)?
+            && let Some(records) = read_clean(&*self.disk, &segment, first, end)?
         {
             return Ok((records, end));
         }
@@ -150,21 +190,24 @@ impl SpoolSegments {
     }
 
     fn salvage(&mut self, segment: &Segment) -> Result<&[(u64, Open)], ReadError> {
-        let key = segment.first_sequence;
-        if self.salvaged.as_ref().is_none_or(|(first_sequence, _)| *first_sequence != key) {
+        if self.salvaged.as_ref().is_none_or(|(path, _)| *path != segment.path) {
             tracing::error!(
                 segment = %segment.path.display(),
                 "this spool segment is damaged; what can be read of it is delivered"
             );
-            let bytes = fs::read(&segment.path).map_err(read_error(&segment.path))?;
+            let mut bytes = Vec::new();
+            self.disk
+                .open(&segment.path, Access::Read)
+                .and_then(|file| file.read_to_end(&mut bytes))
+                .map_err(read_error(&segment.path))?;
             let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
-            let mut scan = Scan::new(body, key);
+            let mut scan = Scan::new(body, segment.first_sequence);
             let mut records: Vec<Record<'_>> = scan.by_ref().collect();
             records.extend(scan.salvage());
             let opens = records
                 .iter()
                 .filter_map(|record| decode(record).ok().map(|open| (record.sequence, open)));
-            self.salvaged = Some((key, opens.collect()));
+            self.salvaged = Some((segment.path.clone(), opens.collect()));
         }
         Ok(self.salvaged.as_ref().map_or(&[], |(_, records)| records.as_slice()))
     }
@@ -173,11 +216,12 @@ impl SpoolSegments {
 /// The records `first..=end` of a segment in which all records have the same size and follow one
 /// another; `None` when they do not.
 fn read_clean(
+    disk: &dyn Disk,
     segment: &Segment,
     first: u64,
     end: u64,
 ) -> Result<Option<Vec<(u64, Open)>>, ReadError> {
-    let file = File::open(&segment.path).map_err(read_error(&segment.path))?;
+    let file = disk.open(&segment.path, Access::Read).map_err(read_error(&segment.path))?;
     let length = usize::try_from((end - first + 1) * RECORD_BYTES).expect("bounded by count_max");
     let offset = SEGMENT_HEADER_BYTES as u64 + (first - segment.first_sequence) * RECORD_BYTES;
     let mut bytes = vec![0; length];

@@ -1,8 +1,10 @@
 //! The thread on real files, with a settlement that is a function and clients that are a list.
 #![expect(clippy::disallowed_methods, reason = "a test has patience, not time")]
 
-use super::*;
-use crate::{inbox, inbox::Inbox, messages::ToShard};
+mod two_disks;
+
+use super::{segments::SpoolSegments, *};
+use crate::{disk::RealDisk, inbox, inbox::Inbox, messages::ToShard};
 use std::{
     collections::BTreeMap,
     fs,
@@ -18,6 +20,7 @@ use yao_protocol::{
     settlement::{Batch, OpenResult},
     spool::{Open, WATERMARK_MAGIC},
     ticket::{Ticket, TicketBody},
+    token::Bearer,
 };
 
 const CAMPAIGN: CampaignId = CampaignId(2015);
@@ -38,6 +41,10 @@ fn key_set() -> KeySet {
         keys.add(&PublicKeyFile { owner, key }).expect("one key each");
     }
     keys
+}
+
+fn real() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
 }
 
 fn node(incarnation: u8) -> Arc<Node> {
@@ -68,24 +75,32 @@ struct Rig {
     poll: mio::Poll,
     replies: Inbox<ToShard>,
     delivered: Receiver<(u32, Vec<u8>)>,
+    throttled: Receiver<u8>,
 }
 
 impl Rig {
     fn start(directory: &Path, incarnation: u8) -> Self {
+        Self::start_with(directory, incarnation, &SpoolConfig::default())
+    }
+
+    fn start_with(directory: &Path, incarnation: u8, config: &SpoolConfig) -> Self {
         let poll = mio::Poll::new().expect("a poller");
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
         let (outlet, replies) = inbox::inbox(100_000, waker);
         let (deliver, delivered) = channel();
-        let agent = AgentOut {
+        let (throttle, throttled) = channel();
+        let ways = Ways {
             vet_ms_max: 20,
             vet: Box::new(|_| false),
             deliver: Box::new(move |request_id, batch| deliver.send((request_id, batch)).is_ok()),
+            throttle: Box::new(move |percent| throttle.send(percent).is_ok()),
         };
         let node = node(incarnation);
-        let config = SpoolConfig::default();
         let shards = Shards::new(vec![outlet]);
-        let handle = start(Arc::clone(&node), shards, &config, directory, agent).expect("start");
-        Self { node, handle: Some(handle), poll, replies, delivered }
+        let place = (&real(), directory);
+        let handle = start(Arc::clone(&node), shards, config, u32::MAX, place, ways);
+        let handle = Some(handle.expect("start"));
+        Self { node, handle, poll, replies, delivered, throttled }
     }
 
     fn send(&self, message: ToSpool) {
@@ -95,7 +110,7 @@ impl Rig {
 
     fn open(&self, request_id: u32, ticket: Box<Ticket>) {
         let connection = ConnectionId { thread: 0, slot: 1, generation: 0 };
-        self.send(ToSpool::Open { connection, request_id, ticket });
+        self.send(ToSpool::Open { connection, request_id, bearer: Bearer::default(), ticket });
     }
 
     /// Waits for `count` answers.
@@ -149,10 +164,23 @@ impl Rig {
     }
 }
 
+fn header() -> SegmentHeader {
+    SegmentHeader {
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        epoch: Epoch(1),
+        incarnation: Incarnation([1; 16]),
+        first_sequence: 0,
+    }
+}
+
 fn watermark_on_disk(directory: &Path) -> u64 {
-    let (_, pair) =
-        crate::slot_file::SlotFile::open(&directory.join("watermark.yaomark"), WATERMARK_MAGIC)
-            .expect("a watermark");
+    let (_, pair) = crate::slot_file::SlotFile::open(
+        &RealDisk,
+        &directory.join("watermark.yaomark"),
+        WATERMARK_MAGIC,
+    )
+    .expect("a watermark");
     Watermark::decode(&pair.newest.payload).expect("a watermark").settled
 }
 
@@ -160,7 +188,8 @@ fn watermark_on_disk(directory: &Path) -> u64 {
 fn spooled(directory: &Path) -> BTreeMap<u64, Open> {
     let mut opens = BTreeMap::new();
     for (first, path) in
-        crate::segments::recovery::list(directory, crate::segments::LogKind::SPOOL).expect("list")
+        crate::segments::recovery::list(&RealDisk, directory, crate::segments::LogKind::SPOOL)
+            .expect("list")
     {
         let bytes = fs::read(path).expect("read");
         for record in yao_protocol::log::Scan::new(&bytes[64..], first) {
@@ -187,9 +216,9 @@ fn m7_an_open_is_on_disk_when_its_receipt_arrives_and_survives_restarts() {
     assert_eq!(rig.receipt(9, ticket(1, 50)), first);
     rig.receipt(10, ticket(2, 50));
     rig.send(ToSpool::AgentAvailable(true));
-    // Each life writes a segment of its own, and a batch holds what one read found.
-    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [1]);
+    // Who opens now goes first; what an earlier life left is backlog.
     assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [2]);
+    assert_eq!(rig.answer(SETTLEMENT_SEED, OpenResult::Applied), [1]);
     let counters = rig.stop();
     assert_eq!(counters.applied.load(Ordering::Relaxed), 2);
     assert_eq!(watermark_on_disk(&path), 2);
@@ -236,6 +265,61 @@ fn m3_a_spool_that_cannot_write_refuses_and_stays_up() {
     assert!(counters.is_fenced());
     assert_eq!(counters.acknowledged.load(Ordering::Relaxed), 0);
     assert_eq!(spooled(&path).len(), 0);
+}
+
+#[test]
+fn a_disk_without_room_refuses_opens_and_stops_the_issuer() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let known = Rig::start(directory.path(), 1).receipt(1, ticket(1, 50));
+    // No file system has as much room as this configuration asks for.
+    let config = SpoolConfig { bytes_max: u64::MAX, ..SpoolConfig::default() };
+    let mut rig = Rig::start_with(directory.path(), 2, &config);
+    assert_eq!(rig.throttled.recv_timeout(PATIENCE), Ok(0));
+    rig.open(2, ticket(2, 50));
+    assert!(matches!(
+        rig.replies(1)[&2],
+        OpenReply::Refused(refusal) if refusal.delay_ms == 15_000
+    ));
+    assert_eq!(rig.receipt(3, ticket(1, 50)), known, "what it has it has");
+    let counters = rig.stop();
+    assert!(counters.is_full() && counters.warnings()[0].contains("100.0 % full"));
+}
+
+#[test]
+fn a_letter_that_was_left_half_way_is_cut_off_and_comes_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("dead-letter.jsonl");
+    let letter = |index| yao_engine::spool::DeadLetter {
+        sequence: u64::from(index),
+        open: Open { accepted_at: WallTime(1), ticket: *ticket(index, 7) },
+        result: OpenResult::Invalid,
+        settled_at: WallTime(2),
+    };
+    let open = || dead_letters::DeadLetterFile::open(&real(), directory.path()).expect("open");
+    open();
+    assert!(!path.exists(), "made with the first letter");
+    open().append(&letter(1)).expect("append");
+    let first = fs::read(&path).expect("read");
+    open().append(&letter(2)).expect("append");
+    let both = fs::read(&path).expect("read");
+    for cut in first.len()..both.len() {
+        fs::write(&path, &both[..cut]).expect("write");
+        open();
+        assert_eq!(fs::read(&path).expect("read"), first, "cut at {cut}");
+    }
+    // A block of it never reached the disk.
+    let mut torn = both.clone();
+    torn[first.len()..first.len() + 100].fill(0);
+    fs::write(&path, torn).expect("write");
+    open().append(&letter(2)).expect("append");
+    assert_eq!(fs::read(&path).expect("read"), both);
+    // All of the file, and whole letters, which stay.
+    fs::write(&path, &both[..5]).expect("write");
+    open();
+    assert_eq!(fs::read(&path).expect("read"), b"");
+    fs::write(&path, &both).expect("write");
+    open();
+    assert_eq!(fs::read(&path).expect("read"), both);
 }
 
 #[test]
@@ -287,15 +371,9 @@ fn twenty_thousand_opens_share_their_syncs() {
 }
 
 fn small_segments(directory: &Path, records: u64) -> SpoolSegments {
-    let header = SegmentHeader {
-        campaign: CAMPAIGN,
-        shard: SHARD,
-        epoch: Epoch(1),
-        incarnation: Incarnation([1; 16]),
-        first_sequence: 0,
-    };
-    let (segments, ..) = SpoolSegments::open(directory, header).expect("open");
-    let mut segments = segments.with_segment_bytes_max(10 * RECORD_BYTES);
+    let header = header();
+    let (segments, ..) = SpoolSegments::open(&real(), &[directory], header).expect("open");
+    let mut segments = segments.with_segment_bytes_max(64 + 10 * RECORD_BYTES);
     for sequence in 1..=records {
         let index = u32::try_from(sequence).expect("small");
         let open = Open { accepted_at: WallTime(sequence), ticket: *ticket(index, 7) };
@@ -326,7 +404,11 @@ fn records_are_read_back_across_segments_gaps_and_damage() {
         assert_eq!(read_all(&mut segments, count_max, 12), (1..=12).collect::<Vec<_>>());
     }
     // A record goes bad while we run; then a segment is lost, and the rest read at a new start.
-    let files = crate::segments::recovery::list(directory.path(), crate::segments::LogKind::SPOOL);
+    let files = crate::segments::recovery::list(
+        &RealDisk,
+        directory.path(),
+        crate::segments::LogKind::SPOOL,
+    );
     let files = files.expect("list");
     let mut bytes = fs::read(&files[1].1).expect("read");
     bytes[64 + 3 * 172 + 60] ^= 1;
@@ -346,8 +428,12 @@ fn records_are_read_back_across_segments_gaps_and_damage() {
 fn only_settled_segments_are_removed_and_only_beyond_the_bound() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut segments = small_segments(directory.path(), 35);
-    let second = crate::segments::recovery::list(directory.path(), crate::segments::LogKind::SPOOL)
-        .expect("list")[1]
+    let second = crate::segments::recovery::list(
+        &RealDisk,
+        directory.path(),
+        crate::segments::LogKind::SPOOL,
+    )
+    .expect("list")[1]
         .0;
     assert_eq!(segments.remove_settled(35, u64::MAX).expect("remove"), None);
     assert_eq!(segments.remove_settled(second - 2, 0).expect("remove"), None);
@@ -368,7 +454,9 @@ fn a_watermark_beyond_lost_segments_is_never_issued_again() {
     rig.answer(SETTLEMENT_SEED, OpenResult::Applied);
     rig.stop();
     let kind = crate::segments::LogKind::SPOOL;
-    for (_, path) in crate::segments::recovery::list(directory.path(), kind).expect("list") {
+    for (_, path) in
+        crate::segments::recovery::list(&RealDisk, directory.path(), kind).expect("list")
+    {
         fs::remove_file(path).expect("remove");
     }
     let mut rig = Rig::start(directory.path(), 2);

@@ -3,8 +3,11 @@
 //! Losing it costs a second delivery of everything, never money: settlement knows packets. So a
 //! missing or unreadable file means "deliver from the start".
 
-use crate::slot_file::{SlotFile, SlotFileError, directory_of, sync_directory};
-use std::{fs, path::Path};
+use crate::{
+    disk::Disk,
+    slot_file::{SlotFile, SlotFileError, directory_of},
+};
+use std::path::Path;
 use yao_protocol::{
     CampaignId, ShardId, WireError,
     spool::{WATERMARK_MAGIC, Watermark},
@@ -24,11 +27,12 @@ impl WatermarkFile {
     /// A watermark of another node, and those of the operating system. A damaged file is renamed
     /// to `*.corrupt` and is no error.
     pub(super) fn open(
+        disk: &dyn Disk,
         path: &Path,
         campaign: CampaignId,
         shard: ShardId,
     ) -> Result<Self, SlotFileError> {
-        match SlotFile::open(path, WATERMARK_MAGIC) {
+        match SlotFile::open(disk, path, WATERMARK_MAGIC) {
             Ok((file, pair)) => match Watermark::decode(&pair.newest.payload) {
                 Ok(found) if (found.campaign, found.shard) == (campaign, shard) => {
                     Ok(Self { file, settled: found.settled })
@@ -40,10 +44,12 @@ impl WatermarkFile {
                         value: u64::from(found.shard.0),
                     },
                 }),
-                Err(error) => replace(path, campaign, shard, &error),
+                Err(error) => replace(disk, path, campaign, shard, &error),
             },
-            Err(SlotFileError::Missing(_)) => create(path, campaign, shard),
-            Err(SlotFileError::Content { error, .. }) => replace(path, campaign, shard, &error),
+            Err(SlotFileError::Missing(_)) => create(disk, path, campaign, shard),
+            Err(SlotFileError::Content { error, .. }) => {
+                replace(disk, path, campaign, shard, &error)
+            }
             Err(error) => Err(error),
         }
     }
@@ -61,19 +67,27 @@ impl WatermarkFile {
     pub(super) fn save(&mut self, watermark: &Watermark) -> Result<(), SlotFileError> {
         self.file.write(&watermark.encode())
     }
+
+    /// Breaks the disk under it.
+    #[cfg(test)]
+    pub(super) fn break_disk(&mut self) {
+        self.file.break_disk();
+    }
 }
 
 fn create(
+    disk: &dyn Disk,
     path: &Path,
     campaign: CampaignId,
     shard: ShardId,
 ) -> Result<WatermarkFile, SlotFileError> {
     let first = Watermark { campaign, shard, settled: 0, answer_digest: [0; 32] };
-    let file = SlotFile::create(path, WATERMARK_MAGIC, |_| first.encode())?;
+    let file = SlotFile::create(disk, path, WATERMARK_MAGIC, |_| first.encode())?;
     Ok(WatermarkFile { file, settled: 0 })
 }
 
 fn replace(
+    disk: &dyn Disk,
     path: &Path,
     campaign: CampaignId,
     shard: ShardId,
@@ -87,7 +101,7 @@ fn replace(
     let fail = |error| SlotFileError::Io { doing: "set aside", path: path.to_owned(), error };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".corrupt");
-    fs::rename(path, path.with_file_name(name)).map_err(fail)?;
-    sync_directory(directory_of(path)).map_err(fail)?;
-    create(path, campaign, shard)
+    disk.rename(path, &path.with_file_name(name)).map_err(fail)?;
+    disk.sync_directory(directory_of(path)).map_err(fail)?;
+    create(disk, path, campaign, shard)
 }

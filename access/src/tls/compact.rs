@@ -5,10 +5,14 @@
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, UnboundKey};
 use rustls::{
-    Error, Tls13CipherSuite,
-    crypto::cipher::{AeadKey, Iv, Nonce},
+    CipherSuite, Error, Tls13CipherSuite,
+    crypto::{
+        CipherSuiteCommon,
+        cipher::{AeadKey, Iv, Nonce},
+    },
     quic::{Algorithm, HeaderProtectionKey, PacketKey, Tag},
 };
+use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 /// Makes compact packet keys. Header keys, used once a packet each way, stay the library's.
@@ -20,28 +24,31 @@ struct Compact {
     integrity_limit: u64,
 }
 
-/// `suite` with compact packet keys. Called once per process and suite: a suite lives for ever.
+/// `suite` with compact packet keys. Made once: a suite lives for ever.
 pub(super) fn compacted(suite: &'static Tls13CipherSuite) -> &'static Tls13CipherSuite {
-    let (aead, confidentiality_limit, integrity_limit) = match suite.common.suite {
-        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => (&aead::AES_128_GCM, 1 << 23, 1 << 52),
-        rustls::CipherSuite::TLS13_AES_256_GCM_SHA384 => (&aead::AES_256_GCM, 1 << 23, 1 << 52),
-        rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
-            (&aead::CHACHA20_POLY1305, u64::MAX, 1 << 36)
+    static MADE: [OnceLock<&'static Tls13CipherSuite>; 3] = [const { OnceLock::new() }; 3];
+    let (place, aead, confidentiality_limit, integrity_limit) = match suite.common.suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => (0, &aead::AES_128_GCM, 1 << 23, 1 << 52),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => (1, &aead::AES_256_GCM, 1 << 23, 1 << 52),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
+            (2, &aead::CHACHA20_POLY1305, u64::MAX, 1 << 36)
         }
         _ => return suite,
     };
     let Some(library) = suite.quic else { return suite };
-    let compact = Compact { library, aead, confidentiality_limit, integrity_limit };
-    Box::leak(Box::new(Tls13CipherSuite {
-        common: rustls::crypto::CipherSuiteCommon {
-            suite: suite.common.suite,
-            hash_provider: suite.common.hash_provider,
-            confidentiality_limit: suite.common.confidentiality_limit,
-        },
-        hkdf_provider: suite.hkdf_provider,
-        aead_alg: suite.aead_alg,
-        quic: Some(Box::leak(Box::new(compact))),
-    }))
+    MADE[place].get_or_init(|| {
+        let compact = Compact { library, aead, confidentiality_limit, integrity_limit };
+        Box::leak(Box::new(Tls13CipherSuite {
+            common: CipherSuiteCommon {
+                suite: suite.common.suite,
+                hash_provider: suite.common.hash_provider,
+                confidentiality_limit: suite.common.confidentiality_limit,
+            },
+            hkdf_provider: suite.hkdf_provider,
+            aead_alg: suite.aead_alg,
+            quic: Some(Box::leak(Box::new(compact))),
+        }))
+    })
 }
 
 impl Algorithm for Compact {

@@ -17,10 +17,7 @@ use rustls::{
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::{
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{path::Path, sync::Arc};
 
 /// The protocol name that a client must offer (wire.md 1.4).
 pub const ALPN: &[u8] = b"yao/1";
@@ -78,9 +75,22 @@ impl TlsSettings {
     /// # Errors
     /// See [`CertificateError`].
     pub fn prepare(&self, config: &TlsConfig) -> Result<Arc<Prepared>, CertificateError> {
-        let stream = server_config(config, crypto_provider(), self.ticketer()?)?;
-        let mut quic = server_config(config, quic_provider(), self.ticketer()?)?;
+        let has_aes = cpu_has_aes();
+        self.prepare_with(config, crypto_provider(has_aes), quic_provider(has_aes))
+    }
+
+    /// [`TlsSettings::prepare`] with these suites and groups.
+    pub(crate) fn prepare_with(
+        &self,
+        config: &TlsConfig,
+        stream: CryptoProvider,
+        quic: CryptoProvider,
+    ) -> Result<Arc<Prepared>, CertificateError> {
+        let mut stream = server_config(config, stream)?;
+        stream.ticketer = self.ticketer()?;
+        stream.send_tls13_tickets = TICKETS;
         // Tickets would spare the signature only, and cost memory in each connection.
+        let mut quic = server_config(config, quic)?;
         quic.send_tls13_tickets = 0;
         let quic = crate::quic::server_config(quic)
             .map_err(|error| CertificateError::Setup(rustls::Error::General(error.to_string())))?;
@@ -92,7 +102,8 @@ impl TlsSettings {
         self.current.store(Some(prepared));
     }
 
-    /// A reload keeps the keys of resumption tickets: clients that return are not to pay for it.
+    /// A reload keeps the keys of resumption tickets: clients that return are not to pay for it. A
+    /// restart does not (docs/decisions/0012): they are written nowhere.
     fn ticketer(&self) -> Result<Arc<dyn ProducesTickets>, CertificateError> {
         match self.current.load().as_ref() {
             Some(current) => Ok(Arc::clone(&current.stream.ticketer)),
@@ -114,7 +125,6 @@ impl TlsSettings {
 fn server_config(
     config: &TlsConfig,
     provider: CryptoProvider,
-    ticketer: Arc<dyn ProducesTickets>,
 ) -> Result<ServerConfig, CertificateError> {
     let provider = Arc::new(provider);
     let keys: Result<Vec<_>, _> =
@@ -125,9 +135,7 @@ fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Resolver { keys: keys? }));
     settings.alpn_protocols = vec![ALPN.to_vec()];
-    settings.ticketer = ticketer;
     settings.session_storage = Arc::new(NoServerSessionStorage {});
-    settings.send_tls13_tickets = TICKETS;
     // A replayed HELLO would throw the true client out: nothing is taken before the handshake ends.
     settings.max_early_data_size = 0;
     settings.ignore_client_order = true;
@@ -136,25 +144,22 @@ fn server_config(
 
 /// Suites and groups in our order. Measured (docs/decisions/0011): AES-128 with SHA-256 spares
 /// 35 us a handshake against AES-256 with SHA-384; without AES in the CPU ChaCha20 is faster.
-fn crypto_provider() -> CryptoProvider {
+pub(crate) fn crypto_provider(has_aes: bool) -> CryptoProvider {
     let aes = provider::cipher_suite::TLS13_AES_128_GCM_SHA256;
     let chacha = provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
     let last = provider::cipher_suite::TLS13_AES_256_GCM_SHA384;
-    let cipher_suites =
-        if cpu_has_aes() { vec![aes, chacha, last] } else { vec![chacha, aes, last] };
+    let cipher_suites = if has_aes { vec![aes, chacha, last] } else { vec![chacha, aes, last] };
     let kx_groups = vec![provider::kx_group::X25519, provider::kx_group::SECP256R1];
     CryptoProvider { cipher_suites, kx_groups, ..provider::default_provider() }
 }
 
 /// The same with packet keys that take little memory.
-fn quic_provider() -> CryptoProvider {
-    static SUITES: OnceLock<Vec<SupportedCipherSuite>> = OnceLock::new();
-    let mut provider = crypto_provider();
-    let compacted = || {
-        let suites = provider.cipher_suites.iter().filter_map(SupportedCipherSuite::tls13);
-        suites.map(|suite| SupportedCipherSuite::Tls13(compact::compacted(suite))).collect()
-    };
-    provider.cipher_suites = SUITES.get_or_init(compacted).clone();
+pub(crate) fn quic_provider(has_aes: bool) -> CryptoProvider {
+    let mut provider = crypto_provider(has_aes);
+    for suite in &mut provider.cipher_suites {
+        let tls13 = suite.tls13().expect("we offer suites of TLS 1.3 only");
+        *suite = SupportedCipherSuite::Tls13(compact::compacted(tls13));
+    }
     provider
 }
 

@@ -7,11 +7,13 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 use std::sync::Arc;
+use yao_protocol::limits::GREETING_RECORD_BYTES_MAX;
 
 /// The longest record of TLS 1.3: header, 2^14 bytes and what a suite may add (RFC 8446 5.2).
 const RECORD_BYTES_MAX: usize = 5 + 16_384 + 256;
-/// Before the session is open a peer may make us keep this much of a cut record.
-const GREETING_BYTES_MAX: usize = 4_096;
+/// During the handshake a peer may make us keep this much of a cut record: of its ClientHello, that
+/// is. After it, and before its session is open, [`GREETING_RECORD_BYTES_MAX`].
+const HANDSHAKE_BYTES_MAX: usize = 4_096;
 /// What encryption adds to each record of at most 2^14 bytes, and room for a KeyUpdate before it.
 const SEALING_BYTES_MAX: usize = 64;
 
@@ -128,7 +130,11 @@ impl TlsSession {
         if self.secured && !was_secured && self.connection.alpn_protocol() != Some(super::ALPN) {
             return Err(TlsError::Alpn);
         }
-        let limit = if session_open { RECORD_BYTES_MAX } else { GREETING_BYTES_MAX };
+        let limit = match (self.secured, session_open) {
+            (false, _) => HANDSHAKE_BYTES_MAX,
+            (true, false) => GREETING_RECORD_BYTES_MAX,
+            (true, true) => RECORD_BYTES_MAX,
+        };
         if self.cut.len() > limit {
             return Err(TlsError::TooLarge(self.cut.len()));
         }

@@ -1,7 +1,9 @@
 //! TLS sessions against rustls' own client, in memory: every cut, every end, every refusal.
 
 mod hostile;
+mod limits;
 mod openssl;
+mod suites;
 
 use super::{ALPN, TlsSettings, session::Fed, session::TlsError, session::TlsSession};
 use crate::config::{CertificateConfig, TlsConfig};
@@ -102,7 +104,14 @@ impl ServerCertVerifier for Understands {
 }
 
 fn client_config(schemes: &[SignatureScheme], alpn: &[&[u8]]) -> ClientConfig {
-    let provider = aws_lc_rs::default_provider();
+    client_config_with(aws_lc_rs::default_provider(), schemes, alpn)
+}
+
+fn client_config_with(
+    provider: CryptoProvider,
+    schemes: &[SignatureScheme],
+    alpn: &[&[u8]],
+) -> ClientConfig {
     let verifier = Understands(schemes.to_vec(), provider.clone());
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -271,43 +280,6 @@ fn keys_are_updated_from_either_side_and_again() {
     }
 }
 
-/// Settings whose AES-128 keys are used up after eight records, as real ones are after 2^24.
-fn short_lived_keys() -> Arc<rustls::ServerConfig> {
-    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("TLS 1.3");
-    let common = rustls::crypto::CipherSuiteCommon {
-        suite: suite.common.suite,
-        hash_provider: suite.common.hash_provider,
-        confidentiality_limit: 8,
-    };
-    let (hkdf_provider, aead_alg) = (suite.hkdf_provider, suite.aead_alg);
-    let short = rustls::Tls13CipherSuite { common, hkdf_provider, aead_alg, quic: None };
-    let short = rustls::SupportedCipherSuite::Tls13(Box::leak(Box::new(short)));
-    let provider = CryptoProvider { cipher_suites: vec![short], ..aws_lc_rs::default_provider() };
-    let ticketer = aws_lc_rs::Ticketer::new().expect("randomness");
-    Arc::new(super::server_config(&certificates().config, provider, ticketer).expect("good"))
-}
-
-/// No key is used for more records than it may be: a new one is announced in time, also in the
-/// middle of one long answer.
-#[test]
-fn keys_that_are_used_up_are_replaced() {
-    let mut pair = Pair::new(&settings(), &Arc::new(client_config(ALL, &[ALPN])));
-    pair.server = TlsSession::new(short_lived_keys()).expect("a session");
-    pair.exchange(usize::MAX).expect("a good handshake");
-    for number in 0..100_u8 {
-        pair.server.seal(&[number; 32], &mut pair.out).expect("sealed");
-        let read = pair.client_reads().expect("every record opens");
-        assert_eq!(read, [number; 32], "record {number}");
-    }
-    // Five records at once.
-    let long = vec![7; 80_000];
-    for round in 0..10 {
-        pair.server.seal(&long, &mut pair.out).expect("sealed");
-        assert_eq!(pair.client_reads().expect("every record opens"), long, "round {round}");
-    }
-    pair.echo(b"and back", usize::MAX);
-}
-
 #[test]
 fn either_side_may_say_that_nothing_follows() {
     let settings = settings();
@@ -373,4 +345,23 @@ fn a_client_resumes_also_after_a_reload_and_sends_nothing_early() {
     assert_eq!(connect(), HandshakeKind::Resumed);
     settings.put_in_force(settings.prepare(&certificates().config).expect("good certificates"));
     assert_eq!(connect(), HandshakeKind::Resumed, "a reload keeps the tickets' keys");
+}
+
+/// The keys of tickets are written nowhere: after a restart, and at another node, a client that
+/// offers one shakes hands in full, without noticing.
+#[test]
+fn a_ticket_of_another_life_is_no_use_and_no_harm() {
+    let config = Arc::new(client_config(ALL, &[ALPN]));
+    let connect = |settings: &TlsSettings| {
+        let mut pair = Pair::new(settings, &config);
+        pair.exchange(usize::MAX).expect("a good handshake");
+        pair.echo(b"shake", usize::MAX);
+        pair.client.handshake_kind().expect("the handshake is done")
+    };
+    let (first, second) = (settings(), settings());
+    assert_eq!(connect(&first), HandshakeKind::Full);
+    assert_eq!(connect(&second), HandshakeKind::Full, "it offered the ticket of the first");
+    // What it holds now is the second's.
+    assert_eq!(connect(&first), HandshakeKind::Full);
+    assert_eq!(connect(&first), HandshakeKind::Resumed);
 }

@@ -10,6 +10,7 @@ use aws_lc_rs::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
     },
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use yao_engine::{
@@ -37,18 +38,9 @@ struct Backend {
     other: EncodingKey,
 }
 
-fn base64_url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes(group);
-        for digit in 0..=chunk.len() {
-            text.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
-        }
-    }
-    text
+/// Base64 as JWT has it (RFC 7515, 2).
+pub(crate) fn base64_url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn ed_pair() -> (Vec<u8>, EncodingKey) {
@@ -155,8 +147,12 @@ impl Door {
             let identity = match effect {
                 Effect::CheckToken { token, .. } => self.tokens.identity(&token, self.wall),
                 Effect::ClaimReconnect { identity, issued_at, .. } => {
-                    let first = self.registry.claim(self.wall, identity.user, issued_at);
-                    first.then_some(identity)
+                    let fits = self.registry.claim(self.wall, &identity, issued_at);
+                    fits.then_some(identity)
+                }
+                Effect::Opened { connection, user, bearer, .. } => {
+                    self.registry.opened(self.wall, user, bearer.device, connection);
+                    continue;
                 }
                 _ => continue,
             };

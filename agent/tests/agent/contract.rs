@@ -6,14 +6,14 @@
 //! stands for any byte and `*` for any rest), `= HEX` (what settlement receives) or
 //! `@ STATUS HEADERS HEX` (what it answers). SOCKET is `vet` or `deliver`.
 
-use super::stage::{Agent, Request, Settlement, Socket};
+use super::stage::{Agent, POLICY, Request, Settlement, Socket};
 use std::collections::BTreeMap;
 use yao_protocol::hex;
 
 /// Plays `transcript` against a fresh agent, which must then have ended as it should.
-fn check(name: &str, transcript: &str) {
+fn check(name: &str, transcript: &str, policy: &str) {
     let settlement = Settlement::start();
-    let mut agent = Agent::start(&settlement.url);
+    let mut agent = Agent::start_with(&settlement.url, policy);
     let mut sockets: BTreeMap<String, Socket> = BTreeMap::new();
     let mut request: Option<Request> = None;
     for (number, line) in transcript.lines().enumerate() {
@@ -86,10 +86,19 @@ fn assert_matches(frame: &[u8], pattern: &str, place: &str) {
 
 #[test]
 fn an_agent_still_vets_as_in_version_1() {
-    check("vetting-v1.txt", include_str!("transcripts/vetting-v1.txt"));
+    check("vetting-v1.txt", include_str!("transcripts/vetting-v1.txt"), POLICY);
+}
+
+/// Under an access process that says how users stand, and under one that does not.
+#[test]
+fn an_agent_judges_by_risk_and_device_where_they_are_named() {
+    let policy = "version = 3\ndevice_wins_max = 2\n\
+                  [[risk]]\nfrom = 2\namount_max = 500\nwins_max = 1\n\
+                  [[risk]]\nfrom = 200\namount_max = 0\nopens = false\n";
+    check("standing-v1.txt", include_str!("transcripts/standing-v1.txt"), policy);
 }
 
 #[test]
 fn an_agent_still_delivers_as_in_version_1() {
-    check("delivery-v1.txt", include_str!("transcripts/delivery-v1.txt"));
+    check("delivery-v1.txt", include_str!("transcripts/delivery-v1.txt"), POLICY);
 }

@@ -148,10 +148,15 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the binary against the settlement at `url`.
     pub(crate) fn start(url: &str) -> Self {
+        Self::start_with(url, POLICY)
+    }
+
+    /// The same with this policy.
+    pub(crate) fn start_with(url: &str, policy: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = format!("[settlement]\nurl = \"{url}\"\n[policy]\nfile = \"policy.toml\"\n");
         write(directory.path(), "agent.toml", &config);
-        write(directory.path(), "policy.toml", POLICY);
+        write(directory.path(), "policy.toml", policy);
         let listener = UnixListener::bind(directory.path().join("s")).expect("bound");
         listener.set_nonblocking(true).expect("a socket");
         let child = command(directory.path()).spawn().expect("built by cargo");

@@ -49,6 +49,8 @@ pub(super) struct Evidence {
     /// Tickets that clients saw, as they were seen.
     pub(super) tickets: Vec<Ticket>,
     pub(super) receipts: Vec<[u8; RECEIPT_BYTES]>,
+    /// The node's disk failed on purpose: a fence is no fault.
+    pub(super) fences_allowed: bool,
     /// What is wrong with the files themselves.
     pub(super) problems: Vec<String>,
 }
@@ -81,9 +83,14 @@ impl Evidence {
                 .with_context(|| format!("{}", path.display()))?;
         let owner = (schedule.campaign, shard);
         let events = read_journal(&args.state.join("journal"), owner, &mut problems)?;
-        let folder = args.state.join("spool");
-        let (opens_from, opens) = read_spool(&folder, owner, &mut problems)?;
-        let settled_until = read_watermark(&folder.join("watermark.yaomark"))?;
+        let own = args.state.join("spool");
+        let folders: Vec<&Path> =
+            [own.as_path()].into_iter().chain(args.spool_fallback.as_deref()).collect();
+        let (opens_from, opens) = read_spool(&folders, owner, &mut problems)?;
+        let mut settled_until = 0;
+        for folder in folders {
+            settled_until = settled_until.max(read_watermark(&folder.join("watermark.yaomark"))?);
+        }
         let (tickets, receipts) = read_ticket_logs(&args.tickets)?;
         Ok(Self {
             manifest,
@@ -100,6 +107,7 @@ impl Evidence {
             ledger: Ledger::default(),
             tickets,
             receipts,
+            fences_allowed: args.allow_fences,
             problems,
         })
     }

@@ -3,11 +3,15 @@
 
 use super::evidence::files;
 use anyhow::{Context, Result};
-use std::{fs, path::Path};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
 use yao_protocol::{
     CampaignId, ShardId,
     journal::{self, Event},
-    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader},
+    log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader, written_length},
     spool::{self, Open},
 };
 
@@ -20,7 +24,7 @@ pub(super) fn read_journal(
 ) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     let kind = ("journal-", ".yaojournal", journal::MAGIC);
-    let first = read_log(folder, kind, owner, problems, |record| {
+    let first = read_log(&[folder], kind, owner, problems, |record| {
         events.push(Event::decode(record.kind, record.payload)?);
         Ok(())
     })?;
@@ -38,62 +42,102 @@ pub(super) fn read_journal(
 /// The sequence at which the spool begins, and its opens with theirs.
 pub(super) type Spooled = (Option<u64>, Vec<(u64, Open)>);
 
+/// `folders` are the spool's own and its fallback's, if it has one.
 pub(super) fn read_spool(
-    folder: &Path,
+    folders: &[&Path],
     owner: Owner,
     problems: &mut Vec<String>,
 ) -> Result<Spooled> {
     let mut opens = Vec::new();
     let kind = ("spool-", ".yaospool", spool::MAGIC);
-    let first = read_log(folder, kind, owner, problems, |record| {
+    let first = read_log(folders, kind, owner, problems, |record| {
         opens.push((record.sequence, Open::decode(record.payload)?));
         Ok(())
     })?;
     Ok((first, opens))
 }
 
+/// One segment of a log.
+struct Segment {
+    /// The sequence in its name.
+    named: u64,
+    /// Index of its folder.
+    folder: usize,
+    path: PathBuf,
+}
+
+/// The segments of all folders in the order in which they were written.
+fn segments(folders: &[&Path], prefix: &str, suffix: &str) -> Result<Vec<Segment>> {
+    let mut found = Vec::new();
+    for (folder, path) in folders.iter().enumerate() {
+        for path in files(path, prefix, suffix)? {
+            let named = first_sequence(&path, prefix, suffix)?;
+            found.push(Segment { named, folder, path });
+        }
+    }
+    found.sort_by_key(|segment| (segment.named, segment.folder));
+    Ok(found)
+}
+
 /// Every record of a log; the first sequence that is there.
 ///
 /// Bytes that are no record are a problem, unless they are the tail of the last segment that a
-/// killed writer left and nothing valid follows.
+/// killed writer left and nothing valid follows, or that of a segment whose disk failed, where the
+/// log goes on in another folder. There the same records may stand in both.
 fn read_log(
-    folder: &Path,
+    folders: &[&Path],
     (prefix, suffix, magic): (&str, &str, [u8; 8]),
     owner: Owner,
     problems: &mut Vec<String>,
     mut visit: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<Option<u64>> {
-    let paths = files(folder, prefix, suffix)?;
+    let segments = segments(folders, prefix, suffix)?;
     let (mut expected, mut committed) = (None, 0);
     let mut first = None;
-    for (number, path) in paths.iter().enumerate() {
+    // Payloads by sequence, for records that stand in two folders.
+    let mut seen: HashMap<u64, Vec<u8>> = HashMap::new();
+    for (number, Segment { named, folder, path }) in segments.iter().enumerate() {
         let shown = path.display();
         let bytes = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
-        if bytes.len() <= SEGMENT_HEADER_BYTES {
+        let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+        if written_length(body) == 0 {
             continue;
         }
-        let named = first_sequence(path, prefix, suffix)?;
-        check_header(path, &bytes, magic, named, owner, problems);
-        if expected.is_some_and(|expected| expected != named) {
-            problems.push(format!("{shown}: records before it are missing"));
+        check_header(path, &bytes, magic, *named, owner, problems);
+        let before = number.checked_sub(1).map(|before| segments[before].folder);
+        let moved = before.is_some_and(|before| before != *folder);
+        match expected {
+            Some(expected) if *named > expected || (*named < expected && !moved) => {
+                problems.push(format!("{shown}: records before it are missing"));
+            }
+            _ => {}
         }
-        let mut scan = Scan::new(&bytes[SEGMENT_HEADER_BYTES..], named);
+        let mut scan = Scan::new(body, *named);
         for record in scan.by_ref() {
-            first.get_or_insert(record.sequence);
-            committed = committed.max(record.committed);
             let sequence = record.sequence;
-            visit(record).with_context(|| format!("{shown}, record {sequence}"))?;
+            first.get_or_insert(sequence);
+            committed = committed.max(record.committed);
+            if expected.is_none_or(|expected| sequence >= expected) {
+                seen.insert(sequence, record.payload.to_vec());
+                visit(record).with_context(|| format!("{shown}, record {sequence}"))?;
+            } else if seen.get(&sequence).is_none_or(|payload| payload != record.payload) {
+                problems.push(format!("{shown}, record {sequence} is another one elsewhere"));
+            }
         }
         if let Some(ScanEnd::TornTail { error }) = scan.end() {
-            let last = number + 1 == paths.len();
-            if !last || !scan.salvage().is_empty() || scan.next_sequence() <= committed {
+            let next = segments.get(number + 1);
+            let left =
+                |next: &Segment| next.folder != *folder && next.named <= scan.next_sequence();
+            let interrupted = next.is_none() && scan.next_sequence() > committed;
+            if !(interrupted || next.is_some_and(left)) || !scan.salvage().is_empty() {
                 problems.push(format!("{shown}, record {}: {error}", scan.next_sequence()));
             }
         }
-        expected = Some(scan.next_sequence());
+        expected = expected.max(Some(scan.next_sequence()));
     }
     if expected.is_some_and(|next| next <= committed) {
-        problems.push(format!("{}: committed records are missing at its end", folder.display()));
+        problems
+            .push(format!("{}: committed records are missing at its end", folders[0].display()));
     }
     Ok(first)
 }

@@ -8,8 +8,9 @@ use world::{LAG_US, T0, World, body, packet, sign, start};
 use yao_protocol::{
     Fen, PacketIndex, UserId, WallTime, WaveIndex,
     journal::{Event, SkipReason},
+    log::{Record, SegmentHeader},
     receipt::Receipt,
-    spool::Open,
+    spool::{self, Open},
 };
 
 const JOURNAL: &str = "state/journal/journal-00000000000000000001.yaojournal";
@@ -75,6 +76,80 @@ fn what_is_legal_is_no_problem() {
     check(|world| world.events.push(close(2, 213)), 1);
     // What nobody took in time was skipped before H was even near the end.
     check(|world| world.events.push(skip(5, 1)), 1);
+    // The spool's disk failed: it went on in its fallback, with what it had not synced.
+    check(|world| world.after = |root| move_to_fallback(root, 3, &[0; 0]), 1);
+    check(|world| world.after = |root| move_to_fallback(root, 3, &[9; 40]), 1);
+    check(|world| world.after = |root| move_to_fallback(root, 1, &[9; 40]), 1);
+}
+
+/// Records from `first` on lie in the fallback, whose watermark is the newer one; the own folder
+/// has one of them, too, and then `torn`.
+fn move_to_fallback(root: &Path, first: u64, torn: &[u8]) {
+    let (own, fallback) = (root.join("state/spool"), root.join("fallback"));
+    let name = |first: u64| format!("spool-{first:020}.yaospool");
+    let bytes = fs::read(own.join(name(1))).expect("written before");
+    let end = |sequence: u64| 64 + 172 * usize::try_from(sequence).expect("small");
+    let header = SegmentHeader::decode(spool::MAGIC, &bytes).expect("a header");
+    let header = SegmentHeader { first_sequence: first, ..header }.encode(spool::MAGIC);
+    fs::create_dir(&fallback).expect("a temporary directory");
+    let moved = [&header, &bytes[end(first - 1)..]].concat();
+    fs::write(fallback.join(name(first)), moved).expect("a temporary directory");
+    fs::write(own.join(name(1)), [&bytes[..end(first)], torn].concat()).expect("as above");
+    let mark = fs::read(own.join("watermark.yaomark")).expect("written before");
+    fs::write(fallback.join("watermark.yaomark"), mark).expect("a temporary directory");
+    fs::remove_file(own.join("watermark.yaomark")).expect("written before");
+}
+
+#[test]
+fn a_fallback_that_tells_other_things_is_told() {
+    let check = |change: fn(&mut World), problem: &str, lost: u64| {
+        tampered(change, problem, [0, lost, 0, 0]);
+    };
+    check(
+        |world| {
+            world.after = |root| {
+                move_to_fallback(root, 3, &[0; 0]);
+                let path = root.join("fallback/spool-00000000000000000003.yaospool");
+                let bytes = fs::read(&path).expect("written before");
+                let header = &bytes[..64];
+                let mut open = bytes[64 + 24..64 + 24 + 144].to_vec();
+                open[0] ^= 1;
+                let mut record = Vec::new();
+                let (kind, sequence) = (spool::KIND_OPEN, 3);
+                Record { kind, sequence, committed: 2, payload: &open }.put(&mut record);
+                fs::write(&path, [header, &record, &bytes[64 + 172..]].concat()).expect("written");
+            };
+        },
+        "record 3 is another one elsewhere",
+        0,
+    );
+    check(
+        |world| {
+            world.after = |root| {
+                move_to_fallback(root, 3, &[0; 0]);
+                let own = root.join("state/spool/spool-00000000000000000001.yaospool");
+                let file = fs::OpenOptions::new().write(true).open(own).expect("there");
+                file.set_len(64 + 172).expect("cut");
+            };
+        },
+        "records before it are missing",
+        1,
+    );
+}
+
+#[test]
+fn a_fence_is_a_problem_unless_the_disk_failed_on_purpose() {
+    let fence = Event::Fence { place: 1, at: T0 };
+    tampered(
+        |world| world.events.push(Event::Fence { place: 1, at: T0 }),
+        "was fenced (place 1)",
+        [0; 4],
+    );
+    let mut world = World::new();
+    world.events.push(fence);
+    world.fences_allowed = true;
+    let verdict = world.judge().expect("readable");
+    assert_eq!((verdict.verdict, verdict.fences), ("balanced", 1));
 }
 
 #[test]

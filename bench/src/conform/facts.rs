@@ -11,7 +11,10 @@ use yao_protocol::{
     tally::TALLY_BYTES,
 };
 
-use super::case::Win;
+use super::{
+    case::Win,
+    told::{Keys, Told},
+};
 
 /// Tokens live so long, seconds.
 const LIFETIME_SECONDS: u64 = 3_600;
@@ -72,43 +75,63 @@ pub(super) fn unsigned(header: &Value, claims: &[u8]) -> String {
     format!("{}.{}", base64_url(header.to_string().as_bytes()), base64_url(claims))
 }
 
+/// The way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Tcp,
+    Tls,
+    Quic,
+}
+
+/// A user and what he won, oldest first.
+#[derive(Clone, Debug)]
+pub(super) struct Winner {
+    pub(super) user: UserId,
+    pub(super) wins: Vec<Win>,
+}
+
 /// What is known of server and campaign before the first case.
 pub(super) struct Facts {
     pub(super) campaign: CampaignId,
     pub(super) tokens: Tokens,
-    pub(super) greeting_ms: u64,
-    pub(super) frame_ms: u64,
-    /// How much later than wire.md 9.5 allows an answer may come, for the network's sake.
-    pub(super) slack_ms: u64,
-    /// Whether the way to the server is QUIC.
-    pub(super) is_quic: bool,
+    pub(super) keys: Keys,
+    pub(super) told: Told,
+    pub(super) way: Way,
     /// What the server told the first session.
     pub(super) welcome: Welcome,
-    /// What one user won, oldest first, up to the limit.
-    pub(super) wins: Option<(UserId, Vec<Win>)>,
+    /// Whether a reconnect ticket came with it.
+    pub(super) makes_tickets: bool,
+    /// Somebody who won as much as there was time for.
+    pub(super) winner: Option<Winner>,
+    /// Somebody who won once and may win more.
+    pub(super) once: Option<Winner>,
+    /// Somebody who won in an earlier life of the server.
+    pub(super) former: Option<Winner>,
     /// The next user that nobody was yet.
     next_user: Cell<u64>,
 }
 
 impl Facts {
+    /// Of a server of which nothing is known but its first answer.
     pub(super) fn new(
-        campaign: CampaignId,
-        tokens: Tokens,
-        first_user: u64,
-        (greeting_ms, frame_ms, slack_ms): (u64, u64, u64),
+        (campaign, first_user): (CampaignId, u64),
+        (tokens, keys): (Tokens, Keys),
+        (told, way): (Told, Way),
         welcome: Welcome,
     ) -> Self {
         let next_user = Cell::new(first_user);
-        let (is_quic, wins) = (false, None);
+        let (makes_tickets, winner, once, former) = (false, None, None, None);
         Self {
             campaign,
             tokens,
-            greeting_ms,
-            frame_ms,
-            slack_ms,
-            is_quic,
+            keys,
+            told,
+            way,
             welcome,
-            wins,
+            makes_tickets,
+            winner,
+            once,
+            former,
             next_user,
         }
     }

@@ -3,9 +3,10 @@
 
 use super::{
     case::{Answer, Case, Refused, Step, case, expect, refused, send},
+    deadlines::timeout,
+    draws::drawn,
     facts::Facts,
     frames::{frame, goes_on, open},
-    session::drawn,
 };
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -57,8 +58,11 @@ pub(super) fn cases(facts: &Facts) -> Result<Vec<Case>> {
     for vector in &messages.valid {
         cases.extend(valid(facts, vector)?);
     }
-    for vector in messages.invalid.iter().chain(&vectors!("frame")?.invalid) {
-        cases.extend(invalid(facts, vector)?);
+    for vector in &messages.invalid {
+        cases.extend(invalid(facts, "W9.1-07", vector)?);
+    }
+    for vector in &vectors!("frame")?.invalid {
+        cases.extend(invalid(facts, "W1.1-02", vector)?);
     }
     for vector in &vectors!("tally")?.invalid {
         cases.extend(tally(facts, vector)?);
@@ -70,11 +74,30 @@ pub(super) fn cases(facts: &Facts) -> Result<Vec<Case>> {
     for vector in claims.valid.iter().chain(&claims.invalid) {
         // The good ones are of 2015: expired.
         let token = facts.tokens.signed(&facts.tokens.header(), &vector.bytes()?);
-        let what = format!("vector: claims: {}", vector.name);
-        let steps = [send(facts.hello_with(&token, None)), refused(1, Refused::AUTH_FAILED)];
-        cases.push(case("5.4", what, steps));
+        cases.push(credential(facts, "W5.4-01", "claims", vector, &token));
+    }
+    let reconnect = vectors!("reconnect-ticket")?;
+    for vector in reconnect.valid.iter().chain(&reconnect.invalid) {
+        // The good ones are of 2015, too, and of a key that no node has.
+        let bytes = vector.bytes()?;
+        cases.push(credential(facts, "W5.6-02", "reconnect ticket", vector, &bytes));
     }
     Ok(cases)
+}
+
+/// An id that is the vector's: they are append-only, and so are their names.
+fn named<const N: usize>(rule: &str, of: &str, vector: &Vector, parts: [Vec<Step>; N]) -> Case {
+    let words = vector.name.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<String> =
+        words.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
+    let id = format!("{rule}.vector-{}", words.join("-"));
+    case(id, format!("vector: {of}: {}", vector.name), parts)
+}
+
+/// What stands in HELLO's place for tokens, and is not believed.
+fn credential(facts: &Facts, rule: &str, of: &str, vector: &Vector, token: &[u8]) -> Case {
+    let hello = send(facts.hello_with(token, None));
+    named(rule, of, vector, [hello, refused(1, Refused::AUTH_FAILED)])
 }
 
 /// What a good message is answered with, by a server that may serve another campaign.
@@ -93,12 +116,19 @@ fn valid(facts: &Facts, vector: &Vector) -> Result<Option<Case>> {
         kind::BYE => (open(facts), vec![Step::Closed]),
         _ => (open(facts), goes_on(9)),
     };
-    let what = format!("vector: {}", vector.name);
-    Ok(Some(case("3", what, [session, send(bytes), steps])))
+    let rule = match header.kind {
+        kind::HELLO => "W3.1-01",
+        kind::SHAKE => "W3.3-01",
+        kind::OPEN => "W3.4-01",
+        kind::PING => "W3.2-01",
+        kind::BYE => "W3.5-01",
+        _ => "W2-04",
+    };
+    Ok(Some(named(rule, "message", vector, [session, send(bytes), steps])))
 }
 
 /// What wrong bytes are answered with: on a stream the header alone says where a frame ends.
-fn invalid(facts: &Facts, vector: &Vector) -> Result<Option<Case>> {
+fn invalid(facts: &Facts, rule: &str, vector: &Vector) -> Result<Option<Case>> {
     let mut bytes = vector.bytes()?;
     if bytes.is_empty() {
         return Ok(None);
@@ -117,12 +147,11 @@ fn invalid(facts: &Facts, vector: &Vector) -> Result<Option<Case>> {
             bytes[..2].copy_from_slice(&u16::try_from(payload)?.to_le_bytes());
             if header.kind & 0xc0 == 0x40 { goes_on(9) } else { protocol(header.request_id) }
         }
-        _ if greeting => super::session::timeout(facts, facts.greeting_ms),
-        _ => super::session::timeout(facts, facts.frame_ms),
+        _ if greeting => timeout(facts, facts.told.greeting_ms),
+        _ => timeout(facts, facts.told.frame_ms),
     };
-    let what = format!("vector: {}", vector.name);
     let session = if greeting { Vec::new() } else { [open(facts), vec![Step::Mark]].concat() };
-    Ok(Some(case("2", what, [session, send(bytes), steps])))
+    Ok(Some(named(rule, "message", vector, [session, send(bytes), steps])))
 }
 
 fn header(bytes: &[u8]) -> Option<FrameHeader> {
@@ -139,9 +168,9 @@ fn tally(facts: &Facts, vector: &Vector) -> Result<Option<Case>> {
     let user = facts.user();
     tally[8..16].copy_from_slice(&facts.campaign.0.to_le_bytes());
     tally[16..24].copy_from_slice(&user.0.to_le_bytes());
-    let what = format!("vector: tally: {}", vector.name);
     let hello = facts.hello_with(&facts.tokens.good(user), Some(&tally));
-    Ok(Some(case("9.2", what, [send(hello), refused(1, Refused::AUTH_FAILED)])))
+    let steps = [send(hello), refused(1, Refused::AUTH_FAILED)];
+    Ok(Some(named("W9.2-04", "tally", vector, steps)))
 }
 
 fn ticket(facts: &Facts, vector: &Vector) -> Result<Case> {
@@ -161,8 +190,7 @@ fn ticket(facts: &Facts, vector: &Vector) -> Result<Case> {
         // Well formed but for its signature; the server need not have a key of the vectors' shard.
         expect(2, Answer::OneOf(vec![invalid, Answer::Error(Refused::KEY_MISSING)]))
     };
-    let what = format!("vector: ticket: {}", vector.name);
     let session = [send(facts.hello(user)), expect(1, Answer::Welcome)].concat();
     let opening = send(frame(kind::OPEN, 0, 2, &bytes));
-    Ok(case("9.4", what, [session, opening, answer]))
+    Ok(named("W9.4-03", "ticket", vector, [session, opening, answer]))
 }

@@ -1,23 +1,27 @@
-//! Cases that need a real ticket and a real tally: one user wins as much as the campaign allows
-//! before the first case. Without a wave that runs they cannot be asked.
+//! Cases that need real tickets and tallies: before the first case one user wins as much as the
+//! campaign allows, and another wins once. Without a wave that runs they cannot be asked.
 
 use super::{
-    case::{Answer, Case, Refused, Step, Win, case, expect, refused, send, unasked},
-    facts::Facts,
-    frames::{frame, goes_on},
+    case::{Answer, Case, Refused, Silent, Step, When, Win, case_if, expect, on, refused, send},
+    facts::{Facts, Winner},
+    frames::{frame, goes_on, open},
     talk::{Next, Peer, Reply},
     wire::Server,
 };
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use std::{
+    fs,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 use yao_protocol::{
-    Epoch, PacketId, PacketIndex, ShakeId, UserId, WallTime,
+    ShakeId, UserId,
     client::{ServerMessage, kind},
-    keys::{KeyOwner, PrivateKeyFile, SignKey},
-    ticket::{TICKET_BYTES, Ticket},
+    hex,
+    tally::TALLY_BYTES,
+    ticket::TICKET_BYTES,
 };
 
 /// An answer comes within this time.
@@ -25,12 +29,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Between two draws of a server without an interval, ms.
 const PAUSE_MS_MIN: u64 = 50;
 
-/// Draws for a new user until he has won all that the campaign allows, or `until`.
+/// Draws for a new user until he has won so often, or `until`.
 pub(super) fn collect(
     server: &Server,
     facts: &Facts,
+    wins_max: usize,
     until: Instant,
-) -> Result<(UserId, Vec<Win>)> {
+) -> Result<Option<Winner>> {
     let user = facts.user();
     let mut peer = Peer::connect(server)?;
     peer.send(&facts.hello(user))?;
@@ -38,10 +43,9 @@ pub(super) fn collect(
         bail!("a good HELLO was not welcomed");
     }
     let mut wins = Vec::new();
-    let limit = usize::from(facts.welcome.wins_per_user);
     let pause = u64::from(facts.welcome.shake_interval_ms).max(PAUSE_MS_MIN);
     let mut number = 0;
-    while wins.len() < limit && Instant::now() < until {
+    while wins.len() < wins_max && Instant::now() < until {
         number += 1;
         let shake = ShakeId(user.0 << 16 | u64::from(number));
         peer.send(&facts.shake(number, shake, false))?;
@@ -52,7 +56,7 @@ pub(super) fn collect(
         // The server's own interval, which is what is waited for.
         thread::sleep(Duration::from_millis(pause));
     }
-    Ok((user, wins))
+    Ok((!wins.is_empty()).then_some(Winner { user, wins }))
 }
 
 fn answer(peer: &mut Peer) -> Result<Reply> {
@@ -63,70 +67,118 @@ fn answer(peer: &mut Peer) -> Result<Reply> {
     }
 }
 
-/// Some of the cases; `alone` are those of the winner's own session, of which there can be but one.
-pub(super) struct Cases {
-    pub(super) together: Vec<Case>,
-    pub(super) alone: Vec<Case>,
+/// A winner as one life of the server hands it on to the next.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    user: u64,
+    shake: u64,
+    #[serde(with = "hex::array")]
+    ticket: [u8; TICKET_BYTES],
+    #[serde(with = "hex::array")]
+    tally: [u8; TALLY_BYTES],
 }
 
-pub(super) fn cases(facts: &Facts, ticket_key: Option<&PrivateKeyFile>) -> Cases {
-    let Some((user, wins)) = &facts.wins else {
-        let reason = "nobody won: no wave runs, or --win-seconds is 0";
-        let what = "tickets, tallies and receipts that are genuine";
-        return Cases { together: vec![unasked("5", what, reason)], alone: Vec::new() };
-    };
-    let session = || {
-        let mut steps = [send(facts.hello(*user)), expect(1, Answer::Welcome)].concat();
-        for win in wins {
-            steps.extend(expect(0, Answer::Ticket(Box::new(win.ticket))));
-        }
-        steps
-    };
-    let (first, last) = (&wins[0], &wins[wins.len() - 1]);
-    let mut alone = vec![
-        case("9.2", "the user's tickets follow WELCOME, oldest first", [session(), goes_on(2)]),
-        resend(facts, session(), first),
-        resend(facts, session(), last),
-        opened(session(), first),
-        changed_tickets(session(), last),
-    ];
-    alone.extend(at_the_limit(facts, *user, wins, &session));
-    if let Some(file) = ticket_key {
-        alone.push(expired(session(), last, file));
-    } else {
-        let what = "a genuine ticket that has expired";
-        alone.push(unasked("9.4", what, "--ticket-key is not given"));
+/// The winner in the file, if there is one.
+pub(super) fn read(path: &Path) -> Result<Option<Winner>> {
+    if !path.exists() {
+        return Ok(None);
     }
-    Cases { together: tallies(facts, *user, last), alone }
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let record: Record = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let Record { user, shake, ticket, tally } = record;
+    let wins = vec![Win { ticket, tally, shake: ShakeId(shake) }];
+    Ok(Some(Winner { user: UserId(user), wins }))
 }
 
-fn resend(facts: &Facts, session: Vec<Step>, win: &Win) -> Case {
-    let again = send(facts.shake(2, win.shake, true));
-    let same = expect(2, Answer::Ticket(Box::new(win.ticket)));
-    case("9.3", "RESEND of a draw that won: the same ticket", [session, again, same])
+/// Leaves somebody who won once for the server's next life.
+pub(super) fn write(path: &Path, winner: &Winner) -> Result<()> {
+    let Win { ticket, tally, shake } = winner.wins[0];
+    let record = Record { user: winner.user.0, shake: shake.0, ticket, tally };
+    let text = serde_json::to_string(&record)?;
+    fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// The winner's session, up to his tickets.
+pub(super) fn session_of(facts: &Facts, winner: &Winner) -> Vec<Step> {
+    session_with(facts.hello(winner.user), winner)
+}
+
+fn session_with(hello: Vec<u8>, winner: &Winner) -> Vec<Step> {
+    let mut steps = [send(hello), expect(1, Answer::Welcome)].concat();
+    for win in &winner.wins {
+        steps.extend(expect(0, ticket(win)));
+    }
+    steps
+}
+
+fn ticket(win: &Win) -> Answer {
+    Answer::Ticket(Box::new(win.ticket))
 }
 
 fn opening(request_id: u32, ticket: &[u8; TICKET_BYTES]) -> Vec<Step> {
     send(frame(kind::OPEN, 0, request_id, ticket))
 }
 
-fn opened(session: Vec<Step>, win: &Win) -> Case {
-    let receipt = Answer::Receipt(Box::new(win.ticket));
-    let count = session.iter().filter(|step| matches!(step, Step::Expect(_))).count();
-    let steps = [
-        session,
-        opening(2, &win.ticket),
-        expect(2, receipt),
-        opening(3, &win.ticket),
-        expect(3, Answer::SameAs(count)),
-        goes_on(4),
+/// A case of the winner.
+fn of_winner(
+    facts: &Facts,
+    id: impl Into<String>,
+    what: &str,
+    steps: impl FnOnce(&Winner) -> Vec<Step>,
+) -> Case {
+    let winner = facts.winner.as_ref();
+    let script = winner.ok_or("nobody won: no wave runs, or --win-seconds is 0").map(steps);
+    case_if(id, what, script).at(When::InTurn)
+}
+
+pub(super) fn cases(facts: &Facts) -> Vec<Case> {
+    let first = |winner: &Winner| winner.wins[0];
+    let last = |winner: &Winner| winner.wins[winner.wins.len() - 1];
+    let session = |winner: &Winner| session_of(facts, winner);
+    let again = |winner: &Winner, win: Win| {
+        let resend = send(facts.shake(2, win.shake, true));
+        [session(winner), resend, expect(2, ticket(&win))].concat()
+    };
+    let mut cases = vec![
+        of_winner(facts, "W9.2-10", "the user's tickets follow WELCOME, oldest first", |winner| {
+            [session(winner), goes_on(2)].concat()
+        }),
+        of_winner(facts, "W4.4-02", "they come again with the next session", |winner| {
+            [session(winner), on(1), session(winner)].concat()
+        }),
+        of_winner(facts, "W9.3-13", "RESEND of a draw that won", |winner| {
+            again(winner, first(winner))
+        }),
+        of_winner(facts, "W5.1-02", "the latest ticket by RESEND: the same bytes", |winner| {
+            again(winner, last(winner))
+        }),
+        of_winner(facts, "W4.5-01", "a ticket that was won is opened", |winner| {
+            let ticket = first(winner).ticket;
+            let receipt = expect(2, Answer::Receipt(Box::new(ticket)));
+            [session(winner), opening(2, &ticket), receipt, goes_on(4)].concat()
+        }),
+        of_winner(facts, "W5.1-01", "a ticket with any byte changed", |winner| {
+            [session(winner), changed(&last(winner)), goes_on(1_000)].concat()
+        }),
+        of_winner(facts, "W9.4-03.genuine", "another user's genuine ticket", |winner| {
+            let theirs = opening(2, &winner.wins[0].ticket);
+            [open(facts), theirs, refused(2, Refused::TICKET_INVALID), goes_on(3)].concat()
+        }),
     ];
-    case("9.4", "a ticket is opened, and again: the same receipt", steps)
+    if facts.told.spool.is_some() {
+        for case in cases.iter_mut().filter(|case| case.rule() == "W4.5-01") {
+            case.script = Err(Silent::Unasked("the spool takes no opens"));
+        }
+    }
+    cases.extend(at_the_limit(facts));
+    cases.extend(tallies(facts));
+    cases.push(after_a_restart(facts));
+    cases
 }
 
 /// Each byte of a ticket in its turn.
-fn changed_tickets(session: Vec<Step>, win: &Win) -> Case {
-    let mut steps = session;
+fn changed(win: &Win) -> Vec<Step> {
+    let mut steps = Vec::new();
     for at in 0..TICKET_BYTES {
         let mut ticket = win.ticket;
         ticket[at] ^= 1;
@@ -137,75 +189,63 @@ fn changed_tickets(session: Vec<Step>, win: &Win) -> Case {
             if (68..72).contains(&at) { Refused::KEY_MISSING } else { Refused::TICKET_INVALID };
         steps.extend(refused(id, refusal));
     }
-    case("9.4", "a ticket with any byte changed", [steps, goes_on(1_000)])
+    steps
 }
 
-/// A ticket that the server's own key signed for a packet that nobody has, and that is over.
-fn expired(session: Vec<Step>, win: &Win, file: &PrivateKeyFile) -> Case {
-    let ticket = Ticket::decode(&win.ticket).expect("it was decoded when it came");
-    let mut body = ticket.body;
-    body.packet = PacketId::new(0, body.shard, PacketIndex(u32::MAX));
-    body.issued_at = WallTime(1);
-    body.expires_at = WallTime(2);
-    if let KeyOwner::Ticket { epoch: Epoch(epoch), .. } = file.owner {
-        body.epoch = Epoch(epoch);
-    }
-    let expired = body.sign(&SignKey::from_seed(&file.seed)).encode();
-    let steps = [session, opening(2, &expired), refused(2, Refused::TICKET_EXPIRED), goes_on(3)];
-    case("9.4", "a genuine ticket that has expired", steps)
-}
-
-fn at_the_limit(
-    facts: &Facts,
-    user: UserId,
-    wins: &[Win],
-    session: &dyn Fn() -> Vec<Step>,
-) -> Vec<Case> {
-    let (what, other) = ("a tally at the limit", "tickets at the limit, sent behind WELCOME");
-    if wins.len() < usize::from(facts.welcome.wins_per_user) {
-        let reason = "nobody won as much as the campaign allows";
-        return vec![unasked("9.3", what, reason), unasked("9.3", other, reason)];
-    }
+fn at_the_limit(facts: &Facts) -> Vec<Case> {
     let shake = ShakeId(99);
-    let none = || {
-        let answer = Answer::NoWin(shake, &[1], 0..=u32::MAX);
-        [send(facts.shake(2, shake, false)), expect(2, answer)].concat()
+    let asked = |id: &str, what: &str, session: &dyn Fn(&Winner) -> Vec<Step>| {
+        let limit = usize::from(facts.welcome.wins_per_user);
+        let winner = facts.winner.as_ref().filter(|winner| winner.wins.len() == limit);
+        let script = winner.ok_or("nobody won as much as the campaign allows").map(|winner| {
+            let answer = Answer::NoWin(shake, &[1], 0..=u32::MAX);
+            let draw = [send(facts.shake(2, shake, false)), expect(2, answer)].concat();
+            [session(winner), draw].concat()
+        });
+        case_if(id, what, script).at(When::InTurn)
     };
-    let tally = wins[wins.len() - 1].tally;
-    let hello = facts.hello_with(&facts.tokens.good(user), Some(&tally));
-    let mut with = [send(hello), expect(1, Answer::Welcome)].concat();
-    for win in wins {
-        with.extend(expect(0, Answer::Ticket(Box::new(win.ticket))));
-    }
-    vec![case("9.3", what, [with, none()]), case("9.3", other, [session(), none()])]
+    let tallied = |winner: &Winner| {
+        let tally = winner.wins[winner.wins.len() - 1].tally;
+        let token = facts.tokens.good(winner.user);
+        session_with(facts.hello_with(&token, Some(&tally)), winner)
+    };
+    vec![
+        asked("W9.3-02.tally", "a draw with a tally at the limit", &tallied),
+        asked("W9.3-02.tickets", "a draw with tickets at the limit", &|winner| {
+            session_of(facts, winner)
+        }),
+    ]
 }
 
-fn tallies(facts: &Facts, user: UserId, win: &Win) -> Vec<Case> {
-    let token = facts.tokens.good(user);
-    let mut cases: Vec<Case> = (0..win.tally.len())
-        .map(|at| {
-            let mut tally = win.tally;
+fn tallies(facts: &Facts) -> Vec<Case> {
+    let tally = |winner: &Winner| winner.wins[winner.wins.len() - 1].tally;
+    let not_believed = |user: UserId, tally: &[u8; TALLY_BYTES]| {
+        let hello = facts.hello_with(&facts.tokens.good(user), Some(tally));
+        [send(hello), refused(1, Refused::AUTH_FAILED)].concat()
+    };
+    let flipped = |at| {
+        of_winner(facts, format!("W5.2-01.byte-{at}"), "a tally with a byte changed", |winner| {
+            let mut tally = tally(winner);
             tally[at] ^= 1;
-            let hello = facts.hello_with(&token, Some(&tally));
-            let what = format!("a genuine tally with byte {at} changed");
-            case("5.2", what, [send(hello), refused(1, Refused::AUTH_FAILED)])
+            not_believed(winner.user, &tally)
         })
-        .collect();
-    let other = facts.user();
-    let hello = facts.hello_with(&facts.tokens.good(other), Some(&win.tally));
+        .at(When::Together)
+    };
+    let mut cases: Vec<Case> = (0..TALLY_BYTES).map(flipped).collect();
     let what = "a genuine tally of another user";
-    cases.push(case("9.2", what, [send(hello), refused(1, Refused::AUTH_FAILED)]));
-    let session = [send(facts.hello(other)), expect(1, Answer::Welcome)].concat();
-    let theirs = [opening(2, &win.ticket), refused(2, Refused::TICKET_INVALID)].concat();
-    cases.push(case("9.4", "another user's genuine ticket", [session, theirs, goes_on(3)]));
+    let other =
+        of_winner(facts, "W9.2-07", what, |winner| not_believed(facts.user(), &tally(winner)));
+    cases.push(other.at(When::Together));
     cases
 }
 
-/// Reads the private half of a ticket key.
-///
-/// # Errors
-/// The file is missing or is no such key.
-pub(super) fn read_key(path: &std::path::Path) -> Result<PrivateKeyFile> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no ticket key", path.display()))
+fn after_a_restart(facts: &Facts) -> Case {
+    let script = facts.former.as_ref().ok_or("nobody won in an earlier life: --wins-file");
+    let script = script.map(|former| {
+        let win = &former.wins[0];
+        let again = send(facts.shake(2, win.shake, true));
+        [session_of(facts, former), again, expect(2, ticket(win))].concat()
+    });
+    case_if("W9.3-15", "a win of the server's former life: the same ticket", script)
+        .at(When::InTurn)
 }

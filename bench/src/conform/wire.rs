@@ -1,27 +1,25 @@
 //! The way to the server: bytes out, bytes in, and when it closed. What they mean is not known
 //! here.
 
+mod liar;
 mod quic;
+mod relay;
 mod tls;
 
-use super::transport::Rule;
-use anyhow::{Context, Result, bail};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-    version::TLS13,
-};
+use super::{case::Below, facts::Way, transport::Rule};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs},
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
-use yao_protocol::endpoint::{ALPN, Endpoint, Transports};
+use yao_protocol::endpoint::{Endpoint, Transports};
 
 /// A server that takes longer to accept, or to take bytes, is down.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A refusal comes at once, not with a deadline.
+const REFUSED_MAX: Duration = Duration::from_secs(2);
 
 /// What came by the end of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +40,30 @@ pub(super) trait Wire: Send {
 
     /// Waits for bytes until `until`.
     fn receive(&mut self, bytes: &mut [u8], until: Instant) -> Received;
+
+    /// Does something below the frames.
+    ///
+    /// # Errors
+    /// This transport has no such thing.
+    fn below(&mut self, below: &Below) -> Result<()>;
+
+    /// After [`Received::Closed`]: whether the server has said, or says by `until`, what this
+    /// transport has for an end (wire.md 1.5).
+    ///
+    /// # Errors
+    /// It did not.
+    fn farewell(&mut self, until: Instant) -> Result<()>;
 }
 
 /// Where the server is, and how it is reached.
 pub(super) struct Server {
     address: SocketAddr,
-    way: Way,
+    dial: Dial,
 }
 
-enum Way {
+enum Dial {
     Tcp,
-    Tls(Arc<ClientConfig>, ServerName<'static>),
+    Tls(Box<tls::Dialer>),
     Quic(Box<quic::Connector>),
 }
 
@@ -67,27 +78,25 @@ impl Server {
         let mut addresses =
             address.to_socket_addrs().with_context(|| format!("--addr: {address} is unknown"))?;
         let address = addresses.next().context("--addr has no address")?;
-        let way = match endpoint.transports {
-            Transports::Tcp => Way::Tcp,
-            Transports::Tls => {
-                Way::Tls(Arc::new(tls_config(ca)?), ServerName::try_from(endpoint.host)?)
-            }
+        let dial = match endpoint.transports {
+            Transports::Tcp => Dial::Tcp,
+            Transports::Tls => Dial::Tls(Box::new(tls::Dialer::new(ca, address, endpoint.host)?)),
             Transports::Quic => {
-                Way::Quic(Box::new(quic::Connector::new(tls_config(ca)?, address, endpoint.host)?))
+                let tls = tls::config(ca)?;
+                Dial::Quic(Box::new(quic::Connector::new(tls, address, endpoint.host)?))
             }
             Transports::TlsQuic => bail!("--addr names two ways; test tls:// and quic:// in turn"),
         };
-        Ok(Self { address, way })
+        Ok(Self { address, dial })
     }
 
-    /// Whether it is reached over QUIC.
-    pub(super) const fn is_quic(&self) -> bool {
-        matches!(self.way, Way::Quic(_))
-    }
-
-    /// Whether frames travel without any encryption.
-    pub(super) const fn is_plain(&self) -> bool {
-        matches!(self.way, Way::Tcp)
+    /// How it is reached.
+    pub(super) const fn way(&self) -> Way {
+        match self.dial {
+            Dial::Tcp => Way::Tcp,
+            Dial::Tls(_) => Way::Tls,
+            Dial::Quic(_) => Way::Quic,
+        }
     }
 
     /// Holds the transport against `rule`.
@@ -95,10 +104,21 @@ impl Server {
     /// # Errors
     /// It is not kept, or this transport has no such rule.
     pub(super) fn check(&self, rule: &Rule) -> Result<()> {
-        match &self.way {
-            Way::Tcp => bail!("plain TCP has no rules of its own"),
-            Way::Tls(config, name) => tls::check(self.address, config, name, rule),
-            Way::Quic(connector) => connector.check(rule),
+        match (&self.dial, rule) {
+            (Dial::Tls(dialer), rule) => dialer.check(rule),
+            (Dial::Quic(connector), rule) => connector.check(rule),
+            (Dial::Tcp, Rule::Refused) => {
+                let mut socket = connect(self.address)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                let since = Instant::now();
+                let mut bytes = Vec::new();
+                // A reset is an end, too.
+                let end = socket.read_to_end(&mut bytes).map(|_| ());
+                ensure!(since.elapsed() < REFUSED_MAX, "let in, and in the end {end:?}");
+                ensure!(bytes.is_empty(), "the server says {bytes:?}");
+                Ok(())
+            }
+            (Dial::Tcp, _) => bail!("plain TCP has no such rule"),
         }
     }
 
@@ -107,42 +127,21 @@ impl Server {
     /// # Errors
     /// The server does not accept.
     pub(super) fn connect(&self) -> Result<Box<dyn Wire>> {
-        if let Way::Quic(connector) = &self.way {
-            return Ok(Box::new(connector.connect(PATIENCE)?));
-        }
-        let socket = TcpStream::connect_timeout(&self.address, PATIENCE)
-            .with_context(|| format!("cannot connect to {}", self.address))?;
-        socket.set_nodelay(true)?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        let Way::Tls(config, name) = &self.way else { return Ok(Box::new(Plain(socket))) };
-        let mut session = ClientConnection::new(Arc::clone(config), name.clone())?;
-        let mut socket = socket;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        while session.is_handshaking() {
-            session.complete_io(&mut socket).context("the TLS handshake failed")?;
-        }
-        if session.alpn_protocol() != Some(ALPN) {
-            bail!("the server did not choose the protocol yao/1 (ALPN)");
-        }
-        Ok(Box::new(Tls(StreamOwned::new(session, socket))))
+        Ok(match &self.dial {
+            Dial::Tcp => Box::new(Plain(connect(self.address)?)),
+            Dial::Tls(dialer) => Box::new(dialer.connect()?),
+            Dial::Quic(connector) => Box::new(connector.connect(PATIENCE)?),
+        })
     }
 }
 
-fn tls_config(ca: Option<&Path>) -> Result<ClientConfig> {
-    let ca = ca.context("--ca is missing: the certificate that vouches for the server's")?;
-    let mut roots = RootCertStore::empty();
-    for certificate in
-        CertificateDer::pem_file_iter(ca).with_context(|| ca.display().to_string())?
-    {
-        roots.add(certificate.with_context(|| ca.display().to_string())?)?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
+/// A TCP connection.
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, PATIENCE)
+        .with_context(|| format!("cannot connect to {address}"))?;
+    socket.set_nodelay(true)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }
 
 struct Plain(TcpStream);
@@ -158,20 +157,17 @@ impl Wire for Plain {
             self.0.read(bytes)
         })
     }
-}
 
-struct Tls(StreamOwned<ClientConnection, TcpStream>);
-
-impl Wire for Tls {
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes).and_then(|()| self.0.flush()).map_err(timed_out)
+    fn below(&mut self, below: &Below) -> Result<()> {
+        match below {
+            Below::End => Ok(self.0.shutdown(Shutdown::Write)?),
+            _ => bail!("plain TCP cannot do this: {below:?}"),
+        }
     }
 
-    fn receive(&mut self, bytes: &mut [u8], until: Instant) -> Received {
-        receive(until, |patience| {
-            self.0.sock.set_read_timeout(Some(patience))?;
-            self.0.read(bytes)
-        })
+    /// TCP has one way to end only, and it is over.
+    fn farewell(&mut self, _until: Instant) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ mod peer;
 mod schedule;
 mod target;
 mod ticket_log;
-mod trust;
+pub(crate) mod trust;
 mod wires;
 
 pub(crate) use counts::{Counts, Latency};

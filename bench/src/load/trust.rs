@@ -1,6 +1,7 @@
 //! The client's side of TLS 1.3: whom it believes, and what it offers. Nodes are believed by the CA
 //! that `--ca` names; the echo servers of the baselines make a certificate for themselves at each
-//! start, and theirs alone is not checked: what a server costs is measured there.
+//! start, and theirs is not checked: what a server costs is measured there. Attackers believe
+//! anybody.
 
 use anyhow::{Context, Result};
 use rustls::{
@@ -44,18 +45,25 @@ pub(super) fn believing(ca: &Path) -> Result<ClientConfig> {
 /// # Errors
 /// TLS 1.3 is not built in.
 pub(super) fn echo(quic: bool) -> Result<ClientConfig> {
-    let provider = Arc::new(provider());
-    let believer = Arc::new(Believer { provider: Arc::clone(&provider) });
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .context("TLS 1.3 is not built in")?
-        .dangerous()
-        .with_custom_certificate_verifier(believer)
-        .with_no_client_auth();
+    let mut config = anybody()?;
     if quic {
         config.alpn_protocols = vec![ECHO_ALPN.to_vec()];
     }
     Ok(config)
+}
+
+/// Settings for whoever answers.
+///
+/// # Errors
+/// TLS 1.3 is not built in.
+pub(crate) fn anybody() -> Result<ClientConfig> {
+    let provider = Arc::new(provider());
+    let believer = Arc::new(Believer { provider: Arc::clone(&provider) });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .context("TLS 1.3 is not built in")?;
+    let believing = builder.dangerous().with_custom_certificate_verifier(believer);
+    Ok(believing.with_no_client_auth())
 }
 
 /// The same settings for a client that never returns: each handshake is a full one.

@@ -1,6 +1,7 @@
-//! The attack: a thread that holds connections half-way, each in one of four manners, and opens
+//! The attack: a thread that holds connections half-way, each in one of several manners, and opens
 //! again what the server closes.
 
+use super::encrypted::{self, Encrypted, is_over};
 use crate::load::Target;
 use anyhow::{Context, Result};
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
@@ -11,11 +12,11 @@ use rustls::{
 use serde::Serialize;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -23,6 +24,7 @@ use std::{
 use yao_protocol::{
     client::Hello,
     endpoint::{ALPN, Endpoint},
+    limits::GREETING_RECORD_BYTES_MAX,
 };
 
 /// Source addresses of the attack.
@@ -51,10 +53,51 @@ enum Manner {
     HalfGreeting,
     /// A whole ClientHello, and no answer to what the server says.
     HalfHandshake,
+    /// The whole handshake, and nothing after it.
+    Secured,
+    /// The whole handshake, nearly all of a frame, and the start of a record: the most that a
+    /// server keeps.
+    CutRecord,
 }
 
-const MANNERS: [Manner; 4] =
-    [Manner::Silent, Manner::HalfGreeting, Manner::Dribble, Manner::HalfHandshake];
+/// Of eight connections each is held in its own manner. Handshakes are a quarter: they cost CPU,
+/// and this attack is about patience. [`Manner::Secured`] is only measured by itself.
+const MANNERS: [Manner; 8] = [
+    Manner::Silent,
+    Manner::HalfGreeting,
+    Manner::Dribble,
+    Manner::HalfHandshake,
+    Manner::Silent,
+    Manner::HalfGreeting,
+    Manner::Dribble,
+    Manner::CutRecord,
+];
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Crowd {
+    /// Every manner.
+    All,
+    /// Only handshakes and nothing after them.
+    Secured,
+    /// Only those who leave the most.
+    CutRecord,
+}
+
+impl Crowd {
+    fn of(number: u8) -> Self {
+        [Self::All, Self::Secured, Self::CutRecord][usize::from(number)]
+    }
+
+    fn manner(self, number: usize) -> Manner {
+        match self {
+            Self::All => MANNERS[number % MANNERS.len()],
+            Self::Secured => Manner::Secured,
+            Self::CutRecord => Manner::CutRecord,
+        }
+    }
+}
 
 /// Connections that were opened, by how they were held.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -63,6 +106,8 @@ pub(super) struct Tally {
     dribble: u64,
     half_greeting: u64,
     half_handshake: u64,
+    secured: u64,
+    cut_record: u64,
     /// How many of them the server closed while they were wanted.
     closed_by_server: u64,
     /// Attempts that failed at once, refused ones among them.
@@ -71,6 +116,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Whether only plain TCP was attacked.
+    pub(super) const fn is_without_tls(&self) -> bool {
+        self.without_tls
+    }
+
     /// The manners that never happened although they should have.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         let encrypted = !self.without_tls;
@@ -79,6 +129,7 @@ impl Tally {
             ("dribbling", self.dribble, true),
             ("half a greeting", self.half_greeting, encrypted),
             ("half a handshake", self.half_handshake, encrypted),
+            ("a cut record", self.cut_record, encrypted),
         ];
         let absent = all.into_iter().filter(|(_, count, wanted)| *wanted && *count == 0);
         absent.map(|(name, ..)| name).collect()
@@ -93,8 +144,10 @@ pub(super) struct Holders {
 
 #[derive(Default)]
 struct Shared {
+    crowd: AtomicU8,
     wanted: AtomicUsize,
     held: AtomicUsize,
+    settled: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -107,6 +160,8 @@ impl Holders {
             tls: tls.map(resolve).transpose()?,
             hello: hello(target),
             greeting: greeting()?,
+            encryption: encrypted::config()?,
+            crowd: Crowd::All,
             poll: Poll::new()?,
             places: Vec::new(),
             number: 0,
@@ -121,14 +176,20 @@ impl Holders {
         Ok(Self { shared, thread })
     }
 
-    /// From now on `count` connections are held.
-    pub(super) fn hold(&self, count: usize) {
+    /// From now on `count` connections are held. Who is there stays as he is.
+    pub(super) fn hold(&self, crowd: Crowd, count: usize) {
+        self.shared.crowd.store(crowd as u8, Relaxed);
         self.shared.wanted.store(count, Relaxed);
     }
 
     /// Connections that are held, as far as the attack knows.
     pub(super) fn held(&self) -> usize {
         self.shared.held.load(Relaxed)
+    }
+
+    /// Those of them that have left what they had to leave.
+    pub(super) fn settled(&self) -> usize {
+        self.shared.settled.load(Relaxed)
     }
 
     /// Ends the attack.
@@ -146,6 +207,8 @@ struct Held {
     manner: Manner,
     /// Bytes of its text that were sent.
     sent: usize,
+    /// Until its handshake is done and everything is left.
+    encrypted: Option<Box<Encrypted>>,
 }
 
 struct Attack {
@@ -153,6 +216,8 @@ struct Attack {
     tls: Option<SocketAddr>,
     hello: Vec<u8>,
     greeting: Vec<u8>,
+    encryption: Arc<ClientConfig>,
+    crowd: Crowd,
     poll: Poll,
     places: Vec<Option<Held>>,
     number: usize,
@@ -172,10 +237,14 @@ impl Attack {
         let mut events = Events::with_capacity(1_024);
         while !shared.stop.load(Relaxed) {
             let wanted = shared.wanted.load(Relaxed);
+            self.crowd = Crowd::of(shared.crowd.load(Relaxed));
             self.places.truncate(wanted);
             self.places.resize_with(wanted, || None);
             self.open_missing()?;
-            shared.held.store(self.places.iter().flatten().count(), Relaxed);
+            let held = self.places.iter().flatten();
+            shared.held.store(held.clone().count(), Relaxed);
+            let settled = held.filter(|held| held.sent > 0 && held.encrypted.is_none());
+            shared.settled.store(settled.count(), Relaxed);
             match self.poll.poll(&mut events, Some(REST)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
@@ -194,27 +263,30 @@ impl Attack {
         if due < 1.0 {
             return Ok(());
         }
-        self.opened_at = Instant::now();
-        // What was not needed is not saved up: `due` is of this turn only.
+        // What was not needed is not saved up, but a fraction of one is: turns are short.
+        let fraction = GROWTH.mul_f64(due.fract() / self.places.len() as f64);
+        self.opened_at = Instant::now().checked_sub(fraction).unwrap_or_else(Instant::now);
         let due = (due as usize).min(OPENED_AT_ONCE);
         let free = |(place, held): (usize, &Option<Held>)| held.is_none().then_some(place);
         let missing: Vec<usize> =
             self.places.iter().enumerate().filter_map(free).take(due).collect();
         for place in missing {
             self.number += 1;
-            let (manner, address) = match (MANNERS[self.number % MANNERS.len()], self.tls) {
-                (manner @ (Manner::HalfGreeting | Manner::HalfHandshake), Some(tls)) => {
-                    (manner, tls)
-                }
-                (Manner::HalfGreeting, None) => (Manner::Silent, self.plain),
-                (Manner::HalfHandshake, None) => (Manner::Dribble, self.plain),
-                (manner, _) => (manner, self.plain),
+            let (manner, address) = match (self.crowd.manner(self.number), self.tls) {
+                (manner @ (Manner::Silent | Manner::Dribble), _) => (manner, self.plain),
+                (manner, Some(tls)) => (manner, tls),
+                (Manner::HalfGreeting | Manner::Secured, None) => (Manner::Silent, self.plain),
+                (_, None) => (Manner::Dribble, self.plain),
             };
+            let leaves = (manner == Manner::CutRecord).then_some(GREETING_RECORD_BYTES_MAX);
+            let encrypted = (leaves.is_some() || manner == Manner::Secured)
+                .then(|| Encrypted::new(&self.encryption, leaves).map(Box::new))
+                .transpose()?;
             let mut socket =
                 connect(address, self.number).context("cannot connect; see `ulimit -n`")?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut socket, Token(place), interest)?;
-            self.places[place] = Some(Held { socket, manner, sent: 0 });
+            self.places[place] = Some(Held { socket, manner, sent: 0, encrypted });
         }
         Ok(())
     }
@@ -222,6 +294,24 @@ impl Attack {
     /// Something happened at `place`.
     fn handle(&mut self, place: usize, writable: bool) {
         let Some(Some(held)) = self.places.get_mut(place) else { return };
+        if let Some(encrypted) = &mut held.encrypted {
+            match encrypted.progress(&mut held.socket) {
+                Ok(false) => {}
+                Ok(true) => {
+                    held.encrypted = None;
+                    held.sent = 1;
+                    let leaves = held.manner == Manner::CutRecord;
+                    self.tally.cut_record += u64::from(leaves);
+                    self.tally.secured += u64::from(!leaves);
+                }
+                Err(error) if error.kind() == ErrorKind::NotConnected => {}
+                Err(_) => {
+                    self.tally.failed += 1;
+                    self.places[place] = None;
+                }
+            }
+            return;
+        }
         if writable && held.socket.peer_addr().is_ok() && held.sent == 0 {
             let (text, count) = match held.manner {
                 Manner::Silent => (&self.hello[..0], &mut self.tally.silent),
@@ -230,6 +320,7 @@ impl Attack {
                     (&self.greeting[..self.greeting.len() / 2], &mut self.tally.half_greeting)
                 }
                 Manner::HalfHandshake => (&self.greeting[..], &mut self.tally.half_handshake),
+                Manner::Secured | Manner::CutRecord => return,
             };
             // A connection that breaks here is found below.
             held.sent = held.socket.write(text).unwrap_or(0).max(1);
@@ -267,20 +358,6 @@ impl Attack {
     }
 }
 
-/// Reads what there is, and says whether more can come.
-fn is_over(socket: &mut TcpStream) -> bool {
-    let mut bytes = [0; 2_048];
-    loop {
-        match socket.read(&mut bytes) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) => {
-                return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected);
-            }
-        }
-    }
-}
-
 fn hello(target: &Target) -> Vec<u8> {
     let token = target.token(yao_protocol::UserId(1 << 40));
     let hello = Hello {
@@ -310,7 +387,11 @@ fn greeting() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
+/// Where `endpoint` is.
+///
+/// # Errors
+/// A name that does not resolve.
+pub(super) fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
     let mut addresses = endpoint
         .address()
         .to_socket_addrs()

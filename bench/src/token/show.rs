@@ -215,7 +215,8 @@ mod tests {
     fn minted(folder: &Path, kid: &str, seconds: i64) -> String {
         let key = folder.join("session.key.pem");
         let (kid, audience) = (kid.to_owned(), "yao".to_owned());
-        let args = MintArgs { key, kid, user: 77, audience, seconds, device: 5, risk: 2 };
+        let (user, count, device, risk) = (77, 1, 5, 2);
+        let args = MintArgs { key, kid, user, count, audience, seconds, device, risk };
         mint(&args, NOW).expect("a token")
     }
 
@@ -249,6 +250,25 @@ mod tests {
         let file = ed.path().join("token");
         fs::write(&file, format!("{good}\n")).expect("written");
         check(file.to_str().expect("a plain path"), jwks(&ed), &["a node      believes it"]);
+    }
+
+    #[test]
+    fn tokens_for_many_are_minted_one_to_a_line() {
+        let folder = folder(KeyKind::EdDsa, "a");
+        let key = folder.path().join("session.key.pem");
+        let (kid, audience) = ("a".to_owned(), "yao".to_owned());
+        let (user, count, seconds, device, risk) = (9, 3, 60, 0, 0);
+        let args = MintArgs { key, kid, user, count, audience, seconds, device, risk };
+        let tokens = mint(&args, NOW).expect("tokens");
+        let users: Vec<bool> = tokens
+            .lines()
+            .zip(9..)
+            .map(|(token, user)| {
+                shown(token, None, None).contains(&format!("user        {user}\n"))
+            })
+            .collect();
+        assert_eq!(users, [true; 3]);
+        mint(&MintArgs { user: u64::MAX, count: 2, ..args }, NOW).expect_err("there is no such");
     }
 
     #[test]

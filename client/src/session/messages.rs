@@ -164,10 +164,13 @@ impl Session {
     }
 
     fn handle_goaway(&mut self, now: Timestamp, goaway: GoAway) {
+        if matches!(self.state, State::Greeting { .. }) {
+            self.handle_not_used(now);
+        }
         self.tell(Event::GoAway(goaway.reason));
         let departure = Departure {
             error: Error::GoAway(goaway.reason),
-            retry: Retry::from_class(goaway.class, goaway.delay_ms, goaway.jitter_ms),
+            retry: Retry::from_goaway(&goaway),
             endpoints: goaway.endpoints,
         };
         match self.state {

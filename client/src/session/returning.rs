@@ -1,6 +1,6 @@
 //! The reconnect ticket: the newest is kept, shown once in place of the session token, and
-//! forgotten. A ticket that is refused costs one attempt: the next one shows the session token, to
-//! the same node.
+//! forgotten, unless the node says that it did not use it. A ticket that is refused costs one
+//! attempt: the next one shows the session token, to the same node.
 
 use super::Session;
 use crate::{
@@ -16,8 +16,8 @@ pub(super) struct Returning {
     /// When the ticket ends, by our clock; `None` for one from an earlier life of the app, whose
     /// age is not known. That one is tried: the server knows.
     until: Option<Timestamp>,
-    /// Whether the last HELLO showed a ticket.
-    shown: bool,
+    /// The ticket that the last HELLO showed.
+    shown: Option<ReconnectSecret>,
 }
 
 impl Session {
@@ -35,7 +35,8 @@ impl Session {
         // Before it is sent: a ticket is used once, also when its answer is lost.
         self.persist(Record::Reconnect(None));
         let shown = held.filter(|_| !over);
-        self.returning = Returning { until: None, shown: shown.is_some() };
+        // The time stays with it: it may come back (`handle_not_used`).
+        self.returning.shown = shown;
         shown.map_or_else(|| token.as_bytes().to_vec(), |ticket| ticket.0.to_vec())
     }
 
@@ -48,11 +49,19 @@ impl Session {
         }
     }
 
+    /// The greeting was answered with GOAWAY: the ticket that it showed was not used (wire.md 5.6),
+    /// and serves again.
+    pub(super) fn handle_not_used(&mut self, now: Timestamp) {
+        let over = self.returning.until.is_some_and(|until| now >= until);
+        if let Some(ticket) = self.returning.shown.take().filter(|_| !over) {
+            self.persist(Record::Reconnect(Some(ticket)));
+        }
+    }
+
     /// The greeting was not believed. When it showed a ticket, nothing is said about the session
     /// token, nor about the tally, nor about the node: come back to it with them. Else `None`.
     pub(super) const fn handle_not_believed(&mut self) -> Option<Retry> {
-        if self.returning.shown {
-            self.returning.shown = false;
+        if self.returning.shown.take().is_some() {
             return Some(Retry::WithToken);
         }
         self.auth_failed_count += 1;

@@ -85,7 +85,8 @@ impl Opening {
         // The lock on the directory tells that its last process of this boot has ended, and the
         // witness that nothing was issued since by a cursor that is not here any more.
         if found.boot_id == boot_id {
-            let held = (witness == Witness::Agrees).then_some(grant);
+            let reaches = found.recovered.high >= grant.lo;
+            let held = (witness == Witness::Agrees && reaches).then_some(grant);
             let because = "the last process of this boot has ended";
             let last = held.or(base.last);
             return Self { claim: Claim::Resume, held, last, because, ..chained };
@@ -159,6 +160,10 @@ mod tests {
                 check(moved, 1, witness, after, (Claim::Burn, NOBODY, false));
                 check(moved, 2, witness, after, (Claim::Burn, NOBODY, false));
             }
+            // Below its grant a cursor never stands; if one does, nothing of it is ours unasked.
+            let low = Recovered { high: 9, must_rewrite_both: false };
+            let below = Found { recovered: low, ..found() };
+            check(below, 1, Witness::Agrees, after, (Claim::Resume, HOLDER, false));
             check(fresh, 1, Witness::Absent, after, (Claim::First, NOBODY, false));
             check(fresh, 1, Witness::RolledBack, after, (Claim::Burn, NOBODY, false));
         }

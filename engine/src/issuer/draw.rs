@@ -7,7 +7,7 @@ use super::{
 use crate::{ConnectionId, shard::CandidateShake, time::Timestamp, vetting::Asked};
 use yao_protocol::{
     PacketId, PacketIndex, UserId, WaveIndex,
-    agent::{Vet, VetKind},
+    agent::{Question, Standing, Vet, VetKind},
     journal::Event,
     tally::Tally,
     ticket::TicketBody,
@@ -19,6 +19,8 @@ pub(super) struct Claim {
     candidate: CandidateShake,
     wave: WaveIndex,
     queued: Queued,
+    /// How the candidate stood when the packet was bound to him.
+    standing: Standing,
 }
 
 impl Issuer {
@@ -66,7 +68,11 @@ impl Issuer {
         let (wave, queued) = found?;
         let taken_from = self.wave_mut(wave).expect("it was found just now");
         taken_from.take(queued);
-        Some(Claim { candidate: *candidate, wave, queued })
+        let bearer = candidate.bearer;
+        let device_wins = self.winners.on_device(bearer.device).try_into().unwrap_or(u8::MAX);
+        self.winners.hold(bearer.device);
+        let standing = Standing { bearer, user_wins: won.wins, device_wins };
+        Some(Claim { candidate: *candidate, wave, queued, standing })
     }
 
     fn vet(&mut self, now: Timestamp, claim: Claim) {
@@ -76,6 +82,7 @@ impl Issuer {
             self.conclude(now, claim, true);
             return;
         }
+        let standing = claim.standing;
         match self.desk.ask(now, claim) {
             Asked::Allowed(claim) => self.conclude(now, claim, true),
             Asked::Send { call } => {
@@ -89,7 +96,7 @@ impl Issuer {
                     packet: self.packet_id(&claim),
                     shake: claim.candidate.shake,
                 };
-                self.outputs.push_back(Output::Vet(vet));
+                self.outputs.push_back(Output::Vet(Question { vet, standing }));
             }
         }
     }
@@ -102,6 +109,7 @@ impl Issuer {
     /// Issues the claim, or puts its packet back.
     pub(super) fn conclude(&mut self, now: Timestamp, claim: Claim, allowed: bool) {
         self.winners.pending_set(claim.candidate.user, None);
+        self.winners.release(claim.candidate.bearer.device);
         if !allowed {
             self.counters.refused += 1;
         }
@@ -139,7 +147,7 @@ impl Issuer {
         let wave = self.wave_mut(claim.wave).expect("the claim took the packet from it");
         wave.issue(now, packet.position);
         self.counters.issued += 1;
-        self.winners.record(body);
+        self.winners.record(body, Some(candidate.bearer.device));
         // Once he is a winner his tally is kept, so that no later one forgets it.
         self.winners.learn(body.user, candidate.wins, candidate.sponsors);
         self.outputs.push_back(Output::Journal(Event::Issue(body)));

@@ -30,7 +30,7 @@ use crate::{
 use std::{collections::VecDeque, sync::Arc};
 use yao_protocol::{
     CampaignId, Epoch, PacketId, PacketIndex, ShakeId, ShardId, SponsorSet, UserId, WaveIndex,
-    agent::Vet,
+    agent::Question,
     cursor::GrantRecord,
     grant::GrantAnswer,
     journal::{Event, SkipReason},
@@ -39,6 +39,7 @@ use yao_protocol::{
     seed_file::{Section, SeedRecord},
     tally::Tally,
     ticket::{Ticket, TicketBody},
+    token::Bearer,
 };
 
 /// What does not change in the life of an issuer.
@@ -134,6 +135,8 @@ pub enum Input {
         wins: u8,
         /// Of which sponsors.
         sponsors: SponsorSet,
+        /// On which device, and in which risk class.
+        bearer: Bearer,
     },
     /// The agent's verdict.
     Verdict {
@@ -192,6 +195,11 @@ pub enum Input {
     },
     /// The journal cannot (or can again) take records: issuing rests.
     JournalHold(bool),
+    /// Opens find little room: so many hundredths of what is due may be issued, at most 100.
+    Throttle {
+        /// 100 for all of it, 0 for nothing more.
+        percent: u8,
+    },
 }
 
 /// Why the issuer wakes.
@@ -211,7 +219,7 @@ pub enum Output {
     /// Publish this to the shards.
     Gate(GateView),
     /// Ask the agent.
-    Vet(Vet),
+    Vet(Question),
     /// Append this to the journal; synced within 10 ms (M8). Comes before the ticket it is about.
     Journal(Event),
     /// Raise the wave's cursor to `high`, sync it, read the packets from `first`: then report
@@ -330,6 +338,7 @@ pub struct Issuer {
     gate: GateView,
     fenced: Option<String>,
     hold: bool,
+    share_percent: u8,
     counters: Counters,
 }
 
@@ -343,7 +352,7 @@ impl Issuer {
     pub fn new(settings: Settings, key: Arc<SignKey>, recovered: &Recovered) -> Self {
         let mut winners = Winners::default();
         assert_eq!(recovered.issued_above_high(), None, "the cursor is older than the journal");
-        recovered.issued.iter().for_each(|body| winners.record(*body));
+        recovered.issued.iter().for_each(|body| winners.record(*body, None));
         let waves = recovered.sections.iter().map(Wave::new).collect();
         Self {
             desk: VetDesk::new(settings.vet_ms_max, limits::CALL_FIRST),
@@ -356,6 +365,7 @@ impl Issuer {
             gate: GateView::default(),
             fenced: None,
             hold: false,
+            share_percent: 100,
             counters: Counters::default(),
         }
     }
@@ -382,8 +392,9 @@ impl Issuer {
                 self.counters.resends += 1;
                 self.decide(now, &candidate);
             }
-            Input::Welcomed { connection, user, wins, sponsors } => {
+            Input::Welcomed { connection, user, wins, sponsors, bearer } => {
                 self.winners.learn(user, wins, sponsors);
+                self.winners.place(user, bearer.device);
                 self.greet(now, connection, user);
             }
             Input::Verdict { call, allowed } => {
@@ -417,6 +428,11 @@ impl Issuer {
             Input::GrantKept { wave, id, high } => self.on_grant_kept(wave, id, high),
             Input::Fenced { reason } => self.fenced = self.fenced.take().or(Some(reason)),
             Input::JournalHold(hold) => self.hold = hold,
+            Input::Throttle { percent } => {
+                assert!(percent <= 100, "a throttle never makes more of what is due");
+                self.share_percent = percent;
+                self.waves.iter_mut().for_each(|wave| wave.throttle(percent));
+            }
         }
     }
 
@@ -514,6 +530,12 @@ impl Issuer {
     #[must_use]
     pub const fn vet_counters(&self) -> &VetCounters {
         self.desk.counters()
+    }
+
+    /// How many hundredths of what is due may be issued.
+    #[must_use]
+    pub const fn share_percent(&self) -> u8 {
+        self.share_percent
     }
 
     /// Why nothing is issued, if so.

@@ -90,6 +90,8 @@ pub(super) struct Wave {
     waiting: SponsorSet,
     /// What may be issued now, in millionths of a packet.
     credit: u64,
+    /// How much of its credit the wave earns, hundredths: fewer while opens find little room.
+    share_percent: u8,
     /// Offset of the last step.
     offset_us: u64,
     /// One bit per position: issued in this life. Checked before each issue.
@@ -123,6 +125,7 @@ impl Wave {
             overlooked: 0,
             waiting: SponsorSet::EMPTY,
             credit: 0,
+            share_percent: 100,
             offset_us: 0,
             taken: vec![0; section.count.div_ceil(64) as usize],
         }
@@ -274,12 +277,19 @@ impl Wave {
             self.curve.released(offset_us) - self.curve.released(before)
         };
         let cap = self.credit_max(clock, offset_us);
-        self.credit = self.credit.saturating_add(earned.saturating_mul(12) / 10).min(cap);
+        let share = u64::from(self.share_percent);
+        self.credit =
+            self.credit.saturating_add(earned.saturating_mul(12 * share) / 1_000).min(cap);
         if self.credit == cap {
             // A whole credit's worth was on offer and stayed: whoever is here may not take these.
             self.overlooked = self.queued;
         }
         self.offset_us = offset_us;
+    }
+
+    /// From now on credit grows by `percent` hundredths of what it would.
+    pub(super) const fn throttle(&mut self, percent: u8) {
+        self.share_percent = percent;
     }
 
     /// Credit is capped at one second's packets: an audience told to shake now shakes in step, once

@@ -1,5 +1,6 @@
 //! Who has won what: the issuer's own table, which keeps the limits when a client drops its tally,
-//! and finds the ticket of a shake that is sent again (M6). Rebuilt from the journal.
+//! and finds the ticket of a shake that is sent again (M6). Rebuilt from the journal, which names
+//! no devices: those of earlier lives are learnt when their users come back.
 
 use hashbrown::HashMap;
 use yao_protocol::{ShakeId, SponsorSet, UserId, ticket::TicketBody};
@@ -42,8 +43,21 @@ impl Winner {
 #[derive(Debug, Default)]
 pub(super) struct Winners {
     users: HashMap<UserId, Winner>,
-    /// Every win in order, with the index of the same user's win before it.
-    wins: Vec<(TicketBody, u32)>,
+    /// Every win in order.
+    wins: Vec<Win>,
+    /// Packets won on each device, or being decided for it. Exact and bounded: at most one entry
+    /// for each win and each candidate.
+    devices: HashMap<u64, u32>,
+}
+
+/// One win.
+#[derive(Clone, Copy, Debug)]
+struct Win {
+    body: TicketBody,
+    /// Index of the same user's win before it.
+    previous: u32,
+    /// On which device, 0 = none was named; `None` while the journal is all that tells of the win.
+    device: Option<u64>,
 }
 
 /// What is known of a user's wins, here and elsewhere.
@@ -91,11 +105,53 @@ impl Winners {
         }
     }
 
-    /// Records a win.
-    pub(super) fn record(&mut self, body: TicketBody) {
+    /// Packets won on `device`, or being decided for it; 0 for the device 0, which is none.
+    pub(super) fn on_device(&self, device: u64) -> u32 {
+        self.devices.get(&device).copied().unwrap_or(0)
+    }
+
+    /// A candidate of `device` is being decided: until [`Self::release`] he counts as a winner, so
+    /// that two of them at once do not pass a limit that lets one pass.
+    pub(super) fn hold(&mut self, device: u64) {
+        if device != 0 {
+            *self.devices.entry(device).or_insert(0) += 1;
+        }
+    }
+
+    /// The candidate is decided.
+    pub(super) fn release(&mut self, device: u64) {
+        if device == 0 {
+            return;
+        }
+        let count = self.devices.get_mut(&device).expect("what is released was held");
+        *count -= 1;
+        if *count == 0 {
+            self.devices.remove(&device);
+        }
+    }
+
+    /// `user` is on `device`: his wins of earlier lives, of which no device is known, count for it.
+    /// What he won here without naming a device stays without one.
+    pub(super) fn place(&mut self, user: UserId, device: u64) {
+        if device == 0 {
+            return;
+        }
+        let mut next = self.users.get(&user).map_or(NONE, |winner| winner.latest);
+        while let Some(win) = self.wins.get_mut(next as usize) {
+            if win.device.is_none() {
+                win.device = Some(device);
+                *self.devices.entry(device).or_insert(0) += 1;
+            }
+            next = win.previous;
+        }
+    }
+
+    /// Records a win on `device`, 0 when none was named; `None` for one from the journal.
+    pub(super) fn record(&mut self, body: TicketBody, device: Option<u64>) {
         let index = u32::try_from(self.wins.len()).expect("a shard has at most 2^32 packets");
+        self.hold(device.unwrap_or(0));
         let winner = self.users.entry(body.user).or_insert(Winner::FRESH);
-        self.wins.push((body, winner.latest));
+        self.wins.push(Win { body, previous: winner.latest, device });
         winner.latest = index;
         winner.wins = winner.wins.saturating_add(1);
         winner.sponsors = winner.sponsors.with(body.sponsor);
@@ -110,9 +166,9 @@ impl Winners {
     pub(super) fn wins_of(&self, user: UserId) -> impl Iterator<Item = TicketBody> + '_ {
         let mut next = self.users.get(&user).map_or(NONE, |winner| winner.latest);
         std::iter::from_fn(move || {
-            let (body, previous) = self.wins.get(next as usize)?;
-            next = *previous;
-            Some(*body)
+            let win = self.wins.get(next as usize)?;
+            next = win.previous;
+            Some(win.body)
         })
     }
 

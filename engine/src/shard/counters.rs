@@ -25,6 +25,8 @@ pub struct Counters {
     pub welcomed: u64,
     /// HELLOs whose token or tally was not accepted.
     pub unauthenticated: u64,
+    /// Of those, session tokens that no key here can have signed: nobody checked a signature.
+    pub tokens_implausible: u64,
     /// HELLOs with a reconnect ticket.
     pub reconnects: u64,
     /// Of those, tickets that are forged, of an unknown key, or too old. Used ones are the shell's
@@ -36,9 +38,11 @@ pub struct Counters {
     pub timed_out: u64,
     /// Connections asked to leave because the same user connected again.
     pub replaced: u64,
-    /// Connections asked to leave by a drain.
-    pub drained: u64,
-    /// HELLOs answered with GOAWAY because the node drains.
+    /// Sessions asked to leave by a drain.
+    pub asked_to_leave: u64,
+    /// Of those, sessions that did not leave and were cut off.
+    pub overstayed: u64,
+    /// HELLOs answered with GOAWAY because no session may open.
     pub turned_away: u64,
     /// SHAKE frames, whatever their answer.
     pub shakes: u64,

@@ -10,6 +10,7 @@
 mod connection;
 mod counters;
 mod drain;
+mod hint;
 mod newcomers;
 mod partial;
 mod reconnect;
@@ -22,6 +23,7 @@ mod wheel;
 
 pub use connection::State;
 pub use counters::Counters;
+pub use hint::Hint;
 pub use reconnect::Reconnect;
 
 use self::{connection::NONE, drain::Drain, partial::Partials, table::Table, wheel::Wheel};
@@ -39,7 +41,7 @@ use yao_protocol::{
     keys::MacKey,
     limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES, GREETING_PAYLOAD_BYTES_MAX},
     ticket::TICKET_BYTES,
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 /// Opens of one connection that may be under way at once. A user wins three packets; eight leave
@@ -79,10 +81,8 @@ pub struct Settings {
     pub greeting_ms_max: u32,
     /// Time for a whole frame, ms.
     pub frame_ms_max: u32,
-    /// How long clients that are asked to leave wait before they return, ms: least, and jitter.
-    pub return_ms: (u32, u32),
-    /// Other nodes, "host:port".
-    pub endpoints: Vec<String>,
+    /// What clients are told that shall go elsewhere.
+    pub hint: Hint,
 }
 
 impl Settings {
@@ -103,8 +103,13 @@ impl Settings {
             handshake_ms_max: 5_000,
             greeting_ms_max: 3_000,
             frame_ms_max: 5_000,
-            return_ms: (1_000, 10_000),
-            endpoints: Vec::new(),
+            hint: Hint {
+                return_ms_min: 1_000,
+                return_ms_jitter: 10_000,
+                overload_ms_min: 5_000,
+                overload_ms_jitter: 25_000,
+                endpoints: Vec::new(),
+            },
         }
     }
 }
@@ -139,20 +144,24 @@ pub struct CandidateShake {
     pub wins: u8,
     /// From which sponsors.
     pub sponsors: SponsorSet,
+    /// On which device, and in which risk class.
+    pub bearer: Bearer,
 }
 
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Check this session token and report by [`ShardEngine::handle_token`].
+    /// Check this session token and report by [`ShardEngine::handle_token`]; at once by
+    /// [`ShardEngine::handle_token_implausible`] when it names no key of ours.
     CheckToken {
         /// Whose HELLO.
         connection: ConnectionId,
         /// The JWT.
         token: Vec<u8>,
     },
-    /// A good reconnect ticket came with HELLO: if no ticket of this user as new as `issued_at` was
-    /// used before, report `identity` by [`ShardEngine::handle_token`], else `None`.
+    /// A good reconnect ticket came with HELLO: if this user's latest session here began before
+    /// `issued_at` and on the same device, report `identity` by [`ShardEngine::handle_token`], else
+    /// `None`.
     ClaimReconnect {
         /// Whose HELLO.
         connection: ConnectionId,
@@ -160,6 +169,14 @@ pub enum Effect {
         identity: Identity,
         /// When it was made.
         issued_at: WallTime,
+    },
+    /// A reconnect ticket is due: if this connection is still its user's, report by
+    /// [`ShardEngine::handle_renewal`], else by [`ShardEngine::handle_replaced`].
+    RenewReconnect {
+        /// Who would get it.
+        connection: ConnectionId,
+        /// Who he is.
+        user: UserId,
     },
     /// A session is open: enter it in the registry, tell the issuer.
     Opened {
@@ -171,6 +188,8 @@ pub enum Effect {
         wins: u8,
         /// Of which sponsors.
         sponsors: SponsorSet,
+        /// On which device, and in which risk class.
+        bearer: Bearer,
     },
     /// Take a slot of the gate and hand this to the issuer. When there is no slot, or no room in
     /// the issuer's queue, report by [`ShardEngine::handle_lost`] at once.
@@ -185,6 +204,8 @@ pub enum Effect {
         request_id: u32,
         /// Who he is.
         user: UserId,
+        /// On which device, and in which risk class.
+        bearer: Bearer,
         /// The ticket.
         ticket: Box<[u8; TICKET_BYTES]>,
     },
@@ -194,6 +215,12 @@ pub enum Effect {
         connection: ConnectionId,
         /// What.
         bytes: Vec<u8>,
+    },
+    /// Clients are to be asked to leave: take of the node's pace what it allows, at most
+    /// `count_max`, and report by [`ShardEngine::handle_ask_to_leave`] at once.
+    AskToLeave {
+        /// More are not asked in one go.
+        count_max: u32,
     },
     /// Close the socket after its bytes are sent, then report by [`ShardEngine::handle_closed`].
     Close {
@@ -212,6 +239,9 @@ pub struct ShardEngine {
     admission: Admission,
     effects: VecDeque<Effect>,
     drain: Option<Drain>,
+    refuse_new: bool,
+    /// What newcomers are told for whom there is no room.
+    no_room: Vec<u8>,
     counters: Counters,
 }
 
@@ -226,6 +256,8 @@ impl ShardEngine {
             admission: Admission::new(AdmissionLimits::NONE, now),
             effects: VecDeque::new(),
             drain: None,
+            refuse_new: false,
+            no_room: settings.hint.no_room(),
             counters: Counters::default(),
             settings,
         }
@@ -243,7 +275,7 @@ impl ShardEngine {
         self.table.used()
     }
 
-    /// Bytes of incomplete frames that are kept.
+    /// Bytes of incomplete frames that are kept, as the allocator was asked for them.
     #[must_use]
     pub const fn partial_bytes(&self) -> usize {
         self.partials.bytes()
@@ -418,6 +450,8 @@ impl ShardEngine {
                 break;
             }
             let (head, tail) = rest.split_at(lacking.min(rest.len()));
+            // A peer that sends byte by byte does not make us keep more than its bytes.
+            partial.bytes.reserve_exact(head.len());
             partial.bytes.extend_from_slice(head);
             rest = tail;
         }
@@ -436,8 +470,9 @@ impl ShardEngine {
 
     fn keep_partial(&mut self, now: Timestamp, slot: u32, bytes: Vec<u8>) {
         self.table.slot_mut(slot).partial = self.partials.keep(now, bytes);
-        if self.table.slot(slot).state() == State::Securing {
-            // The handshake's deadline is for all of its records together.
+        if matches!(self.table.slot(slot).state(), State::Securing | State::Leaving) {
+            // The handshake's deadline is for all of its records together, and who leaves has his
+            // whole time, however his frames are cut.
             return;
         }
         // A cut frame has a deadline of its own, usually before the heartbeat's.

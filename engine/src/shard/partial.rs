@@ -22,7 +22,7 @@ pub(super) struct Partials {
 impl Partials {
     /// Keeps the bytes of a cut frame and returns their index.
     pub(super) fn keep(&mut self, now: Timestamp, bytes: Vec<u8>) -> u32 {
-        self.bytes += bytes.len();
+        self.bytes += bytes.capacity();
         let partial = Some(Partial { bytes, since_tick: wheel::tick_of(now) });
         match self.free.pop() {
             Some(index) => {
@@ -47,7 +47,7 @@ impl Partials {
             return None;
         }
         let partial = self.places.get_mut(index as usize).and_then(Option::take)?;
-        self.bytes -= partial.bytes.len();
+        self.bytes -= partial.bytes.capacity();
         self.free.push(index);
         Some(partial)
     }
@@ -68,7 +68,7 @@ impl Partials {
         self.places.iter().flatten().count()
     }
 
-    /// Bytes kept in all.
+    /// Bytes kept in all, as the allocator was asked for them.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,11 +1,14 @@
 //! Reconnect tickets: believed at HELLO where they lie, handed out behind WELCOME, renewed behind a
-//! PONG. Whether one was used before is the shell's to say ([`Effect::ClaimReconnect`]).
+//! PONG. Whether one was used before is the shell's to say ([`Effect::ClaimReconnect`]), and
+//! whether a session is still its user's ([`Effect::RenewReconnect`]): one that was replaced, and
+//! did not hear of it, must not mint what opens the next.
 
-use super::{Broken, Effect, ShardEngine, Surroundings, session::NOT_BELIEVED};
+use super::{Broken, Effect, ShardEngine, State, Surroundings, session::NOT_BELIEVED};
+use crate::ConnectionId;
 use yao_protocol::{
     UserId, WallTime, client,
     reconnect::{ReconnectKeys, ReconnectTicket},
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 /// How reconnect tickets are made and checked.
@@ -47,6 +50,11 @@ impl Cold {
         }
     }
 
+    /// What the session token says beside the user.
+    pub(super) const fn bearer(&self) -> Bearer {
+        Bearer { device: self.device, risk: self.risk }
+    }
+
     const fn identity(&self, user: UserId) -> Identity {
         let expires_at = WallTime::from_seconds(self.token_expires_seconds as u64);
         Identity { user, device: self.device, risk: self.risk, expires_at }
@@ -84,21 +92,45 @@ impl ShardEngine {
         Ok(Effect::ClaimReconnect { connection, identity, issued_at: ticket.issued_at })
     }
 
-    /// Appends a reconnect ticket when one is due: after WELCOME, and when half of the last one's
-    /// life is over.
+    /// A ticket is due after WELCOME, and when half of the last one's life is over.
+    fn is_reconnect_due(&self, surroundings: &Surroundings, slot: u32) -> bool {
+        let renew_seconds = self.table.cold(slot).renew_seconds;
+        self.settings.reconnect.is_some()
+            && renew_seconds != NEVER_RENEW
+            && surroundings.wall.seconds() >= u64::from(renew_seconds)
+    }
+
+    /// PONG was said: a ticket may be due.
+    pub(super) fn ask_for_renewal(&mut self, surroundings: &Surroundings, slot: u32) {
+        if self.is_reconnect_due(surroundings, slot) {
+            let (connection, user) = (self.id(slot), self.table.slot(slot).user);
+            self.effects.push_back(Effect::RenewReconnect { connection, user });
+        }
+    }
+
+    /// The connection is still its user's: he gets the ticket that is due.
+    pub fn handle_renewal(
+        &mut self,
+        surroundings: &Surroundings,
+        id: ConnectionId,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        if matches!(connection.state(), State::Open | State::Leaving) {
+            self.put_reconnect_due(surroundings, id.slot, out);
+        }
+    }
+
+    /// Appends a reconnect ticket when one is due.
     pub(super) fn put_reconnect_due(
         &mut self,
         surroundings: &Surroundings,
         slot: u32,
         out: &mut Vec<u8>,
     ) {
-        let Some(reconnect) = self.settings.reconnect.as_ref() else { return };
+        let due = self.is_reconnect_due(surroundings, slot);
+        let Some(reconnect) = self.settings.reconnect.as_ref().filter(|_| due) else { return };
         let cold = self.table.cold(slot);
-        if cold.renew_seconds == NEVER_RENEW
-            || surroundings.wall.seconds() < u64::from(cold.renew_seconds)
-        {
-            return;
-        }
         let identity = cold.identity(self.table.slot(slot).user);
         let lifetime = u64::from(reconnect.lifetime_seconds);
         let ticket = ReconnectTicket::issue(&identity, surroundings.wall, lifetime);

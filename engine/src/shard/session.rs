@@ -63,7 +63,7 @@ impl ShardEngine {
             }
             (ClientMessage::Ping, State::Open | State::Leaving) => {
                 client::put_pong(out, request_id, surroundings.wall);
-                self.put_reconnect_due(surroundings, slot, out);
+                self.ask_for_renewal(surroundings, slot);
                 Ok(())
             }
             (ClientMessage::Open(ticket), State::Open | State::Leaving) => {
@@ -96,13 +96,9 @@ impl ShardEngine {
         if hello.campaign != self.settings.campaign {
             return Err(closing(ErrorCode::WrongCampaign, RetryClass::Never));
         }
-        if self.is_draining() {
-            // Those who come now are told what the others are told: when to return, and where to.
-            let connection = self.id(slot);
-            let bytes = self.farewell();
-            self.counters.turned_away += 1;
-            self.effects.push_back(Effect::Send { connection, bytes });
-            self.begin_close(slot);
+        if self.refuses_new() {
+            // Before any signature is checked, and before a ticket to come back with is used up.
+            self.turn_away(slot);
             return Ok(());
         }
         let tally = match hello.tally {
@@ -155,17 +151,35 @@ impl ShardEngine {
             self.refuse(id.slot, request_id, NOT_BELIEVED.into_refusal(), out);
             return;
         };
+        if self.refuses_new() {
+            // HELLO came before we began to refuse.
+            self.turn_away(id.slot);
+            return;
+        }
+        let connection = self.table.slot_mut(id.slot);
         connection.become_state(State::Open);
         connection.registered_set();
         connection.user = identity.user;
         self.admission.leave(id.slot);
         self.counters.welcomed += 1;
         let (wins, sponsors) = (connection.wins, connection.sponsors);
-        let user = identity.user;
-        self.effects.push_back(Effect::Opened { connection: id, user, wins, sponsors });
+        let (user, bearer) = (identity.user, identity.bearer());
+        self.effects.push_back(Effect::Opened { connection: id, user, wins, sponsors, bearer });
         self.welcome(surroundings).put(out, request_id);
         *self.table.cold_mut(id.slot) = Cold::of(&identity);
         self.put_reconnect_due(surroundings, id.slot, out);
+    }
+
+    /// No key here can have signed this session token: it is refused as any other, without having
+    /// been checked.
+    pub fn handle_token_implausible(
+        &mut self,
+        surroundings: &Surroundings,
+        id: ConnectionId,
+        out: &mut Vec<u8>,
+    ) {
+        self.counters.tokens_implausible += 1;
+        self.handle_token(surroundings, id, None, out);
     }
 
     /// The thread that checks tokens has no room: the client is asked to come back.
@@ -187,7 +201,7 @@ impl ShardEngine {
             server_time: surroundings.wall,
             campaign: self.settings.campaign,
             wins_per_user: self.settings.wins_per_user,
-            endpoints: self.settings.endpoints.clone(),
+            endpoints: self.settings.hint.endpoints.clone(),
         }
     }
 
@@ -292,6 +306,7 @@ impl ShardEngine {
             user: connection.user,
             wins: connection.wins,
             sponsors: connection.sponsors,
+            bearer: self.table.cold(slot).bearer(),
         }
     }
 
@@ -350,9 +365,15 @@ impl ShardEngine {
             return;
         }
         connection.opens_in_flight += 1;
-        let user = connection.user;
+        let (user, bearer) = (connection.user, self.table.cold(slot).bearer());
         let (connection, ticket) = (self.id(slot), Box::new(*ticket));
-        self.effects.push_back(Effect::CheckTicket { connection, request_id, user, ticket });
+        self.effects.push_back(Effect::CheckTicket {
+            connection,
+            request_id,
+            user,
+            bearer,
+            ticket,
+        });
     }
 
     /// An open was decided: its receipt, or why not.

@@ -1,9 +1,10 @@
 //! Sessions told as bytes in and bytes out.
 
+mod leaving;
 mod reconnect;
 mod slow;
 
-use super::{CandidateShake, Effect, Settings, ShardEngine, State, Surroundings};
+use super::{CandidateShake, Effect, Hint, Settings, ShardEngine, State, Surroundings};
 use crate::{ConnectionId, gate::GateView, time::Timestamp};
 use yao_protocol::{
     CampaignId, Epoch, Fen, KeyId, PacketId, PacketIndex, ShakeId, ShardId, SponsorId, SponsorSet,
@@ -16,11 +17,12 @@ use yao_protocol::{
     keys::{MacKey, SignKey},
     tally::{TALLY_BYTES, Tally},
     ticket::{Ticket, TicketBody},
-    token::Identity,
+    token::{Bearer, Identity},
 };
 
 const CAMPAIGN: CampaignId = CampaignId(7);
 const USER: UserId = UserId(77);
+const BEARER: Bearer = Bearer { device: 5, risk: 2 };
 
 fn at(ms: u64) -> Timestamp {
     Timestamp::from_ns(ms * 1_000_000)
@@ -28,6 +30,12 @@ fn at(ms: u64) -> Timestamp {
 
 fn mac_key() -> MacKey {
     MacKey::new(KeyId(1), [9; 32])
+}
+
+fn hint(endpoint: &str) -> Hint {
+    let endpoints = vec![endpoint.to_owned()];
+    let (return_ms_min, return_ms_jitter) = (1_000, 10_000);
+    Hint { return_ms_min, return_ms_jitter, endpoints, ..Hint::default() }
 }
 
 /// One engine with one connection.
@@ -44,7 +52,7 @@ impl World {
             thread: 3,
             connections_max: 1_000,
             heartbeat_ms_max: 60_000,
-            endpoints: vec!["other:1".into()],
+            hint: hint("other:1"),
             ..Settings::new(CAMPAIGN, mac_key())
         };
         let now = at(1_000_000);
@@ -83,7 +91,8 @@ impl World {
     }
 
     fn believe(&mut self, user: UserId) -> Vec<u8> {
-        let identity = Identity { user, device: 0, risk: 0, expires_at: WallTime(u64::MAX) };
+        let Bearer { device, risk } = BEARER;
+        let identity = Identity { user, device, risk, expires_at: WallTime(u64::MAX) };
         let mut out = Vec::new();
         let connection = self.connection;
         self.engine.handle_token(&self.surroundings, connection, Some(identity), &mut out);
@@ -150,7 +159,13 @@ fn hello_is_checked_and_welcomed() {
         if welcome.wins_per_user == 3 && welcome.endpoints == ["other:1"]));
     assert_eq!(
         world.effects(),
-        [Effect::Opened { connection, user: USER, wins: 0, sponsors: SponsorSet::EMPTY }]
+        [Effect::Opened {
+            connection,
+            user: USER,
+            wins: 0,
+            sponsors: SponsorSet::EMPTY,
+            bearer: BEARER
+        }]
     );
     assert_eq!(world.state(), State::Open);
 }
@@ -271,6 +286,7 @@ fn a_sponsor_already_won_is_no_candidate_and_the_limit_ends_it() {
         user: USER,
         wins: 2,
         sponsors: SponsorSet(0b11),
+        bearer: BEARER,
     };
     assert_eq!(world.effects(), [Effect::Candidate(candidate)]);
     assert_eq!(reason(&world.receive(&shake(3, false))), NoWinReason::Pending);
@@ -393,47 +409,6 @@ fn a_reused_slot_gets_nothing_that_was_meant_for_its_predecessor() {
 }
 
 #[test]
-fn a_drain_asks_everybody_at_its_rate() {
-    let mut world = World::open();
-    for user in 0..99 {
-        world.connection = world.engine.handle_accepted(world.now, true).expect("room");
-        world.greet(None);
-        world.believe(UserId(1_000 + user));
-    }
-    world.effects();
-    world.engine.handle_drain(world.now, 50);
-    let mut asked = Vec::new();
-    for ms in (0..3_000).step_by(10) {
-        let now = at(1_000_000 + ms);
-        world.engine.handle_time(now);
-        for effect in world.effects() {
-            if let Effect::Send { bytes, .. } = effect {
-                assert!(matches!(&messages(&bytes)[..], [(_, ServerMessage::GoAway(go_away))]
-                    if go_away.reason == GoAwayReason::Drain));
-                asked.push(ms);
-            }
-        }
-    }
-    assert_eq!(asked.len(), 100);
-    let in_first_second = asked.iter().filter(|ms| **ms < 1_000).count();
-    assert!((45..=55).contains(&in_first_second), "{in_first_second} in the first second");
-}
-
-#[test]
-fn who_comes_during_a_drain_is_told_where_to_go() {
-    let mut world = World::open();
-    world.effects();
-    world.engine.handle_drain(world.now, 1);
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
-    world.greet(None);
-    let effects = world.effects();
-    assert!(matches!(&effects[..], [Effect::Send { bytes, .. }, Effect::Close { connection }]
-        if *connection == world.connection
-            && matches!(&messages(bytes)[..], [(_, ServerMessage::GoAway(go_away))]
-                if go_away.reason == GoAwayReason::Drain)));
-}
-
-#[test]
 fn every_client_message_of_an_open_session_is_accepted() {
     let mut world = World::open();
     world.effects();
@@ -447,7 +422,7 @@ fn every_client_message_of_an_open_session_is_accepted() {
     assert!(matches!(&messages(&out)[..], [(_, ServerMessage::Pong(WallTime(5)))]));
     assert!(matches!(
         &world.effects()[..],
-        [Effect::CheckTicket { request_id: 6, .. }, Effect::Close { .. }]
+        [Effect::CheckTicket { request_id: 6, bearer: BEARER, .. }, Effect::Close { .. }]
     ));
 }
 

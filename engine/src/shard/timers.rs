@@ -60,7 +60,10 @@ impl ShardEngine {
                 self.counters.timed_out += 1;
                 self.begin_close(slot);
             }
-            State::Leaving => self.begin_close(slot),
+            State::Leaving => {
+                self.counters.overstayed += 1;
+                self.begin_close(slot);
+            }
             State::Closing | State::Free => {}
         }
     }

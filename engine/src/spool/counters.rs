@@ -16,7 +16,7 @@ pub struct Counters {
     pub refused_invalid: u64,
     /// Refused: the agent's policy said no.
     pub refused_policy: u64,
-    /// Refused: too many unsettled bytes, or too many opens waiting for the disk.
+    /// Refused: the spool is full, or too many opens wait for the disk.
     pub refused_full: u64,
     /// Refused: a write or sync failed.
     pub refused_fenced: u64,
@@ -24,6 +24,10 @@ pub struct Counters {
     pub syncs: u64,
     /// Bytes of records synced.
     pub bytes: u64,
+    /// Records put into batches of the live lane.
+    pub batched_live: u64,
+    /// Records put into batches of the backlog.
+    pub batched_backlog: u64,
     /// Records with a final answer from settlement.
     pub settled: u64,
     /// Of these: paid now.

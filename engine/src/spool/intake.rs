@@ -3,20 +3,19 @@
 //! The one rule (M7): a receipt leaves in [`Spool::handle_synced`], or for a packet whose record
 //! was synced before. Every open is answered exactly once.
 
-use super::{
-    Counters, Index, Output, RECORD_BYTES, Reply, Settings, Spool, delivery::Delivery, index::Entry,
-};
+use super::{Counters, Index, Level, Output, RECORD_BYTES, Reply, Settings, Spool, index::Entry};
 use crate::{
     ConnectionId, Timestamp,
     vetting::{Asked, VetDesk},
 };
 use yao_protocol::{
     PacketId,
-    agent::{Vet, VetKind},
+    agent::{Question, Standing, Vet, VetKind},
     client::{ErrorCode, Refusal, RetryClass},
     receipt::Receipt,
     spool::Open,
     ticket::Ticket,
+    token::Bearer,
 };
 
 /// Opens that wait for the disk at once. At 10,000 opens a second this is six seconds of a disk
@@ -108,13 +107,6 @@ impl Intake {
         self.index.retain(through + 1..=u64::MAX);
     }
 
-    /// Offers the records that wait for their commit to the delivery, which may have caught up.
-    pub(super) fn hand_over(&self, delivery: &mut Delivery, settings: &Settings) {
-        for (sequence, open) in &self.collecting {
-            delivery.handle_accepted(*sequence, open, settings);
-        }
-    }
-
     pub(super) fn vet_deadline(&self) -> Timestamp {
         self.desk.deadline()
     }
@@ -153,6 +145,7 @@ impl Spool {
         now: Timestamp,
         connection: ConnectionId,
         request_id: u32,
+        bearer: Bearer,
         ticket: &Ticket,
     ) {
         // The user acted now: later waits for verdict and disk do not make the ticket expire.
@@ -169,7 +162,7 @@ impl Spool {
             Asked::Allowed(asked) => self.accept(now, &asked),
             Asked::Send { call } => {
                 let body = &ticket.body;
-                self.ready.push_back(Output::Vet(Vet {
+                let vet = Vet {
                     call,
                     kind: VetKind::Open,
                     user: body.user,
@@ -177,7 +170,10 @@ impl Spool {
                     amount: body.amount,
                     packet: body.packet,
                     shake: body.shake,
-                }));
+                };
+                // Counted when they were won; an open changes nothing about that.
+                let standing = Standing { bearer, ..Standing::default() };
+                self.ready.push_back(Output::Vet(Question { vet, standing }));
             }
         }
     }
@@ -253,7 +249,7 @@ impl Spool {
             self.acknowledge(connection, request_id, body.packet, entry);
         } else if self.intake.waiting.len() >= WAITING_MAX {
             self.counters.refused_full += 1;
-            self.reply(connection, request_id, Reply::Refused(full_refusal()));
+            self.reply(connection, request_id, Reply::Refused(slow_refusal()));
         } else {
             self.counters.duplicate += 1;
             let waiting = Waiting { connection, request_id, packet: body.packet, entry };
@@ -278,13 +274,22 @@ impl Spool {
             counters.refused_fenced += 1;
             return Some(fence_refusal());
         }
-        let unsettled = self.intake.next_sequence - 1 - self.delivery.settled();
-        let bytes = (unsettled + 1).saturating_mul(RECORD_BYTES);
-        if bytes > self.settings.bytes_max || self.intake.waiting.len() >= WAITING_MAX {
+        if self.fullness.level() == Level::Full {
             counters.refused_full += 1;
             return Some(full_refusal());
         }
+        if self.intake.waiting.len() >= WAITING_MAX {
+            counters.refused_full += 1;
+            return Some(slow_refusal());
+        }
         None
+    }
+
+    /// Judges anew how full the spool is: after each input, and after each open that is accepted.
+    pub(super) fn renew_fullness(&mut self) {
+        let next_sequence = self.intake.next_sequence;
+        let unsettled = next_sequence - 1 - self.delivery.settled();
+        self.fullness.renew(self.settings.bytes_max, unsettled, next_sequence);
     }
 
     /// Gives an allowed open its record, in memory. Nothing is acknowledged here.
@@ -312,6 +317,7 @@ impl Spool {
         intake.waiting.push(Waiting { connection, request_id, packet: body.packet, entry });
         self.counters.accepted += 1;
         self.delivery.handle_accepted(sequence, &asked.open, &self.settings);
+        self.renew_fullness();
     }
 
     fn acknowledge(
@@ -342,7 +348,13 @@ const fn fence_refusal() -> Refusal {
     refusal(ErrorCode::OpenUnavailable, RetryClass::After, 10_000)
 }
 
-/// Room comes back as soon as settlement answers.
-const fn full_refusal() -> Refusal {
+/// The disk is behind by seconds: a little later it is not.
+const fn slow_refusal() -> Refusal {
     refusal(ErrorCode::OpenUnavailable, RetryClass::After, 2_000)
+}
+
+/// Room comes back when settlement answers, or when somebody has made some: in minutes, not in
+/// seconds. Whoever is refused must not be the next overload.
+const fn full_refusal() -> Refusal {
+    refusal(ErrorCode::OpenUnavailable, RetryClass::After, 15_000)
 }

@@ -2,35 +2,42 @@
 //!
 //! An open passes four gates: it is new and not expired ([`index`]), the policy lets it through,
 //! its record is synced ([`intake`]: only then is it acknowledged), and settlement has signed an
-//! answer to its batch ([`delivery`]: only that moves the watermark). The shell performs each
-//! [`Output`] and reports by an [`Input`]; the first failed write fences the machine for good (M3).
+//! answer to its batch ([`delivery`]: only that moves the watermark). How much of all that there
+//! may be is for [`fullness`]. The shell performs each [`Output`] and reports by an [`Input`];
+//! when it can write nowhere any more, the machine is fenced for good (M3).
 //!
 //! Never here: files, sockets, signatures, clocks. The shell checks signatures before it reports.
 
+mod answered;
+mod answers;
 mod counters;
 mod delivery;
+mod fullness;
 mod index;
 mod intake;
+mod pacer;
 pub mod retention;
 #[cfg(test)]
 mod tests;
 
 pub use counters::Counters;
+pub use fullness::Level;
 pub use index::{Entry, Index};
 pub use intake::Vetted;
 
-use self::{delivery::Delivery, intake::Intake};
+use self::{delivery::Delivery, fullness::Fullness, intake::Intake, pacer::Pacer};
 use crate::{Anchor, ConnectionId, Timestamp, vetting::VetDesk};
 use std::{collections::VecDeque, sync::Arc};
 use yao_protocol::{
     CampaignId, Epoch, Incarnation, ShardId, WallTime,
-    agent::Vet,
+    agent::Question,
     client::Refusal,
     log::RECORD_OVERHEAD_BYTES,
     receipt::Receipt,
     settlement::{Answer, Batch, OpenResult},
     spool::{OPEN_BYTES, Open, Watermark},
     ticket::Ticket,
+    token::Bearer,
 };
 
 /// Bytes of one open in a segment.
@@ -53,12 +60,16 @@ pub struct Settings {
     pub commit_us_max: u64,
     /// Or until this many bytes are waiting.
     pub commit_bytes_max: usize,
-    /// Bytes of unsettled records from which on new opens are refused.
+    /// Bytes of unsettled records at most: what is full is measured by it ([`Level`]).
     pub bytes_max: u64,
     /// Batches without an answer at once; at least 1.
     pub batches_in_flight_max: usize,
-    /// Records that are kept in memory for delivery; the others are read again from disk.
+    /// The newest records, which are delivered first; at least 1.
+    pub live_records_max: usize,
+    /// Older records that are kept in memory for delivery; the others are read again from disk.
     pub tail_records_max: usize,
+    /// Of these at most so many are delivered in a second; [`u32::MAX`] does not limit them.
+    pub backlog_per_second: u32,
 }
 
 /// What the files said at start.
@@ -81,6 +92,8 @@ pub enum Input {
         connection: ConnectionId,
         /// His request.
         request_id: u32,
+        /// His device and risk class.
+        bearer: Bearer,
         /// The ticket.
         ticket: Ticket,
     },
@@ -96,12 +109,17 @@ pub enum Input {
         /// Which call.
         call: u64,
     },
+    /// The file system has this much room for the spool.
+    Space {
+        /// Bytes.
+        bytes: u64,
+    },
     /// Everything up to this record is on disk.
     Synced {
         /// Its sequence.
         sequence: u64,
     },
-    /// A write or a sync failed.
+    /// A write or a sync failed, and there is nowhere else to write.
     DiskFailed,
     /// The answer to [`Output::Read`].
     Read {
@@ -174,7 +192,7 @@ pub enum Output {
         reply: Reply,
     },
     /// Ask the agent; when there is none, or no room, report [`Input::VetUnsent`].
-    Vet(Vet),
+    Vet(Question),
     /// Append these records, in memory or to the file.
     Write(Vec<(u64, Open)>),
     /// Write and sync everything appended; report [`Input::Synced`] or [`Input::DiskFailed`].
@@ -269,7 +287,7 @@ pub enum Reason {
     Commit,
     /// The deadline of a vet.
     Vet,
-    /// A batch is to be sent again, or its answer is overdue.
+    /// A batch is to be sent again, or its answer is overdue, or the backlog may go on.
     Delivery,
 }
 
@@ -279,6 +297,7 @@ pub struct Spool {
     settings: Settings,
     intake: Intake,
     delivery: Delivery,
+    fullness: Fullness,
     counters: Counters,
     /// Outputs that an input caused at once.
     ready: VecDeque<Output>,
@@ -292,39 +311,43 @@ impl Spool {
     #[must_use]
     pub fn new(settings: Settings, desk: VetDesk<Vetted>, recovered: Recovered) -> Self {
         assert!(settings.batches_in_flight_max >= 1, "without a batch nothing is ever settled");
-        assert!(settings.tail_records_max >= 1, "delivery needs records in memory");
+        let in_memory = settings.tail_records_max.min(settings.live_records_max);
+        assert!(in_memory >= 1, "delivery needs records in memory");
         // A watermark beyond the records: their segments were lost or removed.
         let next_sequence = recovered.next_sequence.max(recovered.settled + 1).max(1);
-        Self {
+        let pacer = Pacer::new(settings.backlog_per_second, settings.incarnation);
+        let mut spool = Self {
             intake: Intake::new(desk, recovered.index, next_sequence),
-            delivery: Delivery::new(recovered.settled, next_sequence - 1),
+            delivery: Delivery::new(recovered.settled, next_sequence - 1, pacer),
+            fullness: Fullness::default(),
             settings,
             counters: Counters::default(),
             ready: VecDeque::new(),
-        }
+        };
+        spool.renew_fullness();
+        spool
     }
 
     /// One thing that happened. Drain [`Self::poll`] afterwards, or after a burst of inputs.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         match input {
-            Input::Open { connection, request_id, ticket } => {
-                self.handle_open(now, connection, request_id, &ticket);
+            Input::Open { connection, request_id, bearer, ticket } => {
+                self.handle_open(now, connection, request_id, bearer, &ticket);
             }
             Input::Verdict { call, allowed } => self.handle_verdict(now, call, allowed),
             Input::VetUnsent { call } => self.handle_vet_unsent(now, call),
             Input::Synced { sequence } => self.handle_synced(sequence),
             Input::DiskFailed => self.handle_disk_failed(),
             Input::Flush => self.intake.flush(),
+            Input::Space { bytes } => {
+                self.fullness.handle_space(bytes, self.intake.next_sequence());
+            }
             Input::Removed { through } => self.intake.forget(through),
             Input::AgentAvailable(available) => {
                 self.intake.handle_agent_available(available);
                 self.delivery.handle_agent_available(now, available);
             }
-            Input::Read { records, through } => {
-                self.delivery.handle_read(records, through);
-                // Records that are still to be written follow those that were read last.
-                self.intake.hand_over(&mut self.delivery, &self.settings);
-            }
+            Input::Read { records, through } => self.delivery.handle_read(records, through),
             Input::ReadFailed => {
                 self.counters.read_failures += 1;
                 self.delivery.handle_read_failed(now);
@@ -345,6 +368,7 @@ impl Spool {
             }
             Input::WatermarkSaved { settled } => self.delivery.handle_watermark_saved(settled),
         }
+        self.renew_fullness();
     }
 
     /// What to do next; call until it answers [`Output::SleepUntil`].
@@ -363,7 +387,7 @@ impl Spool {
         }
         let commit = (self.intake.commit_at(&self.settings), Reason::Commit);
         let vet = (self.intake.vet_deadline(), Reason::Vet);
-        let delivery = (self.delivery.deadline(), Reason::Delivery);
+        let delivery = (self.delivery.deadline(&self.settings), Reason::Delivery);
         let first = [commit, vet, delivery].into_iter().min_by_key(|(at, _)| *at);
         match first {
             Some((at, reason)) if at < Timestamp::NEVER => Output::SleepUntil { at, reason },
@@ -381,6 +405,18 @@ impl Spool {
     #[must_use]
     pub const fn is_fenced(&self) -> bool {
         self.intake.is_fenced()
+    }
+
+    /// What the spool's fullness calls for.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.fullness.level()
+    }
+
+    /// How full the spool is, per mille of `bytes_max`.
+    #[must_use]
+    pub const fn fill_permille(&self) -> u64 {
+        self.fullness.permille()
     }
 
     /// Every record up to this sequence has settlement's answer.

@@ -1,4 +1,5 @@
-//! Which segments may be removed: the oldest settled ones, and only when the spool is too large.
+//! Which segments may be removed: the oldest settled ones, and only when the spool is too large,
+//! for its bound or for its file system.
 
 /// What matters of one segment, oldest first in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,6 +8,15 @@ pub struct Extent {
     pub last_sequence: u64,
     /// Its size.
     pub bytes: u64,
+}
+
+/// Bytes that all segments together may have: `bytes_max`, or fewer when the file system has not
+/// the room that the spool would still need before it raised an alarm: then settled segments go
+/// before anybody is refused.
+#[must_use]
+pub fn keep_bytes(segments_bytes: u64, space_bytes: u64, bytes_max: u64) -> u64 {
+    let wanted = bytes_max / 10 * 3;
+    bytes_max.min(segments_bytes.saturating_sub(wanted.saturating_sub(space_bytes)))
 }
 
 /// How many of the oldest segments to remove so that at most `bytes_max` remain. A segment with a
@@ -28,6 +38,16 @@ pub fn removable_count(segments: &[Extent], settled_on_disk: u64, bytes_max: u64
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_system_that_fills_up_takes_settled_segments_too() {
+        assert_eq!(keep_bytes(500, u64::MAX, 1_000), 500);
+        assert_eq!(keep_bytes(500, 300, 1_000), 500, "room enough: all may stay");
+        assert_eq!(keep_bytes(500, 200, 1_000), 400);
+        assert_eq!(keep_bytes(500, 0, 1_000), 200);
+        assert_eq!(keep_bytes(100, 0, 1_000), 0);
+        assert_eq!(keep_bytes(5_000, 300, 1_000), 1_000, "our own bound all the same");
+    }
 
     #[test]
     fn only_settled_segments_go_and_only_when_there_are_too_many_bytes() {

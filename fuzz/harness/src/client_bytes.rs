@@ -7,7 +7,7 @@ use crate::{
 };
 use yao_engine::{
     ConnectionId, GateView, Timestamp,
-    shard::{Counters, Effect, Reconnect, Settings, ShardEngine, Surroundings},
+    shard::{Counters, Effect, Hint, Reconnect, Settings, ShardEngine, Surroundings},
 };
 use yao_protocol::{
     SponsorSet, UserId, WallTime,
@@ -81,7 +81,7 @@ fn settings() -> Settings {
         generation_first: 5,
         reconnect: Some(Reconnect { keys, lifetime_seconds: 1_200 }),
         heartbeat_ms_max: 60_000,
-        endpoints: vec!["tls://other.example:7443".to_owned()],
+        hint: Hint { endpoints: vec!["tls://other.example:7443".to_owned()], ..Hint::default() },
         ..Settings::new(CAMPAIGN, mac_key())
     }
 }
@@ -134,6 +134,10 @@ impl World {
                     readable(&bytes);
                 }
                 Effect::Opened { .. } => {}
+                Effect::AskToLeave { count_max } => {
+                    let asked = self.engine.handle_ask_to_leave(self.now, count_max);
+                    assert!(asked <= count_max, "{asked} are asked of {count_max}");
+                }
                 question => self.asked.push(question),
             }
         }
@@ -167,6 +171,12 @@ impl World {
                 let identity = Some(identity).filter(|_| how != 0);
                 engine.handle_token(&surroundings, connection, identity, &mut out);
             }
+            Effect::RenewReconnect { connection, .. } if how % 4 == 3 => {
+                engine.handle_replaced(connection, &mut out);
+            }
+            Effect::RenewReconnect { connection, .. } => {
+                engine.handle_renewal(&surroundings, connection, &mut out);
+            }
             Effect::Candidate(asked) | Effect::Resend(asked) => {
                 let reason = NoWinReason::from_number(how % 6).expect("below 6");
                 let (id, request) = (asked.connection, asked.request_id);
@@ -175,7 +185,10 @@ impl World {
             Effect::CheckTicket { connection, request_id, .. } => {
                 engine.handle_open_busy(connection, request_id, &mut out);
             }
-            Effect::Opened { .. } | Effect::Send { .. } | Effect::Close { .. } => {}
+            Effect::Opened { .. }
+            | Effect::Send { .. }
+            | Effect::AskToLeave { .. }
+            | Effect::Close { .. } => {}
         }
         readable(&out);
         self.perform();
@@ -238,7 +251,8 @@ fn operations(bytes: &[u8]) -> Counters {
                     world.engine.handle_cut(world.now, id.slot, cut);
                 }
             }
-            _ => world.engine.handle_drain(world.now, u32::from(which)),
+            _ if which < 128 => world.engine.handle_drain(world.now),
+            _ => world.engine.handle_refuse_new(which % 2 == 1),
         }
         let kept = world.engine.partial_bytes();
         assert!(kept <= world.live.len() * (CLIENT_PAYLOAD_BYTES_MAX + 8), "{kept} bytes are kept");

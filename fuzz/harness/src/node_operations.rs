@@ -228,7 +228,8 @@ impl World {
         let surroundings = self.surroundings();
         self.engine.handle_received(self.now, &surroundings, id.slot, &hello, &mut out);
         let expires_at = WallTime(u64::MAX);
-        let identity = Identity { user: UserId(user), device: 0, risk: 0, expires_at };
+        // Two users to a device, and one user without.
+        let identity = Identity { user: UserId(user), device: user / 2, risk: 0, expires_at };
         self.engine.handle_token(&surroundings, id, Some(identity), &mut out);
         self.hear(id, &out);
         self.perform();
@@ -270,8 +271,8 @@ impl World {
                     self.input(Input::Candidate(candidate));
                 }
                 Effect::Resend(candidate) => self.input(Input::Resend(candidate)),
-                Effect::Opened { connection, user, wins, sponsors } => {
-                    self.input(Input::Welcomed { connection, user, wins, sponsors });
+                Effect::Opened { connection, user, wins, sponsors, bearer } => {
+                    self.input(Input::Welcomed { connection, user, wins, sponsors, bearer });
                 }
                 Effect::CheckToken { .. } => {}
                 other => panic!("no session here asks for {other:?}"),
@@ -296,7 +297,7 @@ impl World {
             match self.issuer.poll(self.now) {
                 Output::SleepUntil { at, .. } => return at,
                 Output::Gate(gate) => self.gate = gate,
-                Output::Vet(vet) => self.vets.push(vet.call),
+                Output::Vet(question) => self.vets.push(question.vet.call),
                 Output::Journal(event) => self.journal.push(event),
                 Output::Reserve { first, high, .. } => {
                     self.raises.push((first, high));

@@ -4,7 +4,7 @@ use super::any_proof::{sponsor, wall_time};
 use proptest::{array::uniform16, collection::vec, option, prelude::*, sample::select};
 use yao_protocol::{
     CampaignId, Fen, PacketId, ShakeId, UserId,
-    agent::{FromAccess, FromAgent, Greet, Role, Vet, VetKind},
+    agent::{FromAccess, FromAgent, Greet, Role, Standing, Vet, VetKind},
     client::{
         ClientMessage, ErrorCode, GoAway, GoAwayReason, Hello, NoWin, NoWinReason, Refusal,
         RetryClass, ServerMessage, Shake, VERSION, Welcome, kind, put_empty, put_open, put_pong,
@@ -16,6 +16,7 @@ use yao_protocol::{
     reconnect::RECONNECT_BYTES,
     tally::TALLY_BYTES,
     ticket::TICKET_BYTES,
+    token::Bearer,
 };
 
 /// The one frame that `bytes` are, within `limit`, asked with `request_id`.
@@ -79,6 +80,14 @@ fn vet() -> impl Strategy<Value = Vet> {
             shake: ShakeId(shake),
         },
     )
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    any::<(u64, u8, u8, u8)>().prop_map(|(device, risk, user_wins, device_wins)| Standing {
+        bearer: Bearer { device, risk },
+        user_wins,
+        device_wins,
+    })
 }
 
 proptest! {
@@ -188,7 +197,8 @@ proptest! {
     fn any_word_of_an_agent(
         version: u16, role in select(vec![Role::Vet, Role::Deliver]), generation: u32,
         proof in uniform16(any::<u8>()), software in "\\PC{0,60}", call: u64, allowed: bool,
-        retry_after_ms: u32, bytes in vec(any::<u8>(), 0..2_000), vet in vet(), id: u32,
+        retry_after_ms: u32, bytes in vec(any::<u8>(), 0..2_000), vet in vet(),
+        standing in standing(), id: u32,
     ) {
         let greet = FromAgent::Greet(Greet { version, role, generation, proof, software });
         let verdict = FromAgent::Verdict { call, allowed };
@@ -202,7 +212,8 @@ proptest! {
             prop_assert!(FromAccess::decode(frame).is_err());
         }
         let (greeted, deliver) = (FromAccess::Greeted { version }, FromAccess::Deliver(&bytes));
-        for message in [greeted, FromAccess::Vet(vet), deliver, FromAccess::Drain] {
+        let standing = FromAccess::Standing { call, standing };
+        for message in [greeted, FromAccess::Vet(vet), standing, deliver, FromAccess::Drain] {
             let mut bytes = Vec::new();
             message.put(&mut bytes, id);
             let frame = only_frame(&bytes, AGENT_PAYLOAD_BYTES_MAX, id);

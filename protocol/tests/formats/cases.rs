@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use yao_protocol::{
     Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, SponsorSet, UserId,
     WallTime, WaveIndex,
-    agent::{FromAccess, FromAgent, Greet, Role, Vet, VetKind},
+    agent::{FromAccess, FromAgent, Greet, Role, Standing, Vet, VetKind},
     client::{
         ErrorCode, GoAway, GoAwayReason, Hello, NoWin, NoWinReason, Refusal, RetryClass, Shake,
         Welcome, kind, put_empty, put_open, put_pong, put_receipt, put_reconnect, put_win,
@@ -24,6 +24,7 @@ use yao_protocol::{
     spool::{Open, Watermark},
     tally::Tally,
     ticket::{Ticket, TicketBody},
+    token::Bearer,
 };
 
 /// Format, name, bytes.
@@ -236,6 +237,11 @@ fn agent() -> Vec<Case> {
         packet: packet(188_087),
         shake: ShakeId(3),
     });
+    let bearer = Bearer { device: 0x1122_3344_5566_7788, risk: 3 };
+    let won = Standing { bearer, user_wins: 2, device_wins: 255 };
+    let win = FromAccess::Standing { call: 77, standing: won };
+    let opens = Standing { bearer, ..Standing::default() };
+    let open = FromAccess::Standing { call: 1 << 63, standing: opens };
     let agent = |message: &FromAgent<'_>| made(|out| message.put(out, 9));
     let access = |message: &FromAccess<'_>| made(|out| message.put(out, 9));
     vec![
@@ -257,6 +263,8 @@ fn agent() -> Vec<Case> {
         (from_access, "DELIVER", access(&FromAccess::Deliver(b"batch"))),
         (from_access, "GRANT_ASK", access(&FromAccess::GrantAsk(b"request"))),
         (from_access, "DRAIN", access(&FromAccess::Drain)),
+        (from_access, "STANDING before a win", access(&win)),
+        (from_access, "STANDING before an open", access(&open)),
         ("policy", "every field", policy.clone()),
         ("policy", "defaults", Policy::default().encode()),
     ]

@@ -173,6 +173,14 @@ pub(crate) fn from_access(message: &FromAccess<'_>) -> (&'static str, Value) {
     match message {
         FromAccess::Greeted { version } => ("GREETED", json!({ "version": version })),
         FromAccess::Vet(question) => ("VET", vet(question)),
+        FromAccess::Standing { call, standing } => {
+            let fields = json!({
+                "call": long(*call), "device": long(standing.bearer.device),
+                "risk": standing.bearer.risk, "user_wins": standing.user_wins,
+                "device_wins": standing.device_wins,
+            });
+            ("STANDING", fields)
+        }
         FromAccess::Deliver(bytes) => ("DELIVER", json!({ "batch": hex::encode(bytes) })),
         FromAccess::GrantAsk(bytes) => ("GRANT_ASK", json!({ "request": hex::encode(bytes) })),
         FromAccess::Drain => ("DRAIN", json!({})),

@@ -98,11 +98,15 @@ pub(super) fn problems(root: &Path, mutants: &[&Mutant]) -> Result<Vec<String>> 
     Ok(problems)
 }
 
-/// Every line of a package, whose folder is called as it is, without `yao-`.
+/// Every line of a package, whose folder is called as it is, without `yao-`; or that folder of
+/// `fuzz`.
 fn source(root: &Path, package: &str) -> Result<String> {
-    let folder = package.strip_prefix("yao-").unwrap_or(package);
-    let files = tidy::rust_files(&root.join(folder))?;
-    ensure!(!files.is_empty(), "package {package} has no folder {folder}");
+    let name = package.strip_prefix("yao-").unwrap_or(package);
+    let folders = [root.join(name), root.join("fuzz").join(name)];
+    let folder = folders.iter().find(|folder| folder.is_dir());
+    let folder = folder.with_context(|| format!("package {package} has no folder {name}"))?;
+    let files = tidy::rust_files(folder)?;
+    ensure!(!files.is_empty(), "package {package} has no source in {}", folder.display());
     files.iter().map(|path| Ok(fs::read_to_string(path)?)).collect()
 }
 

@@ -6,7 +6,7 @@
 //! `unshare` and `ip`, and leave to make namespaces.
 
 use super::{
-    arm, end,
+    arm, end, namespace,
     people::{self, People, Played, now_us},
     rehearsal::{DEMO, Rehearsal, STREAM_THREAD},
     started,
@@ -15,8 +15,6 @@ use crate::{event::Event, shell};
 use anyhow::{Context, Result};
 use std::{process::Command, time::Duration};
 
-/// Set in the namespace.
-const INSIDE: &str = "YAO_SOAK_INSIDE";
 /// Everybody is on TLS within this time, ms.
 const SWITCHED_MS_MAX: f64 = 5_000.0;
 /// One number for TLS and QUIC; everything is free in the namespace.
@@ -27,8 +25,8 @@ const SECONDS: &str = "14";
 const REST: Duration = Duration::from_secs(6);
 
 pub(super) fn run(clients: u64) -> Result<()> {
-    if std::env::var_os(INSIDE).is_none() {
-        return enter();
+    if !namespace::is_inside() {
+        return namespace::enter(&["--map-root-user", "--net"]);
     }
     shell::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     // Loopback is exempt from policies unless told otherwise.
@@ -49,14 +47,6 @@ pub(super) fn run(clients: u64) -> Result<()> {
     rehearsal.audited(&audit);
     rehearsal.judge()?;
     event.remove()
-}
-
-/// Runs this very command again, in a namespace.
-fn enter() -> Result<()> {
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--net"]).arg(std::env::current_exe()?);
-    command.args(std::env::args_os().skip(1)).env(INSIDE, "1");
-    shell::run(&mut command)
 }
 
 /// UDP never works: all come by TLS. Then it works again, and all lose their connection: those who

@@ -18,7 +18,9 @@ pub(super) fn run(only: Option<Way>, connections: u64, rounds: u64, release: boo
         let result = attack(&event, way, connections, rounds)?;
         let key = |what: &str| format!("{}_{what}", way.scheme());
         let keys = ["p99_us_without", "p99_us_with", "ratio_with", "ratio_control", "visits"];
-        for name in keys.into_iter().chain(["held_at_the_server_min", "bytes_per_connection"]) {
+        let bytes =
+            ["bytes_per_connection", "secured_bytes_per_connection", "left_bytes_per_connection"];
+        for name in keys.into_iter().chain(["held_at_the_server_min"]).chain(bytes) {
             rehearsal.tell(&key(name), result[name].clone());
         }
         let problems = result["problems"].as_array().context("the report lists problems")?;

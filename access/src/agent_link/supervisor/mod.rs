@@ -31,7 +31,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use yao_engine::Timestamp;
-use yao_protocol::agent::Vet;
+use yao_protocol::agent::Question;
 
 /// Events of agents that may wait; their readers wait when it is full.
 const EVENTS_WAITING: usize = 64;
@@ -51,7 +51,7 @@ const REAP_MAX: Duration = Duration::from_secs(2);
 
 /// What the rest of the process asks for.
 pub(super) struct Inputs {
-    pub(super) vets: mpsc::Receiver<Vet>,
+    pub(super) vets: mpsc::Receiver<Question>,
     pub(super) batches: mpsc::Receiver<(u32, Vec<u8>)>,
     pub(super) grants: mpsc::Receiver<(u32, Vec<u8>)>,
     pub(super) swaps: mpsc::Receiver<oneshot::Sender<Swapped>>,
@@ -138,7 +138,7 @@ impl<'a> Supervisor<'a> {
                     if count == 0 {
                         self.stop();
                     }
-                    vets.drain(..).for_each(|vet| self.vet(vet));
+                    vets.drain(..).for_each(|question| self.vet(&question));
                 }
                 Some((request_id, batch)) = inputs.batches.recv() => {
                     self.deliver(request_id, batch);
@@ -206,21 +206,21 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(serving) = &self.serving {
             // A full outbox is silence, too.
-            serving.vet(&probe(CALL_YES));
+            serving.probe(probe(CALL_YES));
             self.silent_probes += 1;
         }
         self.probe_at = now.plus_ms(HEALTH_MS);
     }
 
-    fn vet(&mut self, vet: Vet) {
+    fn vet(&mut self, question: &Question) {
         let now = self.clock.now();
         let deadline = now.plus_ms(u64::from(self.config.vet_ms_max));
         // Without room, or when the agent does not read, the owner's deadline says yes.
-        if self.in_flight.vet(now, deadline, vet)
+        if self.in_flight.vet(now, deadline, *question)
             && let Some(serving) = &self.serving
-            && !serving.vet(&vet)
+            && !serving.vet(question)
         {
-            self.in_flight.verdict(vet.call);
+            self.in_flight.verdict(question.vet.call);
         }
     }
 
@@ -334,9 +334,9 @@ impl<'a> Supervisor<'a> {
             self.take_policy(policy);
         }
         self.in_flight.forget(now);
-        for vet in self.in_flight.vets() {
+        for question in self.in_flight.vets() {
             // An outbox of its own: everything fits.
-            agent.vet(vet);
+            agent.vet(question);
         }
         for (request_id, batch) in self.in_flight.batches() {
             agent.deliver(request_id, batch);

@@ -55,7 +55,11 @@ fn balancers_must_say_it_and_others_must_not() {
     assert_eq!(greet(&mut over_tls(&rig, connect(direct_tls)), 1), Ok(true));
     let mut stream = connect(direct);
     stream.write_all(&header(1)).expect("taken");
-    assert_eq!(greet(&mut stream, 1), Err(ErrorCode::Protocol), "nobody else may say it");
+    assert_eq!(
+        greet(&mut stream, 1),
+        Err(Farewell::Refused(ErrorCode::Protocol)),
+        "nobody else may say it"
+    );
     let mut stream = connect(direct_tls);
     stream.write_all(&header(1)).expect("taken");
     let refused = over_tls(&rig, stream).write_all(&hello(1)).expect_err("nor over TLS");

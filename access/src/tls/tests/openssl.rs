@@ -1,7 +1,11 @@
 //! Sessions under OpenSSL's client, over sockets: what rustls' client might do as rustls' server
 //! expects it.
 
-use crate::server::testing::{CAMPAIGN, Rig};
+use super::limits;
+use crate::{
+    server::testing::{CAMPAIGN, Rig, token},
+    tls::{crypto_provider, quic_provider},
+};
 use std::{
     io::{Read, Write},
     process::{Child, ChildStdin, Command, Output, Stdio},
@@ -89,7 +93,7 @@ impl Phone {
         let stderr = Pipe::new(child.stderr.take().expect("piped"));
         let mut phone = Self { child, stdin, stdout, stderr };
         let mut hello = Vec::new();
-        let token: &[u8] = b"7";
+        let token = &token(7);
         let (tally, campaign) = (None, CAMPAIGN);
         let greeting =
             Hello { version_min: 1, version_max: 1, software: 0, campaign, tally, token };
@@ -153,6 +157,44 @@ fn openssl_updates_its_keys_and_asks_for_ours() {
     phone.ping(100);
     let (good, errors) = phone.end();
     assert!(good && !errors.contains("SSL routines"), "{errors}");
+}
+
+/// Our keys are used up after eight records: OpenSSL follows each new one.
+#[test]
+fn openssl_follows_keys_that_are_used_up() {
+    let rig = Rig::start("tls = ['127.0.0.1:0']\nthreads = 1");
+    let (provider, counted) = limits::short_lived();
+    let prepared = rig.tls.prepare_with(&rig.tls_config, provider, quic_provider(true));
+    rig.tls.put_in_force(prepared.expect("good certificates"));
+    let Some(mut phone) = Phone::open(&rig, &[]) else { return };
+    let before = counted.sealing();
+    for _ in 0..100 {
+        phone.ping(1);
+    }
+    assert!(counted.sealing() - before >= 10, "{} keys", counted.sealing() - before);
+    // It asks for new ones in between, too.
+    phone.update_keys(true);
+    phone.ping(3_000);
+    let (good, errors) = phone.end();
+    assert!(good && !errors.contains("SSL routines"), "{errors}");
+}
+
+/// The order of a CPU without AES, over a socket.
+#[test]
+fn openssl_is_served_by_chacha20_where_the_cpu_has_no_aes() {
+    let rig = Rig::start("tls = ['127.0.0.1:0']\nthreads = 1");
+    for (has_aes, expected) in
+        [(false, "TLS_CHACHA20_POLY1305_SHA256"), (true, "TLS_AES_128_GCM_SHA256")]
+    {
+        let (stream, quic) = (crypto_provider(has_aes), quic_provider(has_aes));
+        let prepared = rig.tls.prepare_with(&rig.tls_config, stream, quic);
+        rig.tls.put_in_force(prepared.expect("good certificates"));
+        let Some((_, text)) = run(&rig, &["-brief", "-alpn", "yao/1"]) else { return };
+        assert!(text.contains(expected), "{text}");
+        let Some(mut phone) = Phone::open(&rig, &[]) else { return };
+        phone.ping(100);
+        assert!(phone.end().0);
+    }
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) tickets: Vec<Ticket>,
     pub(super) receipts: Vec<Receipt>,
+    /// Whether the node's disk failed on purpose.
+    pub(super) fences_allowed: bool,
     /// Done to the manifest before it is signed.
     pub(super) plan: fn(&mut Manifest),
     /// Done to the files when they are written.
@@ -95,6 +97,7 @@ impl World {
             watermark: 4,
             ledger: Ledger::default(),
             tickets,
+            fences_allowed: false,
             plan: |_| (),
             after: |_| (),
         };
@@ -144,7 +147,8 @@ impl World {
         self.write_state();
         self.write_ticket_log();
         (self.after)(root);
-        let mut evidence = Evidence::read(&arguments(root))?;
+        let arguments = AuditArgs { allow_fences: self.fences_allowed, ..arguments(root) };
+        let mut evidence = Evidence::read(&arguments)?;
         evidence.ledger = self.ledger;
         Ok(judge(&evidence))
     }
@@ -243,9 +247,11 @@ fn arguments(root: &Path) -> AuditArgs {
         seeds: root.join("seeds"),
         keys: root.join("keys"),
         state: root.join("state"),
+        spool_fallback: Some(root.join("fallback")).filter(|folder| folder.exists()),
         schedule: root.join("schedule.toml"),
         ledger: String::new(),
         tickets: vec![root.join("tickets.log")],
+        allow_fences: false,
         ledger_dump: None::<PathBuf>,
         json: false,
     }

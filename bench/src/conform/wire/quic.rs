@@ -1,17 +1,19 @@
 //! QUIC as a blocking stream: the first bidirectional stream of a connection, over an independent
 //! implementation (quinn). Its reactor has a thread of its own.
 
+mod rules;
+
 use super::{Received, Wire};
-use crate::conform::transport::Rule;
+use crate::conform::case::Below;
 use anyhow::{Context, Result, bail, ensure};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream,
-    crypto::rustls::QuicClientConfig,
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig,
+    VarInt, crypto::rustls::QuicClientConfig,
 };
 use std::{
     future::pending,
     io::{self, ErrorKind},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -20,6 +22,9 @@ use tokio::{
     runtime::{Builder, Handle},
     time::{timeout, timeout_at},
 };
+
+/// Application code of the CONNECTION_CLOSE that ends a session (wire.md 1.5).
+const CLOSE_CODE: VarInt = VarInt::from_u32(0);
 
 /// Makes connections to one server.
 pub(super) struct Connector {
@@ -34,19 +39,26 @@ pub(super) struct Connector {
 /// The stream, and the connection that it keeps open.
 pub(super) struct Stream {
     reactor: Handle,
+    endpoint: Endpoint,
     /// Closed when this is dropped.
     connection: Connection,
     outgoing: SendStream,
     incoming: RecvStream,
     patience: Duration,
+    local: SocketAddr,
+    /// The client will not hear the stream's end.
+    is_stopped: bool,
+    /// The server ended its side.
+    is_ended: bool,
 }
 
 impl Connector {
     pub(super) fn new(
-        tls: rustls::ClientConfig,
+        mut tls: rustls::ClientConfig,
         address: SocketAddr,
         name: String,
     ) -> Result<Self> {
+        tls.resumption = rustls::client::Resumption::disabled();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let reactor = runtime.handle().clone();
         let local: SocketAddr = if address.is_ipv4() {
@@ -63,73 +75,61 @@ impl Connector {
     }
 
     pub(super) fn connect(&self, patience: Duration) -> Result<Stream> {
-        self.reactor.block_on(async {
-            // A socket each: in a common one the packets of many wait for one reader, and the last
-            // ones before a close are never sent again when they find no room.
-            let endpoint = Endpoint::client(self.local)?;
-            let connecting =
-                endpoint.connect_with(self.config.clone(), self.address, &self.name)?;
-            let connection = timeout(patience, connecting)
-                .await
-                .with_context(|| format!("no QUIC handshake with {}", self.address))?
-                .with_context(|| format!("cannot connect to {}", self.address))?;
-            let (outgoing, incoming) = timeout(patience, connection.open_bi())
-                .await
-                .context("the server allows no bidirectional stream")??;
-            let reactor = self.reactor.clone();
-            Ok(Stream { reactor, connection, outgoing, incoming, patience })
+        self.reactor.block_on(self.stream(self.config.clone(), self.address, patience))
+    }
+
+    /// A connection and its stream.
+    async fn stream(
+        &self,
+        config: ClientConfig,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<Stream> {
+        let (endpoint, connection) = self.connection(config, address, patience).await?;
+        let (outgoing, incoming) = timeout(patience, connection.open_bi())
+            .await
+            .context("the server allows no bidirectional stream")??;
+        let (reactor, local) = (self.reactor.clone(), self.local);
+        let (is_stopped, is_ended) = (false, false);
+        Ok(Stream {
+            reactor,
+            endpoint,
+            connection,
+            outgoing,
+            incoming,
+            patience,
+            local,
+            is_stopped,
+            is_ended,
         })
     }
-}
 
-/// Time in which a stream would have been allowed.
-const STREAM_TIME: Duration = Duration::from_secs(1);
-
-impl Connector {
-    pub(super) fn check(&self, rule: &Rule) -> Result<()> {
-        match rule {
-            Rule::Protocols(protocols) => {
-                let mut tls = self.tls.clone();
-                tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-                self.reactor.block_on(async {
-                    let endpoint = Endpoint::client(self.local)?;
-                    let config = for_quic(tls)?;
-                    let connecting = endpoint.connect_with(config, self.address, &self.name)?;
-                    match timeout(Duration::from_secs(20), connecting).await {
-                        Ok(Err(ConnectionError::ConnectionClosed(_))) => Ok(()),
-                        Ok(Err(error)) => bail!("not refused, but {error}"),
-                        Ok(Ok(_)) => bail!("the handshake was done"),
-                        Err(_) => bail!("neither a handshake nor a refusal"),
-                    }
-                })
-            }
-            Rule::OneStream => {
-                let stream = self.connect(Duration::from_secs(20))?;
-                self.reactor.block_on(async {
-                    let connection = &stream.connection;
-                    let second = timeout(STREAM_TIME, connection.open_bi()).await;
-                    ensure!(second.is_err(), "a second bidirectional stream");
-                    let other = timeout(STREAM_TIME, connection.open_uni()).await;
-                    ensure!(other.is_err(), "a unidirectional stream");
-                    Ok(())
-                })
-            }
-            Rule::NoDatagrams => {
-                let stream = self.connect(Duration::from_secs(20))?;
-                let size = stream.connection.max_datagram_size();
-                ensure!(size.is_none(), "datagrams of {size:?} bytes");
-                Ok(())
-            }
-            Rule::SilentHandshake(_) | Rule::NoHandshake => {
-                bail!("over QUIC there is nothing before a handshake")
-            }
-        }
+    async fn connection(
+        &self,
+        config: ClientConfig,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<(Endpoint, Connection)> {
+        // A socket each: in a common one the packets of many wait for one reader, and the last
+        // ones before a close are never sent again when they find no room.
+        let endpoint = Endpoint::client(self.local)?;
+        let connecting = endpoint.connect_with(config, address, &self.name)?;
+        let connection = timeout(patience, connecting)
+            .await
+            .with_context(|| format!("no QUIC handshake with {address}"))?
+            .with_context(|| format!("cannot connect to {address}"))?;
+        Ok((endpoint, connection))
     }
 }
 
 fn for_quic(tls: rustls::ClientConfig) -> Result<ClientConfig> {
     let tls = QuicClientConfig::try_from(tls).context("TLS for QUIC")?;
-    Ok(ClientConfig::new(Arc::new(tls)))
+    let mut config = ClientConfig::new(Arc::new(tls));
+    let mut transport = TransportConfig::default();
+    // Packets are sent for what the script says only.
+    transport.mtu_discovery_config(None);
+    config.transport_config(Arc::new(transport));
+    Ok(config)
 }
 
 impl Wire for Stream {
@@ -144,13 +144,65 @@ impl Wire for Stream {
     }
 
     fn receive(&mut self, bytes: &mut [u8], until: Instant) -> Received {
-        let Self { reactor, incoming, .. } = self;
+        let Self { reactor, connection, incoming, is_stopped, is_ended, .. } = self;
         reactor.block_on(async {
+            if *is_stopped {
+                return match timeout_at(until.into(), connection.closed()).await {
+                    Ok(_) => Received::Closed,
+                    Err(_) => Received::Nothing,
+                };
+            }
             match timeout_at(until.into(), incoming.read(bytes)).await {
                 Ok(Ok(Some(count))) => Received::Bytes(count),
-                Ok(Ok(None) | Err(_)) => Received::Closed,
+                Ok(Ok(None)) => {
+                    *is_ended = true;
+                    Received::Closed
+                }
+                Ok(Err(_)) => Received::Closed,
                 Err(_) => Received::Nothing,
             }
         })
+    }
+
+    fn below(&mut self, below: &Below) -> Result<()> {
+        // quinn wants its reactor near.
+        let _entered = self.reactor.enter();
+        match below {
+            Below::End => self.outgoing.finish()?,
+            Below::Abandon { reset, stop } => {
+                if *reset {
+                    self.outgoing.reset(VarInt::from_u32(9))?;
+                }
+                if *stop {
+                    self.incoming.stop(VarInt::from_u32(9))?;
+                    self.is_stopped = true;
+                }
+            }
+            Below::Rekey => self.connection.force_key_update(),
+            Below::Move => self.endpoint.rebind(UdpSocket::bind(self.local)?)?,
+            Below::Record(..) | Below::Rest(..) | Below::Raw(_) => {
+                bail!("QUIC cannot do this: {below:?}")
+            }
+        }
+        Ok(())
+    }
+
+    fn farewell(&mut self, until: Instant) -> Result<()> {
+        ensure!(self.is_ended, "the stream was not ended, the connection was");
+        let Self { reactor, connection, .. } = self;
+        reactor.block_on(async {
+            match timeout_at(until.into(), connection.closed()).await {
+                Ok(reason) => check_close(&reason),
+                Err(_) => bail!("no CONNECTION_CLOSE follows the stream's end"),
+            }
+        })
+    }
+}
+
+/// CONNECTION_CLOSE as wire.md 1.5 has it.
+fn check_close(reason: &ConnectionError) -> Result<()> {
+    match reason {
+        ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_CODE => Ok(()),
+        other => bail!("{other:?}, where CONNECTION_CLOSE with code 0 was to come"),
     }
 }

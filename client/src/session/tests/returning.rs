@@ -8,7 +8,7 @@ use crate::{
     time::Timestamp,
     wallet::{ReconnectSecret, Record, Wallet},
 };
-use yao_protocol::client::{ErrorCode, RetryClass, put_reconnect};
+use yao_protocol::client::{ErrorCode, GoAway, GoAwayReason, RetryClass, put_reconnect};
 
 #[test]
 fn the_newest_reconnect_ticket_is_shown_once_and_then_the_session_token() {
@@ -37,6 +37,52 @@ fn the_newest_reconnect_ticket_is_shown_once_and_then_the_session_token() {
     table.check(14, Input::Reconnect(10), &[some]);
     table.check(15, Input::Break, &["disconnect BackOff"]);
     table.check(600_014, Input::Connect, &[none, "send HELLO"]);
+}
+
+/// The answer of a node that takes nobody.
+fn turned_away(reason: GoAwayReason) -> Input {
+    let (class, delay_ms, jitter_ms) = (RetryClass::After, 70, 0);
+    Input::GoAway(GoAway { reason, class, delay_ms, jitter_ms, endpoints: Vec::new() })
+}
+
+#[test]
+fn a_ticket_that_was_answered_with_goaway_is_shown_again() {
+    let (none, some) = ("persist no reconnect ticket", "persist reconnect ticket");
+    let again = "disconnect After { delay_ms: 70, jitter_ms: 0 }";
+    let mut table = Table::open(false, 1_000);
+    table.check(1, Input::Reconnect(7), &[some]);
+    table.check(2, Input::Break, &["disconnect BackOff"]);
+    for attempt in 0..3 {
+        let now = 10 + 100 * attempt;
+        table.check(now, Input::Connect, &[none, "send HELLO with ticket 7"]);
+        let told = [some, "event GoAway", "send BYE", again];
+        table.check(now + 1, turned_away(GoAwayReason::Drain), &told);
+        assert!(!table.session.needs_token(), "the ticket is as good as before");
+    }
+    table.check(400, Input::Connect, &[none, "send HELLO with ticket 7"]);
+    let no_room = "disconnect Overloaded { delay_ms: 70, jitter_ms: 0 }";
+    let told = [some, "event GoAway", "send BYE", no_room];
+    table.check(401, turned_away(GoAwayReason::Overload), &told);
+    // Its life goes on meanwhile: 600 s from when it came.
+    table.check(600_000, Input::Connect, &[none, "send HELLO with ticket 7"]);
+    let told = ["event GoAway", "send BYE", again];
+    table.check(600_001, turned_away(GoAwayReason::Drain), &told);
+    // What was shown was the session token: there is nothing to keep.
+    table.check(600_100, Input::Connect, &["send HELLO"]);
+    table.check(600_101, turned_away(GoAwayReason::Drain), &told);
+}
+
+#[test]
+fn a_ticket_that_opened_a_session_is_used_though_goaway_follows() {
+    let mut table = Table::open(false, 1_000);
+    table.check(1, Input::Reconnect(7), &["persist reconnect ticket"]);
+    table.check(2, Input::Break, &["disconnect BackOff"]);
+    let shown = ["persist no reconnect ticket", "send HELLO with ticket 7"];
+    table.check(3, Input::Connect, &shown);
+    table.check(4, Input::Welcome(welcome(1_000)), &["welcome", "event Connected"]);
+    let left = ["event GoAway", "send BYE", "disconnect After { delay_ms: 70, jitter_ms: 0 }"];
+    table.check(5, turned_away(GoAwayReason::Drain), &left);
+    table.check(6, Input::Connect, &["send HELLO"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{
     world::{Win, World},
 };
 use crate::shard::CandidateShake;
-use yao_protocol::{SponsorId, SponsorSet, UserId};
+use yao_protocol::{SponsorId, SponsorSet, UserId, token::Bearer};
 
 fn sponsors(numbers: &[u8]) -> SponsorSet {
     let with = |set: SponsorSet, n: &u8| set.with(SponsorId::new(*n).expect("small"));
@@ -87,6 +87,7 @@ fn m6_a_ticket_sent_again_comes_with_a_tally_that_forgets_nothing() {
         user: UserId(1),
         wins: 0,
         sponsors: SponsorSet::EMPTY,
+        bearer: Bearer::default(),
     });
     assert_eq!(told(world.wins.last().expect("it follows")), all);
     // After a crash the journal has this node's wins, and the client shows the others.

@@ -1,6 +1,7 @@
 //! The money rules of the issuer, each named after its promise (DESIGN section 6).
 
 mod crashes;
+mod devices;
 mod grants;
 mod limits;
 mod release;
@@ -13,7 +14,7 @@ use crate::GateView;
 use world::{World, key, plan, settings};
 use yao_protocol::{
     PacketId, PacketIndex, ShakeId, SponsorId, SponsorSet, UserId, keys::context,
-    seed_file::SeedRecord,
+    seed_file::SeedRecord, token::Bearer,
 };
 
 /// A wave of 1,000 packets over ten seconds, of 8 sponsors.
@@ -173,6 +174,7 @@ fn m6_after_welcome_the_tickets_that_can_still_be_opened_follow() {
             user: UserId(1),
             wins: 0,
             sponsors: SponsorSet::EMPTY,
+            bearer: Bearer::default(),
         });
         world.wins.iter().map(|win| (win.request_id, win.ticket)).collect::<Vec<_>>()
     };

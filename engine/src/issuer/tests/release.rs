@@ -74,6 +74,25 @@ fn a_backlog_is_made_up_at_no_more_than_1_2_times_the_curve() {
 }
 
 #[test]
+fn m7_what_could_not_be_opened_is_issued_slowly_or_not_at_all() {
+    // 100 a second, and somebody always there.
+    let mut world = World::running(plan(4_000, 40, 8), 40, 0);
+    assert!((98..=101).contains(&crowd(&mut world, 0, 1_000_000)));
+    world.input(Input::Throttle { percent: 50 });
+    let slowed = crowd(&mut world, 1_000_000, 6_000_000);
+    // Half of 1.2 times the curve, and what the first second had left over.
+    assert!((298..=322).contains(&slowed), "{slowed} of 500");
+    world.input(Input::Throttle { percent: 0 });
+    let held = crowd(&mut world, 6_000_000, 16_000_000);
+    assert!(held <= 1, "{held} left although no open finds room");
+    // Room again: what waited is made up like any backlog.
+    world.input(Input::Throttle { percent: 100 });
+    let burst = crowd(&mut world, 16_000_000, 17_000_000);
+    assert!((110..=121).contains(&burst), "{burst} in the first second");
+    assert_never_early(&world);
+}
+
+#[test]
 fn a_start_in_the_middle_makes_up_without_a_burst() {
     let mut world = World::running(plan(2_000, 20, 8), 20, 0);
     // Down for four seconds.

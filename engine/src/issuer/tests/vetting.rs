@@ -7,7 +7,7 @@ use super::{
 };
 use crate::ConnectionId;
 use std::sync::Arc;
-use yao_protocol::{ShakeId, SponsorSet, UserId, agent::VetKind, policy::Policy};
+use yao_protocol::{ShakeId, SponsorSet, UserId, agent::VetKind, policy::Policy, token::Bearer};
 
 #[test]
 fn while_one_shake_is_vetted_another_of_the_same_user_gets_nothing() {
@@ -134,8 +134,8 @@ fn m6_a_win_decided_after_the_user_came_back_follows_him() {
     world.input(Input::AgentAvailable(true));
     assert!(world.shake(1, 77).is_none());
     let connection = ConnectionId { thread: 3, slot: 4, generation: 5 };
-    let (user, wins, sponsors) = (UserId(1), 0, SponsorSet::EMPTY);
-    world.input(Input::Welcomed { connection, user, wins, sponsors });
+    let (user, wins, sponsors, bearer) = (UserId(1), 0, SponsorSet::EMPTY, Bearer::default());
+    world.input(Input::Welcomed { connection, user, wins, sponsors, bearer });
     let call = world.vets[0].call;
     world.input(Input::Verdict { call, allowed: true });
     assert_eq!((world.wins.len(), world.wins[0].request_id), (1, 0), "unasked");
@@ -143,7 +143,7 @@ fn m6_a_win_decided_after_the_user_came_back_follows_him() {
     let mut world = World::running(thousand(), 10, 2_000_000);
     world.input(Input::AgentAvailable(true));
     world.shake(1, 77);
-    world.input(Input::Welcomed { connection, user, wins, sponsors });
+    world.input(Input::Welcomed { connection, user, wins, sponsors, bearer });
     let call = world.vets[0].call;
     world.input(Input::Verdict { call, allowed: false });
     assert!(world.lost.is_empty() && world.wins.is_empty());

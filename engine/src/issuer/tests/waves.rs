@@ -13,6 +13,7 @@ use yao_protocol::{
     PacketIndex, ShakeId, SponsorSet, UserId, WaveIndex,
     journal::Event,
     seed_file::{Section, Segment},
+    token::Bearer,
 };
 
 const COUNT: u32 = 100;
@@ -73,6 +74,7 @@ fn m8_two_waves_at_once_keep_their_packets_apart() {
                 user: UserId(us),
                 wins: 0,
                 sponsors: SponsorSet::EMPTY,
+                bearer: Bearer::default(),
             }),
         );
         outputs.extend(drain(&mut issuer, now));

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use yao_protocol::{
     CampaignId, Epoch, Fen, PacketIndex, ShakeId, ShardId, SponsorId, SponsorSet, UserId, WallTime,
     WaveIndex,
-    agent::Vet,
+    agent::{Standing, Vet},
     cursor::GrantRecord,
     journal::Event,
     keys::SignKey,
     seed_file::{Section, SeedRecord, Segment},
     tally::Tally,
     ticket::Ticket,
+    token::Bearer,
 };
 
 pub(super) const T0: WallTime = WallTime(1_000_000_000_000);
@@ -47,6 +48,8 @@ pub(super) struct World {
     pub(super) wins: Vec<Win>,
     pub(super) lost: Vec<ShakeId>,
     pub(super) vets: Vec<Vet>,
+    /// How the user of each vet stood.
+    pub(super) standings: Vec<Standing>,
     pub(super) gate: GateView,
     /// Requests for grants, and grants that wait for the disk.
     pub(super) asked: Vec<Vec<u8>>,
@@ -96,6 +99,7 @@ impl World {
             wins: Vec::new(),
             lost: Vec::new(),
             vets: Vec::new(),
+            standings: Vec::new(),
             gate: GateView::default(),
             asked: Vec::new(),
             keeping: Vec::new(),
@@ -148,7 +152,10 @@ impl World {
             match self.issuer.poll(self.now) {
                 Output::SleepUntil { at, .. } => return at,
                 Output::Gate(gate) => self.gate = gate,
-                Output::Vet(vet) => self.vets.push(vet),
+                Output::Vet(question) => {
+                    self.vets.push(question.vet);
+                    self.standings.push(question.standing);
+                }
                 Output::Journal(event) => self.journal.push(event),
                 Output::Reserve { wave, first, high } => {
                     assert_eq!(wave, WAVE);
@@ -194,6 +201,7 @@ impl World {
             user: UserId(user),
             wins: 0,
             sponsors: SponsorSet::EMPTY,
+            bearer: Bearer::default(),
         }
     }
 
@@ -230,6 +238,7 @@ impl World {
         self.issuer = Issuer::new(settings(), key(), &recovered);
         self.gate = GateView::default();
         self.vets.clear();
+        self.standings.clear();
         self.arm();
     }
 

@@ -55,15 +55,26 @@ impl World {
         out
     }
 
-    /// The ticket behind the PONG, if any, `seconds` after `NOW`.
+    /// The ticket behind the PONG, if any, `seconds` after `NOW`; the connection is its user's.
     fn ping(&mut self, seconds: u64) -> Option<[u8; RECONNECT_BYTES]> {
+        self.effects();
+        self.pong(seconds);
+        let (mut out, connection) = (Vec::new(), self.connection);
+        for effect in self.effects() {
+            assert_eq!(effect, Effect::RenewReconnect { connection, user: USER });
+            self.engine.handle_renewal(&self.surroundings, connection, &mut out);
+        }
+        handed_out(&messages(&out))
+    }
+
+    /// Says PING `seconds` after `NOW` and hears PONG, and nothing else for now.
+    fn pong(&mut self, seconds: u64) {
         self.surroundings.wall = later(seconds);
         let mut ping = Vec::new();
         put_empty(&mut ping, kind::PING, 5);
         let out = self.receive(&ping);
-        let found = messages(&out);
-        assert_eq!(found[0].1, ServerMessage::Pong(later(seconds)));
-        handed_out(&found[1..])
+        assert!(matches!(&messages(&out)[..], [(_, ServerMessage::Pong(at))]
+            if *at == later(seconds)));
     }
 }
 
@@ -156,6 +167,30 @@ fn a_ticket_is_renewed_behind_a_pong_when_half_of_its_life_is_over() {
     assert_eq!(world.ping(601), None);
     assert_eq!(world.ping(1_199), None);
     assert!(world.ping(5_000).is_some(), "late, but it comes");
+}
+
+#[test]
+fn a_ticket_that_was_asked_for_twice_comes_once_and_a_session_that_ends_gets_none() {
+    let mut world = world(Some(reconnect(&[1])));
+    world.greet(None);
+    world.checked(Some(identity()));
+    world.effects();
+    world.pong(600);
+    world.pong(600);
+    let connection = world.connection;
+    let renew = Effect::RenewReconnect { connection, user: USER };
+    assert_eq!(world.effects(), [renew.clone(), renew.clone()]);
+    let mut out = Vec::new();
+    world.engine.handle_renewal(&world.surroundings, connection, &mut out);
+    world.engine.handle_renewal(&world.surroundings, connection, &mut out);
+    assert!(handed_out(&messages(&out)).is_some(), "one");
+    world.pong(1_200);
+    assert_eq!(world.effects(), [renew]);
+    let (mut out, mut none) = (Vec::new(), Vec::new());
+    world.engine.handle_replaced(connection, &mut out);
+    assert!(matches!(&messages(&out)[..], [(_, ServerMessage::GoAway(_))]));
+    world.engine.handle_renewal(&world.surroundings, connection, &mut none);
+    assert!(none.is_empty(), "it is being closed");
 }
 
 #[test]

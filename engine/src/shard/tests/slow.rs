@@ -153,3 +153,22 @@ fn a_cut_record_has_the_deadline_of_a_cut_frame() {
         assert_eq!(closed, closing, "after {ms} ms");
     }
 }
+
+/// What is kept is what came: no more is asked of the allocator, however small the pieces are, and
+/// whatever the header promises.
+#[test]
+fn a_frame_costs_the_bytes_that_came_and_not_those_it_promises() {
+    let check = |mut world: World, payload: u16| {
+        let mut frame = vec![0; 8 + usize::from(payload)];
+        frame[..8].copy_from_slice(&hello_header());
+        frame[..2].copy_from_slice(&payload.to_le_bytes());
+        for (came, byte) in frame[..frame.len() - 1].iter().enumerate() {
+            world.receive(&[*byte]);
+            assert_eq!(world.engine.partial_bytes(), came + 1);
+        }
+        world.engine.handle_closed(world.connection.slot);
+        assert_eq!(world.engine.partial_bytes(), 0);
+    };
+    check(World::new(), 1_024);
+    check(World::open(), 16_384);
+}

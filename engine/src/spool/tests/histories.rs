@@ -129,12 +129,16 @@ proptest! {
     #[test]
     fn m7_every_receipt_is_paid_once_whatever_happens(
         steps in prop::collection::vec(step(), 1..120),
+        live_records_max in 1..20_usize,
         tail_records_max in 1..20_usize,
+        backlog_per_second in prop_oneof![Just(u32::MAX), Just(100)],
         commit_records in 1..8_u64,
         batches_in_flight_max in 1..4_usize,
     ) {
         let mut world = World::new(Settings {
+            live_records_max,
             tail_records_max,
+            backlog_per_second,
             batches_in_flight_max,
             commit_bytes_max: usize::try_from(commit_records * RECORD_BYTES).expect("small"),
             ..settings()

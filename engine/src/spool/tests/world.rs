@@ -5,12 +5,14 @@ use super::super::*;
 use crate::vetting::VetDesk;
 use std::collections::{BTreeMap, BTreeSet};
 use yao_protocol::{
-    Fen, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex, keys::SignKey,
-    settlement::digest, ticket::TicketBody,
+    Fen, KeyId, PacketId, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex, agent::Standing,
+    keys::SignKey, settlement::digest, ticket::TicketBody,
 };
 
 pub(super) const SHARD: ShardId = ShardId(17);
 pub(super) const CAMPAIGN: CampaignId = CampaignId(2015);
+/// On which everybody opens.
+const BEARER: Bearer = Bearer { device: 5, risk: 2 };
 const START: WallTime = WallTime(1_424_275_200_000_000);
 /// From issue to expiry of the tickets here.
 pub(super) const LIFETIME_US: u64 = 60_000_000;
@@ -26,7 +28,9 @@ pub(super) fn settings() -> Settings {
         commit_bytes_max: 64 * 1024,
         bytes_max: u64::MAX,
         batches_in_flight_max: 4,
+        live_records_max: 100,
         tail_records_max: 10_000,
+        backlog_per_second: u32::MAX,
     }
 }
 
@@ -55,6 +59,8 @@ pub(super) struct Disk {
     pub(super) appended: Vec<(u64, Open)>,
     pub(super) durable: Vec<(u64, Open)>,
     pub(super) watermark: u64,
+    /// Of the answer that moved the watermark last.
+    pub(super) answer_digest: [u8; 32],
 }
 
 /// A batch that the agent holds.
@@ -89,6 +95,8 @@ pub(super) struct World {
     pub(super) refused_answers: Vec<Mismatch>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) reads: u64,
+    /// Segments cannot be read just now.
+    pub(super) unreadable: bool,
     next_connection: u32,
     asked: BTreeMap<Asked, Ticket>,
     replies: BTreeMap<Asked, Reply>,
@@ -117,6 +125,7 @@ impl World {
             refused_answers: Vec::new(),
             dead_letters: Vec::new(),
             reads: 0,
+            unreadable: false,
             next_connection: 0,
             asked: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -146,7 +155,7 @@ impl World {
         self.next_connection += 1;
         self.asked.insert(asked, ticket);
         let connection = ConnectionId { thread: 0, slot: asked.0, generation: 0 };
-        self.input(Input::Open { connection, request_id: asked.0, ticket });
+        self.input(Input::Open { connection, request_id: asked.0, bearer: BEARER, ticket });
         asked
     }
 
@@ -210,6 +219,17 @@ impl World {
         self.asked.clear();
     }
 
+    /// Accepts opens of `packets` and brings them to disk, a hundred at a time.
+    pub(super) fn accept(&mut self, packets: std::ops::Range<u64>) {
+        for packet in packets.clone() {
+            self.open_allowed(opened(packet, packet));
+            if packet % 100 == 99 || packet + 1 == packets.end {
+                self.advance(5_000_000);
+                self.sync();
+            }
+        }
+    }
+
     pub(super) fn take_batch(&mut self) -> Held {
         self.batches.remove(0)
     }
@@ -230,7 +250,8 @@ impl World {
     }
 
     pub(super) fn deliver_answer(&mut self, request_id: u32, answer: Answer) {
-        self.input(Input::Delivered { request_id, answer, answer_digest: [5; 32] });
+        let answer_digest = [answer.last_sequence as u8; 32];
+        self.input(Input::Delivered { request_id, answer, answer_digest });
     }
 
     pub(super) fn answer(&mut self, held: &Held) {
@@ -258,7 +279,10 @@ impl World {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Reply { request_id, reply, .. } => self.replied(Asked(request_id), reply),
-            Output::Vet(vet) => self.vets.push(vet.call),
+            Output::Vet(question) => {
+                assert_eq!(question.standing, Standing { bearer: BEARER, ..Standing::default() });
+                self.vets.push(question.vet.call);
+            }
             Output::Write(records) => self.disk.appended.extend(records),
             Output::Sync { sequence } => {
                 assert_eq!(self.disk.appended.last().map(|record| record.0), Some(sequence));
@@ -267,6 +291,10 @@ impl World {
             }
             Output::Read { after, through, count_max } => {
                 self.reads += 1;
+                if self.unreadable {
+                    self.spool.handle(self.now, Input::ReadFailed);
+                    return;
+                }
                 let wanted = self
                     .disk
                     .durable
@@ -322,6 +350,7 @@ impl World {
             assert!(settled, "M7: the watermark passed {sequence}, which has no answer");
         }
         self.disk.watermark = watermark.settled;
+        self.disk.answer_digest = watermark.answer_digest;
         self.spool.handle(self.now, Input::WatermarkSaved { settled: watermark.settled });
     }
 }

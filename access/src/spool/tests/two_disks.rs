@@ -1,0 +1,330 @@
+//! A spool whose own disk fails: what was acknowledged stays, what was not is written elsewhere,
+//! and a start puts both together. The disks are directories; what breaks is the file under the
+//! writer.
+
+use super::{Rig, SETTLEMENT_SEED, header, real, ticket, watermark_on_disk};
+use crate::{
+    config::SpoolConfig,
+    disk::RealDisk,
+    messages::{OpenReply, ToSpool},
+    segments::{LogKind, recovery},
+    spool::store::Store,
+};
+use proptest::prelude::*;
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+use yao_engine::spool::{Index, RECORD_BYTES};
+use yao_protocol::{
+    WallTime,
+    log::{Record, Scan},
+    settlement::OpenResult,
+    spool::{KIND_OPEN, Open, Watermark},
+};
+
+/// Records in a small segment.
+const SEGMENT_RECORDS: u64 = 7;
+
+fn open_store(directories: &[&Path]) -> (Store, Index, crate::segments::Recovered) {
+    let (store, index, found) = Store::open(&real(), directories, header()).expect("open");
+    let bytes = 64 + SEGMENT_RECORDS * RECORD_BYTES;
+    (store.with_segment_bytes_max(bytes), index, found)
+}
+
+/// The open that every life of every test means by this sequence and life.
+fn open(sequence: u64, life: u64) -> Open {
+    let index = u32::try_from(sequence).expect("small");
+    Open { accepted_at: WallTime(sequence * 1_000 + life), ticket: *ticket(index, 7) }
+}
+
+fn watermark(settled: u64) -> Watermark {
+    let answer_digest = [settled as u8; 32];
+    Watermark { campaign: header().campaign, shard: header().shard, settled, answer_digest }
+}
+
+fn read_all(store: &mut Store, through: u64) -> Vec<(u64, Open)> {
+    let (mut after, mut found) = (0, Vec::new());
+    while after < through {
+        let (records, reached) = store.read(after, through, 5).expect("read");
+        assert!(reached > after, "each read goes on");
+        found.extend(records);
+        after = reached;
+    }
+    found
+}
+
+#[test]
+fn m3_a_broken_disk_is_left_for_the_fallback_and_never_synced_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+    fs::create_dir(&other).expect("create");
+    let directories = [own.as_path(), other.as_path()];
+    let (mut store, ..) = open_store(&directories);
+    for sequence in 1..=3 {
+        store.append(sequence, &open(sequence, 1));
+        assert_eq!(store.commit().expect("commit"), sequence);
+    }
+    store.save(&watermark(1)).expect("save");
+    assert!(!store.is_on_fallback());
+    store.break_disk();
+    let before = fs::read(newest(&own)).expect("read");
+    for sequence in 4..=5 {
+        store.append(sequence, &open(sequence, 1));
+    }
+    // The sync failed; what it was for is on the other disk when the commit says so.
+    assert_eq!(store.commit().expect("commit"), 5);
+    assert!(store.is_on_fallback());
+    assert_eq!(fs::read(newest(&own)).expect("read"), before, "nothing more is written there");
+    let names: Vec<u64> = recovery::list(&RealDisk, &other, LogKind::SPOOL)
+        .expect("list")
+        .iter()
+        .map(|file| file.0)
+        .collect();
+    assert_eq!(names, [4]);
+    store.save(&watermark(2)).expect("save");
+    assert_eq!((watermark_on_disk(&own), watermark_on_disk(&other)), (1, 2));
+    let opens: Vec<(u64, Open)> = (1..=5).map(|sequence| (sequence, open(sequence, 1))).collect();
+    assert_eq!(read_all(&mut store, 5), opens, "read from both");
+    drop(store);
+    // A start puts both together, and begins with the spool's own directory again.
+    let (mut store, index, found) = open_store(&directories);
+    assert_eq!((found.next_sequence, found.records, found.damage), (6, 5, vec![]));
+    assert_eq!((store.settled(), index.len(), store.is_on_fallback()), (2, 5, false));
+    assert_eq!(read_all(&mut store, 5), opens);
+    store.append(6, &open(6, 2));
+    store.commit().expect("commit");
+    assert_eq!(newest(&own), own.join(LogKind::SPOOL.file_name(6)));
+    // With both gone nothing is acknowledged any more.
+    store.break_disk();
+    store.append(7, &open(7, 2));
+    assert_eq!(store.commit().expect("in the fallback"), 7);
+    store.break_disk();
+    store.append(8, &open(8, 2));
+    assert!(store.commit().is_err(), "nowhere else to write");
+    assert!(store.commit().is_err(), "and never again");
+}
+
+#[test]
+fn a_record_in_both_directories_is_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+    fs::create_dir(&other).expect("create");
+    let directories = [own.as_path(), other.as_path()];
+    let (mut store, ..) = open_store(&directories);
+    store.append(1, &open(1, 1));
+    store.commit().expect("commit");
+    // All of the commit that fails reaches the disk, and some of another one.
+    tear(&own, 2, 3, 1, 2 * usize::try_from(RECORD_BYTES).expect("small") + 50);
+    store.break_disk();
+    (2..=4).for_each(|sequence| store.append(sequence, &open(sequence, 1)));
+    assert_eq!(store.commit().expect("in the fallback"), 4);
+    drop(store);
+    let (mut store, index, found) = open_store(&directories);
+    assert_eq!((found.records, index.len(), found.next_sequence), (4, 4, 5));
+    assert!((1..=50).contains(&found.torn_bytes), "the start of a third");
+    assert_eq!(found.damage, vec![]);
+    let read: Vec<u64> = read_all(&mut store, 4).iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(read, [1, 2, 3, 4]);
+    // Settled, they go together: a start must not take the end of one for a gap.
+    store.append(5, &open(5, 2));
+    store.commit().expect("commit");
+    assert_eq!(store.remove_settled(4, 0).expect("remove"), Some(4));
+    let (mut store, _, found) = open_store(&directories);
+    assert_eq!((found.records, found.damage), (1, vec![]));
+    assert_eq!(read_all(&mut store, 5).len(), 1);
+}
+
+#[test]
+fn m3_a_watermark_that_cannot_be_written_moves_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+    fs::create_dir(&other).expect("create");
+    let directories = [own.as_path(), other.as_path()];
+    let (mut store, ..) = open_store(&directories);
+    store.append(1, &open(1, 1));
+    store.commit().expect("commit");
+    // A record waits in memory while the watermark fails.
+    store.append(2, &open(2, 1));
+    store.break_watermark();
+    store.save(&watermark(1)).expect("in the fallback");
+    assert_eq!((watermark_on_disk(&own), watermark_on_disk(&other)), (0, 1));
+    assert_eq!(store.commit().expect("commit"), 2);
+    assert_eq!(newest(&other), other.join(LogKind::SPOOL.file_name(2)));
+    let (store, _, found) = open_store(&directories);
+    assert_eq!((store.settled(), found.records, found.damage), (1, 2, vec![]));
+}
+
+#[test]
+fn m7_opens_go_on_when_the_spools_own_directory_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+    fs::create_dir(&other).expect("create");
+    let config = SpoolConfig { fallback: Some(other.clone()), ..SpoolConfig::default() };
+    let mut rig = Rig::start_with(&own, 1, &config);
+    let first = rig.receipt(1, ticket(1, 50));
+    rig.stop();
+    let mut rig = Rig::start_with(&own, 2, &config);
+    let moved = folder.path().join("moved");
+    fs::rename(&own, &moved).expect("take it away");
+    let second = rig.receipt(2, ticket(2, 50));
+    rig.send(ToSpool::AgentAvailable(true));
+    // What lies in the directory that is gone cannot be read, and does not keep up the others.
+    let newest = rig.answer(SETTLEMENT_SEED, OpenResult::Conflict);
+    assert_eq!(newest, [2]);
+    let counters = rig.stop();
+    assert!(counters.is_on_fallback() && !counters.is_fenced());
+    assert!(counters.warnings()[0].contains("fallback"));
+    assert_eq!(watermark_on_disk(&other), 0, "the first one has no answer");
+    let letters = fs::read_to_string(other.join("dead-letter.jsonl")).expect("a letter");
+    assert_eq!(letters.lines().count(), 1);
+    // The disk is back: both are known, and both are delivered.
+    fs::rename(&moved, &own).expect("bring it back");
+    let mut rig = Rig::start_with(&own, 3, &config);
+    assert_eq!(rig.receipt(3, ticket(1, 50)), first);
+    assert_eq!(rig.receipt(4, ticket(2, 50)), second);
+    rig.send(ToSpool::AgentAvailable(true));
+    let mut delivered = rig.answer(SETTLEMENT_SEED, OpenResult::Applied);
+    while delivered.len() < 2 {
+        delivered.extend(rig.answer(SETTLEMENT_SEED, OpenResult::Applied));
+    }
+    assert_eq!(delivered, [1, 2]);
+    rig.open(5, ticket(3, 50));
+    assert!(matches!(rig.replies(1)[&5], OpenReply::Receipt(_)));
+    rig.stop();
+    assert_eq!(watermark_on_disk(&own), 2);
+}
+
+fn newest(directory: &Path) -> PathBuf {
+    recovery::list(&RealDisk, directory, LogKind::SPOOL).expect("list").pop().expect("a segment").1
+}
+
+/// What happens to a spool with two disks.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Opens arrive and are committed together.
+    Commit { records: u64 },
+    /// The disk that is written breaks; of the next commit this many bytes reach it all the same.
+    Break { torn_bytes: usize },
+    /// Settlement answers everything.
+    Settle,
+    /// The process is killed while it writes this many bytes of so many records, and started again.
+    Restart { records: u64, torn_bytes: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..6_u64).prop_map(|records| Step::Commit { records }),
+        2 => (0..700_usize).prop_map(|torn_bytes| Step::Break { torn_bytes }),
+        1 => Just(Step::Settle),
+        2 => (0..5_u64, 0..900_usize)
+            .prop_map(|(records, torn_bytes)| Step::Restart { records, torn_bytes }),
+    ]
+}
+
+/// Puts the first `torn_bytes` of a commit of these records behind the last record of the newest
+/// segment in `directory`, as a write that was interrupted may have.
+fn tear(directory: &Path, first: u64, records: u64, life: u64, torn_bytes: usize) {
+    let mut bytes = Vec::new();
+    for sequence in first..first + records {
+        let payload = open(sequence, life).encode();
+        let (kind, committed) = (KIND_OPEN, first - 1);
+        Record { kind, sequence, committed, payload: &payload }.put(&mut bytes);
+    }
+    bytes.truncate(torn_bytes);
+    let Some((first, path)) =
+        recovery::list(&RealDisk, directory, LogKind::SPOOL).expect("list").pop()
+    else {
+        return;
+    };
+    let whole = fs::read(&path).expect("read");
+    let mut scan = Scan::new(&whole[64..], first);
+    scan.by_ref().for_each(drop);
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("open");
+    file.write_all_at(&bytes, 64 + scan.valid_bytes() as u64).expect("write");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn m7_no_acknowledged_open_is_lost_between_two_disks(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+        fs::create_dir(&other).expect("create");
+        let directories = [own.as_path(), other.as_path()];
+        let (mut store, ..) = open_store(&directories);
+        let (mut acknowledged, mut settled) = (Vec::new(), 0);
+        let (mut next, mut life, mut written, mut broken) = (1, 1, false, None);
+        for step in steps {
+            match step {
+                Step::Commit { records } => {
+                    let current = directories[usize::from(store.is_on_fallback())];
+                    if let Some(torn_bytes) = broken.take() {
+                        tear(current, next, records, life, torn_bytes);
+                    }
+                    for sequence in next..next + records {
+                        store.append(sequence, &open(sequence, life));
+                    }
+                    if store.commit().is_ok() {
+                        acknowledged.extend((next..next + records).map(|n| (n, open(n, life))));
+                        next += records;
+                        written = true;
+                    } else {
+                        // Both disks are gone: the node is fenced, and somebody restarts it.
+                        (life, written) = (life + 1, false);
+                        (store, next) = restart(store, &directories, &acknowledged, settled);
+                    }
+                }
+                Step::Break { torn_bytes } if written => {
+                    broken = Some(torn_bytes);
+                    store.break_disk();
+                }
+                Step::Break { .. } => {}
+                Step::Settle if next > settled + 1 => {
+                    settled = next - 1;
+                    store.save(&watermark(settled)).expect("watermarks hold here");
+                    let bytes_max = 3 * SEGMENT_RECORDS * RECORD_BYTES;
+                    store.remove_settled(settled, bytes_max).expect("remove");
+                }
+                Step::Settle => {}
+                Step::Restart { records, torn_bytes } => {
+                    let current = directories[usize::from(store.is_on_fallback())];
+                    if written {
+                        tear(current, next, records, life, torn_bytes);
+                    }
+                    (life, written, broken) = (life + 1, false, None);
+                    (store, next) = restart(store, &directories, &acknowledged, settled);
+                }
+            }
+        }
+        restart(store, &directories, &acknowledged, settled);
+    }
+}
+
+/// A start: everything acknowledged and not settled is there, as it was, and nothing is alarming.
+fn restart(
+    store: Store,
+    directories: &[&Path],
+    acknowledged: &[(u64, Open)],
+    settled: u64,
+) -> (Store, u64) {
+    drop(store);
+    let (mut store, index, found) = open_store(directories);
+    assert_eq!(found.damage, vec![], "no false alarm");
+    assert_eq!(store.settled(), settled);
+    let last = acknowledged.last().map_or(0, |(sequence, _)| *sequence);
+    assert!(found.next_sequence > last, "no sequence is used twice");
+    let read = read_all(&mut store, found.next_sequence - 1);
+    assert!(read.is_sorted_by_key(|(sequence, _)| *sequence));
+    for (sequence, open) in acknowledged.iter().filter(|(sequence, _)| *sequence > settled) {
+        let copies: Vec<_> = read.iter().filter(|record| record.0 == *sequence).collect();
+        assert_eq!(copies, [&(*sequence, *open)], "once, as it was acknowledged");
+        let entry = index.find(open.ticket.body.packet).expect("known");
+        assert_eq!((entry.sequence, entry.accepted_at), (*sequence, open.accepted_at));
+    }
+    (store, found.next_sequence)
+}

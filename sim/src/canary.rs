@@ -1,0 +1,16 @@
+//! Planted bugs in what the simulator puts around the production code: a search that does not find
+//! them finds nothing (STYLE.md, rule 24). Off unless asked for.
+
+/// The bug that is planted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Canary {
+    /// None.
+    #[default]
+    None,
+    /// The disk says "synced" and has not: opens are acknowledged before they are on disk.
+    SyncLies,
+    /// After a power cut the cursor files are made anew, as by `init`: the node starts at 0.
+    StartsAtZero,
+    /// Settlement forgets a tenth of the batches that it has answered.
+    LedgerForgets,
+}

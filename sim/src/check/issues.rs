@@ -1,0 +1,97 @@
+//! Tickets as they leave a node: planned, once, below H, not early, within the limits.
+
+use super::{Checked, Checks, Seen, evidence, must};
+use yao_protocol::{
+    SponsorSet,
+    ticket::{Ticket, TicketBody},
+};
+
+/// Packets that a user wins of one node at most.
+const WINS_PER_USER: usize = 3;
+
+/// A ticket that left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Issued {
+    /// What it says.
+    pub(super) body: TicketBody,
+    /// Which node sent it first.
+    pub(super) node: usize,
+    /// What proves it: for the checkers that try to open it elsewhere.
+    pub(super) ticket: Ticket,
+}
+
+impl Checks {
+    /// A ticket leaves: for the first time, or the same once more.
+    pub(super) fn ticket(&mut self, seen: Seen<'_>, ticket: &Ticket) -> Checked {
+        let body = ticket.body;
+        if let Some(first) = self.issued.get(&body.packet) {
+            self.totals.repeated += 1;
+            return must("once", first.body == body, || {
+                format!("packet {} left in two tickets: {:?} and {body:?}", body.packet, first.body)
+            });
+        }
+        let node = seen.node;
+        let planned = self.event.shards[node].packet(body.packet);
+        let Some((record, wave)) = planned else {
+            return must("money", false, || {
+                format!("packet {} is not of node {node}", body.packet)
+            });
+        };
+        let as_planned = (body.amount, body.sponsor, body.wave, body.shard)
+            == (record.amount, record.sponsor, wave, self.event.shards[node].shard);
+        must("money", as_planned, || format!("{body:?} is planned as {record:?} of {wave:?}"))?;
+
+        let section = self.event.shards[node].header.section(wave).expect("it has the packet");
+        let position = body.packet.index().0 - section.first.0;
+        let high = evidence::durable_high(seen.disk, wave.0);
+        must("once", high.is_some_and(|high| position < high), || {
+            format!("M1: position {position} left, and H on the medium is {high:?}")
+        })?;
+
+        let t0 = self.nodes[node].t0[usize::from(wave.0)];
+        let due = t0.map(|t0| t0.plus_us(record.offset_us));
+        must("pacing", due.is_some_and(|due| body.issued_at >= due), || {
+            format!("packet {} was issued at {:?}, due {due:?}", body.packet, body.issued_at)
+        })?;
+        self.limits(node, &body)?;
+        // Else it is of a life before, and first seen now.
+        if body.issued_at >= self.nodes[node].began {
+            must("pacing", body.issued_at <= seen.wall, || {
+                format!("packet {} is dated {:?} at {:?}", body.packet, body.issued_at, seen.wall)
+            })?;
+            self.nodes[node].fresh[usize::from(wave.0)] += 1;
+        }
+        self.totals.issued += 1;
+        self.issued.insert(body.packet, Issued { body, node, ticket: *ticket });
+        Ok(())
+    }
+
+    /// What one node gives one user, unless a death made it forget.
+    fn limits(&self, node: usize, body: &TicketBody) -> Checked {
+        if self.nodes[node].forgotten.contains(&body.user) || self.nodes[node].damaged {
+            return Ok(());
+        }
+        let mut sponsors = SponsorSet::EMPTY.with(body.sponsor);
+        let mut count = 1;
+        for issued in self.issued.values() {
+            if issued.node == node && issued.body.user == body.user {
+                must("limits", !sponsors.contains(issued.body.sponsor), || {
+                    format!("user {} won {:?} twice on node {node}", body.user, body.sponsor)
+                })?;
+                sponsors = sponsors.with(issued.body.sponsor);
+                count += 1;
+            }
+        }
+        must("limits", count <= WINS_PER_USER, || {
+            format!("user {} won {count} packets of node {node}", body.user)
+        })
+    }
+
+    /// A ticket that somebody else may try to open: the `choice`th of those that left.
+    #[must_use]
+    pub fn any_ticket(&self, choice: u64) -> Option<Ticket> {
+        let count = self.issued.len() as u64;
+        let place = usize::try_from(choice.checked_rem(count)?).ok()?;
+        self.issued.values().nth(place).map(|issued| issued.ticket)
+    }
+}

@@ -1,0 +1,179 @@
+//! The checkers: what must hold whatever happens, judged from what can be seen from outside: bytes
+//! that left a node, bytes on its disk, rows of the ledger, and the plan. They share formats with
+//! the code they check, and no rule.
+
+mod evidence;
+mod issues;
+mod ledger;
+mod money;
+mod opens;
+
+pub(crate) use evidence::{cursor_path, segments};
+
+use self::{issues::Issued, opens::Acknowledged};
+use crate::{
+    disk::SimDisk,
+    plan::{Event, NODES_MAX, WAVES},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+use yao_ledger::state::Row;
+use yao_protocol::{
+    PacketId, UserId, WallTime, client::ServerMessage, frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX, receipt::Receipt, ticket::Ticket,
+};
+
+/// Something that must hold and does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The checker: money, once, limits, opens, pacing, liveness, or a panic.
+    pub rule: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
+/// What a check comes to.
+pub type Checked = Result<(), Violation>;
+
+/// A violation of `rule`, unless `holds`.
+pub(crate) fn must(rule: &'static str, holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Violation { rule, what: what() }) }
+}
+
+/// What is known of one node.
+#[derive(Debug, Default)]
+struct NodeBook {
+    /// The earliest T0 that the node was ever told, by wave.
+    t0: [Option<WallTime>; WAVES as usize],
+    /// Users of whom a death took a journal record: the node may let them win once more.
+    forgotten: BTreeSet<UserId>,
+    /// Packets whose journal record a death took: skipped by the next start, and honoured.
+    orphans: BTreeSet<PacketId>,
+    /// Opens that are on the medium, as far as was read.
+    durable_opens: BTreeSet<(PacketId, UserId, WallTime)>,
+    /// Files were damaged behind the node's back: records may be missing.
+    damaged: bool,
+    /// Acknowledged opens that a damaged spool may lack.
+    in_doubt: BTreeSet<PacketId>,
+    /// When the running process began, by its own clock.
+    began: WallTime,
+    /// Tickets of this life that were seen, by wave.
+    fresh: [u32; WAVES as usize],
+    /// Disk operations at the last look.
+    looked_at: u64,
+}
+
+/// What was counted, for the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Packets that left in tickets.
+    pub issued: u64,
+    /// Tickets that left again.
+    pub repeated: u64,
+    /// Opens acknowledged.
+    pub acknowledged: u64,
+    /// Rows of the ledger.
+    pub rows: u64,
+    /// Packets paid.
+    pub paid: u64,
+    /// Times that the money was counted.
+    pub counts: u64,
+}
+
+/// All checkers, with what they have seen.
+#[derive(Debug)]
+pub struct Checks {
+    event: &'static Event,
+    nodes: Vec<NodeBook>,
+    issued: BTreeMap<PacketId, Issued>,
+    acknowledged: BTreeMap<PacketId, Acknowledged>,
+    rows: BTreeMap<PacketId, Row>,
+    /// What was counted.
+    pub totals: Totals,
+}
+
+/// The state of a node at the moment of a check.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Which node.
+    pub node: usize,
+    /// Its disk.
+    pub disk: &'a SimDisk,
+    /// Its own wall clock.
+    pub wall: WallTime,
+}
+
+impl Checks {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(event: &'static Event) -> Self {
+        Self {
+            event,
+            nodes: (0..NODES_MAX).map(|_| NodeBook::default()).collect(),
+            issued: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// A node was told when a wave begins.
+    pub fn told(&mut self, node: usize, wave: u16, t0: WallTime) {
+        let known = &mut self.nodes[node].t0[usize::from(wave)];
+        *known = Some(known.map_or(t0, |known| known.min(t0)));
+    }
+
+    /// Bytes leave a node for a client.
+    ///
+    /// # Errors
+    /// What they break.
+    pub fn sent(&mut self, seen: Seen<'_>, mut bytes: &[u8]) -> Checked {
+        while !bytes.is_empty() {
+            let split = split_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX);
+            let Ok(Some((frame, rest))) = split else {
+                return must("once", false, || "a node sent what is no frame".to_owned());
+            };
+            bytes = rest;
+            match ServerMessage::decode(frame) {
+                Ok(ServerMessage::Win { ticket, .. }) => {
+                    let ticket = Ticket::decode(ticket);
+                    self.ticket(seen, &ticket.expect("a node's ticket is well formed"))?;
+                }
+                Ok(ServerMessage::Receipt(proof)) => {
+                    let receipt = Receipt::peek(proof);
+                    self.receipt(seen, &receipt.expect("a node's receipt is well formed"))?;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    return must("once", false, || format!("a node sent a bad message: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A node's process begins, at this time by its own clock.
+    pub fn began(&mut self, node: usize, wall: WallTime) {
+        self.nodes[node].fresh = [0; WAVES as usize];
+        self.nodes[node].began = wall;
+    }
+
+    /// A bit of a node's files was turned over, or a sync was lost: records may be missing there.
+    pub fn damaged(&mut self, node: usize) {
+        self.nodes[node].damaged = true;
+    }
+
+    /// Whether `user` was paid or may still be: for reports.
+    #[must_use]
+    pub fn users_seen(&self) -> usize {
+        self.issued.values().map(|issued| issued.body.user).collect::<BTreeSet<_>>().len()
+    }
+}

@@ -1,0 +1,215 @@
+//! M8, at every simulated second: each planned packet is in exactly one class, and the classes add
+//! up to the plan, to the fen.
+
+use super::{Checked, Checks, evidence, must};
+use crate::{disk::SimDisk, plan::ShardPlan};
+use yao_engine::issuer::{Issuer, WaveState};
+use yao_protocol::{
+    Fen, PacketId, PacketIndex, WaveIndex,
+    journal::{Event, SkipReason},
+    seed_file::Section,
+    ticket::TicketBody,
+};
+
+/// What the journal says of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journaled {
+    Nothing,
+    Issued(TicketBody),
+    Skipped(SkipReason),
+}
+
+/// A journal, read from outside.
+struct Journal<'a> {
+    shard: &'a ShardPlan,
+    said: Vec<Journaled>,
+    closed: Vec<WaveIndex>,
+}
+
+impl<'a> Journal<'a> {
+    fn new(shard: &'a ShardPlan) -> Self {
+        Self { shard, said: vec![Journaled::Nothing; shard.records.len()], closed: Vec::new() }
+    }
+
+    /// Takes the next event; `whole` when no record can be missing.
+    fn read(&mut self, event: &Event, whole: bool) -> Checked {
+        match event {
+            Event::Issue(body) => {
+                let index = body.packet.index().0 as usize;
+                let planned = self.shard.packet(body.packet);
+                must("money", planned.is_some(), || format!("{body:?} is not planned"))?;
+                let before = std::mem::replace(&mut self.said[index], Journaled::Issued(*body));
+                must("once", before == Journaled::Nothing, || {
+                    format!("the journal issues {}, which it had as {before:?}", body.packet)
+                })
+            }
+            Event::Skip { first, count, reason, .. } => {
+                for index in first.0..first.0 + count {
+                    let skipped = Journaled::Skipped(*reason);
+                    let before = std::mem::replace(&mut self.said[index as usize], skipped);
+                    must("once", before == Journaled::Nothing, || {
+                        format!("the journal skips {index}, which it had as {before:?}")
+                    })?;
+                }
+                Ok(())
+            }
+            Event::Close { wave, unissued, sum, .. } => {
+                self.closed.push(*wave);
+                if whole { self.close(*wave, *unissued, *sum) } else { Ok(()) }
+            }
+            Event::Start { .. }
+            | Event::Reserve { .. }
+            | Event::Grant { .. }
+            | Event::Fence { .. } => Ok(()),
+        }
+    }
+
+    fn section(&self, wave: WaveIndex) -> &'a Section {
+        self.shard.header.section(wave).expect("the journal names planned waves")
+    }
+
+    /// What a close leaves is what nothing else accounts for.
+    fn close(&self, wave: WaveIndex, unissued: u32, sum: Fen) -> Checked {
+        let section = self.section(wave);
+        let mut left = (0, Fen::ZERO);
+        for index in section.indexes() {
+            if self.said[index as usize] == Journaled::Nothing {
+                let amount = self.shard.records[index as usize].amount;
+                left = (left.0 + 1, left.1.checked_add(amount).expect("within the budget"));
+            }
+        }
+        must("money", unissued == left.0 && (sum == Fen::ZERO || sum == left.1), || {
+            format!("{wave:?} closes with {unissued} packets, {sum:?}; the journal leaves {left:?}")
+        })
+    }
+}
+
+impl Checks {
+    /// Counts one node's money.
+    ///
+    /// # Errors
+    /// What does not add up.
+    pub fn money(&mut self, node: usize, disk: &SimDisk, books: Option<&Issuer>) -> Checked {
+        if let Some(books) = books {
+            self.books(node, books)?;
+        }
+        let operations = disk.operations();
+        if std::mem::replace(&mut self.nodes[node].looked_at, operations) == operations {
+            return Ok(());
+        }
+        self.totals.counts += 1;
+        let journal = self.read_journal(node, disk)?;
+        let shard = journal.shard;
+        let mut sums = [Fen::ZERO; 4];
+        for (index, record) in shard.records.iter().enumerate() {
+            let index = PacketIndex(u32::try_from(index).expect("a shard's index"));
+            let packet = PacketId::new(0, shard.shard, index);
+            let class = self.class(node, packet, journal.said[index.0 as usize])?;
+            sums[class] = sums[class].checked_add(record.amount).expect("within the budget");
+        }
+        let total: Fen = sums.into_iter().sum();
+        must("money", total == shard.header.sum, || {
+            format!("node {node}: {sums:?} add up to {total:?}, planned {:?}", shard.header.sum)
+        })
+    }
+
+    fn read_journal(
+        &self,
+        node: usize,
+        disk: &SimDisk,
+    ) -> Result<Journal<'static>, super::Violation> {
+        let mut journal = Journal::new(&self.event.shards[node]);
+        let whole = !self.nodes[node].damaged;
+        for event in evidence::journal(disk) {
+            journal.read(&event, whole)?;
+        }
+        Ok(journal)
+    }
+
+    /// The strongest evidence of a packet: opened, issued, skipped, unissued.
+    fn class(
+        &self,
+        node: usize,
+        packet: PacketId,
+        said: Journaled,
+    ) -> Result<usize, super::Violation> {
+        let ticket = self.issued.get(&packet).map(|issued| issued.body);
+        match (said, ticket) {
+            (Journaled::Issued(body), Some(ticket)) => must("once", body == ticket, || {
+                format!("packet {packet} left as {ticket:?} and is journaled as {body:?}")
+            })?,
+            (Journaled::Skipped(reason), Some(ticket)) => {
+                let excused = reason == SkipReason::Restart
+                    && (self.nodes[node].orphans.contains(&packet) || self.nodes[node].damaged);
+                must("money", excused, || {
+                    format!("packet {packet} is skipped ({reason:?}) and left as {ticket:?}")
+                })?;
+            }
+            (Journaled::Nothing | Journaled::Issued(_) | Journaled::Skipped(_), _) => {}
+        }
+        let opened = self.rows.contains_key(&packet) || self.acknowledged.contains_key(&packet);
+        Ok(match said {
+            _ if opened => 0,
+            _ if ticket.is_some() => 1,
+            Journaled::Issued(_) => 1,
+            Journaled::Skipped(_) => 2,
+            Journaled::Nothing => 3,
+        })
+    }
+
+    /// The issuer's own books balance, and know every ticket of this life that was seen.
+    fn books(&self, node: usize, books: &Issuer) -> Checked {
+        for wave in books.waves().filter(|wave| wave.state == WaveState::Running) {
+            let known = wave.issued + wave.skipped + wave.queued + wave.vetting;
+            must("money", wave.released == known, || format!("node {node}: {wave:?}"))?;
+            let fresh = self.nodes[node].fresh[usize::from(wave.wave.0)];
+            must("money", fresh <= wave.issued, || {
+                format!("node {node} sent {fresh} new tickets, its books say {wave:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A node starts: what it does not find in its journal was taken by the death before.
+    pub fn starts(&mut self, node: usize, disk: &SimDisk) -> Checked {
+        let journal = self.read_journal(node, disk)?;
+        for (packet, issued) in &self.issued {
+            let index = packet.index().0 as usize;
+            if issued.node == node && !matches!(journal.said[index], Journaled::Issued(_)) {
+                self.nodes[node].orphans.insert(*packet);
+                self.nodes[node].forgotten.insert(issued.body.user);
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end: every wave of a node that lives is closed, and every ticket that left is in the
+    /// journal, but for those that a death took.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn all_journaled(&self, node: usize, disk: &SimDisk) -> Checked {
+        let journal = self.read_journal(node, disk)?;
+        for section in &journal.shard.header.sections {
+            must("liveness", journal.closed.contains(&section.wave), || {
+                format!("node {node} never closed {:?}", section.wave)
+            })?;
+        }
+        for (packet, issued) in self.issued.iter().filter(|(_, issued)| issued.node == node) {
+            let said = journal.said[packet.index().0 as usize];
+            let excused = self.nodes[node].orphans.contains(packet) || self.nodes[node].damaged;
+            must("money", excused || said == Journaled::Issued(issued.body), || {
+                format!("packet {packet} left node {node}, and its journal says {said:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a node's journal has closed every wave.
+    #[must_use]
+    pub fn is_closed(&self, node: usize, disk: &SimDisk) -> bool {
+        let closes = |event: &Event| matches!(event, Event::Close { .. });
+        let closed = evidence::journal(disk).iter().filter(|event| closes(event)).count();
+        closed >= self.event.shards[node].header.sections.len()
+    }
+}

@@ -1,0 +1,281 @@
+//! What goes wrong, and when: each fault that a seed drew happens some times before the world is
+//! healed.
+
+use super::{Checked, Event, Fault, HEALED, MS, SECOND, World};
+use crate::{
+    agent::Character,
+    check::segments,
+    node::{SEED, STATE, Thread},
+    plan::WAVES,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The first fault happens after so long, ns.
+const FIRST: u64 = 2 * SECOND;
+
+/// Something that goes wrong at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    fault: Fault,
+    /// For faults that begin and end.
+    ends: bool,
+    node: usize,
+}
+
+impl World<'_> {
+    pub(super) fn plan_troubles(&mut self) {
+        for (fault, _) in Fault::ALL {
+            if !self.faults.has(fault) {
+                continue;
+            }
+            for _ in 0..self.how_often(fault) {
+                let at = self.nemesis_random.between(FIRST, HEALED - 4 * SECOND);
+                let node = self.nemesis_random.index(self.plot.nodes);
+                self.at(at, Event::Trouble(Trouble { fault, ends: false, node }));
+            }
+        }
+        if self.faults.has(Fault::ClockSkew) {
+            for host in &mut self.hosts {
+                let off = self.nemesis_random.between(0, 4_000_000);
+                host.skew_us = i64::try_from(off).expect("small") - 2_000_000;
+            }
+        }
+    }
+
+    /// How often a fault happens in one world; 0 for those that are a state of it.
+    fn how_often(&mut self, fault: Fault) -> u64 {
+        let (least, most) = match fault {
+            Fault::Jitter
+            | Fault::Fragments
+            | Fault::LedgerLossy
+            | Fault::Storm
+            | Fault::DropTally
+            | Fault::Fork
+            | Fault::Hop
+            | Fault::OpenTwice
+            | Fault::OpenOthers
+            | Fault::ShortTickets => (0, 0),
+            Fault::Break => (20, 150),
+            Fault::HalfOpen => (5, 30),
+            Fault::AppKill => (5, 40),
+            Fault::Drain | Fault::Panic | Fault::Correction | Fault::BitRot => (1, 2),
+            Fault::DiskError | Fault::DiskFull | Fault::AgentHostile | Fault::AgentOld => (1, 2),
+            _ => (1, 4),
+        };
+        self.nemesis_random.between(least, most)
+    }
+
+    pub(super) fn trouble(&mut self, trouble: Trouble) -> Checked {
+        let Trouble { fault, ends, node } = trouble;
+        if self.healed {
+            return Ok(());
+        }
+        let about = [("fault", fault as u64), ("node", node as u64), ("ends", u64::from(ends))];
+        self.trace.say(self.now, "trouble", &about);
+        match fault {
+            Fault::Crash => self.kill(node, false),
+            Fault::PowerCut => self.kill(node, true),
+            Fault::MidWrite => {
+                self.hosts[node].dies_dark = self.nemesis_random.chance(500);
+                let after = self.nemesis_random.below(12);
+                self.hosts[node].disk.kill_after(after);
+            }
+            Fault::Pause => {
+                let long = self.nemesis_random.between(10 * MS, 6 * SECOND);
+                self.hosts[node].paused_until = self.now + long;
+            }
+            Fault::SlowThread => {
+                let thread = Thread::ALL[self.nemesis_random.index(Thread::ALL.len())];
+                let until = self.now + self.nemesis_random.between(SECOND, 5 * SECOND);
+                self.hosts[node].slow = Some((thread, until));
+            }
+            Fault::SlowDisk => {
+                let until = self.now + self.nemesis_random.between(SECOND, 5 * SECOND);
+                self.hosts[node].slow_disk_until = until;
+            }
+            Fault::DiskError | Fault::DiskFull => self.trouble_disk(trouble),
+            Fault::BitRot => self.rot(node),
+            Fault::Break => return self.break_link(false),
+            Fault::HalfOpen => return self.break_link(true),
+            Fault::Partition => {
+                let region = self.nemesis_random.index(4);
+                let long = self.nemesis_random.between(SECOND, 12 * SECOND);
+                self.partitions.insert((region, node), self.now + long);
+            }
+            Fault::AppKill => {
+                let phone = self.nemesis_random.index(self.phones.len());
+                return self.kill_app(phone);
+            }
+            Fault::AgentKill
+            | Fault::AgentHang
+            | Fault::AgentSwap
+            | Fault::AgentHostile
+            | Fault::AgentOld => return self.trouble_agent(fault, node),
+            Fault::Policy => self.draw_policy(),
+            Fault::LedgerDown => {
+                let long = self.nemesis_random.between(SECOND, 15 * SECOND);
+                self.settlement.down_until = self.now + long;
+            }
+            Fault::LedgerBusy => {
+                let long = self.nemesis_random.between(SECOND, 8 * SECOND);
+                self.settlement.busy_until = self.now + long;
+            }
+            Fault::ClockSkew => {
+                // A step: only the next process of this machine sees it.
+                let step = self.nemesis_random.between(0, 6_000_000);
+                self.hosts[node].skew_us = i64::try_from(step).expect("small") - 3_000_000;
+            }
+            Fault::Correction => self.correct(),
+            Fault::Drain => self.drain(trouble)?,
+            Fault::Panic => return self.panic_sessions(node),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn trouble_disk(&mut self, trouble: Trouble) {
+        let Trouble { fault, ends, node } = trouble;
+        let host = &mut self.hosts[node];
+        host.ruined = true;
+        if fault == Fault::DiskError {
+            // Lost syncs leave holes where records were thought to be.
+            self.checks.damaged(node);
+            let permille = if ends { 0 } else { 100 };
+            host.disk.set_troubles(|troubles| troubles.error_permille = permille);
+        } else {
+            host.disk.set_troubles(|troubles| troubles.full = !ends);
+        }
+        if !ends {
+            let long = self.nemesis_random.between(100 * MS, 3 * SECOND);
+            self.after(long, Event::Trouble(Trouble { ends: true, ..trouble }));
+        } else if self.nemesis_random.chance(700) {
+            // An operator restarts what has fenced itself.
+            self.kill(node, false);
+        }
+    }
+
+    /// A bit turns over in one of a node's files.
+    fn rot(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        host.ruined = true;
+        self.checks.damaged(node);
+        let mut files: Vec<PathBuf> = vec![PathBuf::from(SEED)];
+        files.push(Path::new(STATE).join("spool").join("watermark.yaomark"));
+        let waves = 0..WAVES;
+        files.extend(waves.map(crate::check::cursor_path));
+        let logs = [("journal", ".yaojournal"), ("spool", ".yaospool")];
+        for (log, suffix) in logs {
+            files.extend(segments(&host.disk, log, suffix).into_iter().map(|(_, path)| path));
+        }
+        let path = &files[self.nemesis_random.index(files.len())];
+        let length = host.disk.cached(path).map_or(0, |bytes| bytes.len());
+        if length == 0 {
+            return;
+        }
+        let offset = self.nemesis_random.index(length);
+        let bit = self.nemesis_random.next().to_le_bytes()[0];
+        self.checks.spool_rots(node, &host.disk, path);
+        host.disk.rot(path, offset, bit);
+        self.trace.tell(self.now, "rot", node as u64, &path.display().to_string());
+    }
+
+    fn trouble_agent(&mut self, fault: Fault, node: usize) -> Checked {
+        let bad = match fault {
+            Fault::AgentHostile => Some(Character::Hostile),
+            Fault::AgentOld if self.nemesis_random.chance(500) => Some(Character::Old),
+            Fault::AgentOld => Some(Character::Mute),
+            _ => None,
+        };
+        self.hosts[node].next_character = bad.unwrap_or(Character::Honest);
+        let host = &mut self.hosts[node];
+        let life = host.life;
+        let serving = host.process.as_ref().and_then(|process| process.link.serving());
+        match (fault, serving) {
+            (Fault::AgentKill, Some(generation)) => {
+                return self.agent_gone(super::Who { node, life, generation });
+            }
+            (Fault::AgentHang, Some(generation)) => {
+                let until = self.now + self.nemesis_random.between(10 * MS, 15 * SECOND);
+                if let Some(agent) = self.hosts[node].agents.get_mut(&generation) {
+                    agent.hangs_until = until;
+                }
+            }
+            (Fault::AgentSwap | Fault::AgentHostile | Fault::AgentOld, _) => {
+                self.within(node, |process| process.link.swap(process.now()))?;
+                return self.after_node(node);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The first T0 is corrected while it lies more than a second ahead, for every node at once.
+    fn correct(&mut self) {
+        let moved_ms = i64::try_from(self.nemesis_random.below(5_000)).expect("small") - 500;
+        let schedule = self.plot.schedule(self.show, moved_ms);
+        let first = schedule.waves.first().and_then(|wave| wave.t0);
+        if first.is_none_or(|t0| t0 < self.wall().plus_us(1_000_000)) {
+            return;
+        }
+        self.schedule = Arc::new(schedule);
+        for node in 0..self.hosts.len() {
+            self.tell_checks(node);
+            let schedule = Arc::clone(&self.schedule);
+            if let Some(process) = self.hosts[node].process.as_mut() {
+                process.schedule(&schedule);
+            }
+            self.give_turns(node);
+        }
+    }
+
+    /// Clients are asked to leave; when they had time to, the node is restarted in order.
+    fn drain(&mut self, trouble: Trouble) -> Checked {
+        if trouble.ends {
+            return self.restart_in_order(trouble.node);
+        }
+        let rate = u32::try_from(self.nemesis_random.between(10, 200)).expect("small");
+        if let Some(process) = self.hosts[trouble.node].process.as_mut() {
+            process.drain(rate);
+        }
+        self.give_turns(trouble.node);
+        let long = self.nemesis_random.between(SECOND, 5 * SECOND);
+        self.after(long, Event::Trouble(Trouble { ends: true, ..trouble }));
+        Ok(())
+    }
+
+    fn panic_sessions(&mut self, node: usize) -> Checked {
+        let closed = self.within(node, crate::node::Process::restart_sessions)?;
+        for link in closed.unwrap_or_default() {
+            self.node_closed(link, true);
+        }
+        self.after_node(node)
+    }
+
+    /// Nothing goes wrong any more: what is down is started, what is fenced restarted.
+    pub(super) fn heal(&mut self) -> Checked {
+        self.healed = true;
+        self.trace.say(self.now, "healed", &[]);
+        self.partitions.clear();
+        self.settlement.down_until = 0;
+        self.settlement.busy_until = 0;
+        for node in 0..self.hosts.len() {
+            let host = &mut self.hosts[node];
+            host.disk.set_troubles(|troubles| *troubles = crate::disk::Troubles::default());
+            (host.slow, host.slow_disk_until, host.paused_until) = (None, 0, 0);
+            host.agents.values_mut().for_each(|agent| agent.hangs_until = 0);
+            host.next_character = Character::Honest;
+            // A disk that failed, or an agent that lies, is noticed by people; they restart the
+            // node, and with it its agent.
+            let hostile = |agent: &crate::agent::Agent| agent.character == Character::Hostile;
+            let lies = host.agents.values().any(hostile);
+            if host.ruined || lies {
+                self.kill(node, false);
+            }
+            if self.hosts[node].process.is_none() {
+                self.after(SECOND, Event::Start(node));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,390 @@
+//! The nodes: their machines, the lives of their processes, and whose turn it is.
+
+use super::{Checked, Event, MS, PROCESSES_MAX, SECOND, World};
+use crate::{
+    agent::{Agent, Character},
+    canary::Canary,
+    carrier::Carried,
+    check::{Seen, Violation, cursor_path},
+    disk::{Killed, SimDisk},
+    node::{Process, SEED, STATE, Start, Thread},
+    plan::{Event as Show, WAVES},
+    random::Random,
+};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use yao_access::{disk::Disk, state_dir::StateDir};
+use yao_engine::Timestamp;
+
+/// What a machine's clock says when it has booted, ns.
+const BOOT: u64 = SECOND;
+/// A node that refuses to start so often on a ruined disk is given up.
+const REFUSALS_MAX: u32 = 4;
+
+/// A machine, with the process that runs on it.
+pub(super) struct Host<'a> {
+    pub(super) index: usize,
+    pub(super) disk: SimDisk,
+    pub(super) process: Option<Process<'a>>,
+    /// Which process of this machine runs, or ran last.
+    pub(super) life: u32,
+    /// How far its wall clock is ahead, us.
+    pub(super) skew_us: i64,
+    /// The process is stopped until then, ns.
+    pub(super) paused_until: u64,
+    /// One of its threads gets no processor until then, ns.
+    pub(super) slow: Option<(Thread, u64)>,
+    /// The disk takes long until then, ns.
+    pub(super) slow_disk_until: u64,
+    /// The machine has no power.
+    pub(super) dark: bool,
+    /// A kill in the middle of an operation is a power cut.
+    pub(super) dies_dark: bool,
+    /// Its disk lost or changed what it held: it may refuse to start.
+    pub(super) ruined: bool,
+    /// It was given up.
+    pub(super) lost: bool,
+    pub(super) agents: BTreeMap<u32, Agent>,
+    /// What the next agent turns out to be.
+    pub(super) next_character: Character,
+    clock: &'static AtomicU64,
+    boot: u8,
+    booted_at: u64,
+    refusals: u32,
+    /// When each thread's turn is, ns.
+    turns: [Option<u64>; 6],
+    /// When each thread wants a turn by itself, ns.
+    timers: [u64; 6],
+}
+
+impl Host<'_> {
+    pub(super) fn new(
+        index: usize,
+        clock: &'static AtomicU64,
+        show: &'static Show,
+        canary: Canary,
+        random: Random,
+    ) -> Self {
+        assert!(index < show.shards.len(), "a shard for each node");
+        Self {
+            index,
+            disk: SimDisk::new(random, canary),
+            process: None,
+            life: 0,
+            skew_us: 0,
+            paused_until: 0,
+            slow: None,
+            slow_disk_until: 0,
+            dark: false,
+            dies_dark: false,
+            ruined: false,
+            lost: false,
+            agents: BTreeMap::new(),
+            next_character: Character::Honest,
+            clock,
+            boot: 0,
+            booted_at: 0,
+            refusals: 0,
+            turns: [None; 6],
+            timers: [u64::MAX; 6],
+        }
+    }
+
+    /// What an operator does once: seed file and `init`.
+    pub(super) fn initialise(&mut self, show: &'static Show) {
+        self.disk.put(Path::new(SEED), &show.shards[self.index].file);
+        self.create_cursors(show);
+    }
+
+    fn create_cursors(&self, show: &'static Show) {
+        let cursors = Path::new(STATE).join("cursor");
+        self.disk.create_directories(&cursors).expect("always");
+        let state = StateDir::on(Arc::new(self.disk.clone()), Path::new(STATE));
+        state.create_cursors(&show.shards[self.index].header).expect("nothing is there yet");
+    }
+
+    /// Sets the machine's clock.
+    pub(super) fn tell_time(&self, now: u64) {
+        self.clock.store(now - self.booted_at + BOOT, Ordering::Relaxed);
+        self.disk.set_time(now);
+    }
+
+    /// The true time of a timestamp of this machine.
+    const fn true_time(&self, at: Timestamp) -> u64 {
+        at.as_ns().saturating_sub(BOOT).saturating_add(self.booted_at)
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
+
+impl<'a> World<'a> {
+    /// Does something in a node's process. It may be killed in the middle: then `None`.
+    pub(super) fn within<R>(
+        &mut self,
+        node: usize,
+        act: impl FnOnce(&mut Process<'a>) -> R,
+    ) -> Result<Option<R>, Violation> {
+        let host = &mut self.hosts[node];
+        host.tell_time(self.now);
+        let Some(process) = host.process.as_mut() else { return Ok(None) };
+        match catch_unwind(AssertUnwindSafe(|| act(process))) {
+            Ok(done) => Ok(Some(done)),
+            Err(panic) if panic.is::<Killed>() => {
+                let dark = std::mem::take(&mut self.hosts[node].dies_dark);
+                self.kill(node, dark);
+                Ok(None)
+            }
+            Err(panic) => Err(Violation { rule: "panic", what: words(&*panic) }),
+        }
+    }
+
+    pub(super) fn start(&mut self, node: usize) -> Checked {
+        let host = &mut self.hosts[node];
+        if host.process.is_some() || host.lost {
+            return Ok(());
+        }
+        assert!((self.starts as usize) < PROCESSES_MAX, "few processes");
+        self.starts += 1;
+        if std::mem::take(&mut host.dark) {
+            host.boot += 1;
+            host.booted_at = self.now;
+        }
+        host.life += 1;
+        host.tell_time(self.now);
+        host.agents.clear();
+        host.timers = [0; 6];
+        self.checks.starts(node, &host.disk)?;
+        let wall = yao_protocol::WallTime(
+            (crate::plan::START.0 + self.now / 1_000).saturating_add_signed(host.skew_us),
+        );
+        let start = Start {
+            event: self.show,
+            shard: &self.show.shards[node],
+            clock: host.clock,
+            disk: &host.disk,
+            life: host.life,
+            boot: host.boot,
+            wall,
+            spool_bytes_max: self.plot.spool_bytes_max,
+            shake_interval_ms: self.plot.shake_interval_ms,
+        };
+        let arena = self.arena;
+        match catch_unwind(AssertUnwindSafe(|| Process::start(&start, arena))) {
+            Ok(Ok(process)) => self.started(node, process),
+            Ok(Err(why)) => self.refused(node, why),
+            Err(panic) if panic.is::<Killed>() => {
+                let dark = std::mem::take(&mut self.hosts[node].dies_dark);
+                self.kill(node, dark);
+                Ok(())
+            }
+            Err(panic) => Err(Violation { rule: "panic", what: words(&*panic) }),
+        }
+    }
+
+    fn started(&mut self, node: usize, mut process: Process<'a>) -> Checked {
+        let host = &mut self.hosts[node];
+        host.refusals = 0;
+        self.checks.began(node, process.wall());
+        let schedule = Arc::clone(&self.schedule);
+        process.schedule(&schedule);
+        self.tell_checks(node);
+        self.hosts[node].process = Some(process);
+        let life = u64::from(self.hosts[node].life);
+        self.trace.say(self.now, "node up", &[("node", node as u64), ("life", life)]);
+        self.after_node(node)
+    }
+
+    pub(super) fn tell_checks(&mut self, node: usize) {
+        for wave in 0..WAVES {
+            let entry = self.schedule.wave(yao_protocol::WaveIndex(wave));
+            if let Some(t0) = entry.and_then(|entry| entry.t0) {
+                self.checks.told(node, wave, t0);
+            }
+        }
+    }
+
+    /// A start that was refused. Only a disk that was ruined, or still fails, excuses it.
+    fn refused(&mut self, node: usize, why: String) -> Checked {
+        self.trace.tell(self.now, "node refuses", node as u64, &why);
+        let host = &mut self.hosts[node];
+        host.refusals += 1;
+        if !host.ruined {
+            return Err(Violation { rule: "liveness", what: format!("node {node}: {why}") });
+        }
+        // An operator copies the seed file again: it is the one thing that can be had again.
+        host.disk.put(Path::new(SEED), &self.show.shards[node].file);
+        if self.healed && host.refusals >= REFUSALS_MAX {
+            host.lost = true;
+            self.trace.say(self.now, "node lost", &[("node", node as u64)]);
+            return Ok(());
+        }
+        self.after(2 * SECOND, Event::Start(node));
+        Ok(())
+    }
+
+    /// The process ends at once, wherever it is; it is started again later.
+    pub(super) fn kill(&mut self, node: usize, dark: bool) {
+        let host = &mut self.hosts[node];
+        if host.process.take().is_none() && !dark {
+            return;
+        }
+        let life = host.life;
+        host.turns = [None; 6];
+        host.paused_until = 0;
+        host.agents.clear();
+        host.disk.set_troubles(|troubles| troubles.kill_at = None);
+        let what = if dark { "power cut" } else { "killed" };
+        self.trace.say(self.now, what, &[("node", node as u64), ("life", u64::from(life))]);
+        if dark {
+            host.dark = true;
+            host.disk.power_cut();
+            self.checks.power_was_cut(node);
+            if self.plot.canary == Canary::StartsAtZero {
+                self.forget_cursors(node);
+            }
+        }
+        self.drop_links(node, life, !dark);
+        let random = &mut self.node_random;
+        let wait = if dark {
+            random.between(SECOND, 4 * SECOND)
+        } else {
+            random.between(50 * MS, 2 * SECOND)
+        };
+        self.after(wait, Event::Start(node));
+    }
+
+    /// The canary: cursor files are made anew.
+    fn forget_cursors(&mut self, node: usize) {
+        let host = &self.hosts[node];
+        for wave in 0..WAVES {
+            host.disk.remove(&cursor_path(wave)).expect("it is there");
+        }
+        host.create_cursors(self.show);
+    }
+
+    pub(super) fn drop_links(&mut self, node: usize, life: u32, tell: bool) {
+        for link in 0..self.links.len() {
+            let known = self.links[link];
+            if known.at_node && (known.node, known.life) == (node, life) {
+                self.node_closed(link, tell);
+            }
+        }
+    }
+
+    /// The process ends in order, and is started again.
+    pub(super) fn restart_in_order(&mut self, node: usize) -> Checked {
+        let host = &mut self.hosts[node];
+        host.tell_time(self.now);
+        let life = host.life;
+        let Some(process) = host.process.take() else { return Ok(()) };
+        let ended = catch_unwind(AssertUnwindSafe(|| process.stop()));
+        match ended {
+            Ok(()) => {}
+            Err(panic) if panic.is::<Killed>() => {}
+            Err(panic) => return Err(Violation { rule: "panic", what: words(&*panic) }),
+        }
+        self.hosts[node].turns = [None; 6];
+        self.hosts[node].agents.clear();
+        self.trace.say(self.now, "stopped node", &[("node", node as u64)]);
+        self.drop_links(node, life, true);
+        self.after(300 * MS, Event::Start(node));
+        Ok(())
+    }
+
+    pub(super) fn turn(&mut self, node: usize, life: u32, thread: Thread) -> Checked {
+        let now = self.now;
+        let host = &mut self.hosts[node];
+        let place = thread as usize;
+        if host.life != life || host.turns[place] != Some(now) {
+            return Ok(());
+        }
+        if host.paused_until > now {
+            let later = host.paused_until + place as u64;
+            host.turns[place] = Some(later);
+            self.at(later, Event::Turn(node, life, thread));
+            return Ok(());
+        }
+        host.turns[place] = None;
+        let Some(next) = self.within(node, |process| process.turn(thread))? else { return Ok(()) };
+        let host = &mut self.hosts[node];
+        let next = next.map_or(u64::MAX, |at| host.true_time(at));
+        host.timers[place] = next;
+        self.after_node(node)
+    }
+
+    /// Passes on what a process did, and sees whose turn is next.
+    pub(super) fn after_node(&mut self, node: usize) -> Checked {
+        let host = &mut self.hosts[node];
+        let Some(process) = host.process.as_mut() else { return Ok(()) };
+        let (done, acts) = (process.sessions.carrier.take_done(), process.link.take_acts());
+        let wall = process.wall();
+        for carried in done {
+            match carried {
+                Carried::Bytes(link, bytes) => {
+                    let disk = &self.hosts[node].disk;
+                    self.checks.sent(Seen { node, disk, wall }, &bytes)?;
+                    self.transmit(link, false, &bytes);
+                }
+                Carried::Closed(link) => self.node_closed(link, true),
+            }
+        }
+        for act in acts {
+            self.link_acts(node, act);
+        }
+        self.give_turns(node);
+        Ok(())
+    }
+
+    pub(super) fn give_turns(&mut self, node: usize) {
+        for thread in Thread::ALL {
+            let place = thread as usize;
+            let delay = self.delay(node, thread);
+            let now = self.now;
+            let host = &mut self.hosts[node];
+            let life = host.life;
+            let Some(process) = host.process.as_mut() else { return };
+            let wanted = process.is_wanted(thread);
+            if thread == Thread::Sessions {
+                let at = process.sessions.engine.deadline(process.now());
+                host.timers[place] = host.true_time(at);
+            }
+            let at = if wanted { now } else { host.timers[place].max(now) };
+            if at == u64::MAX {
+                continue;
+            }
+            let at = at.saturating_add(delay);
+            if host.turns[place].is_none_or(|turn| at < turn) {
+                host.turns[place] = Some(at);
+                self.at(at, Event::Turn(node, life, thread));
+            }
+        }
+    }
+
+    /// From the moment a thread has something to do until it does it.
+    fn delay(&mut self, node: usize, thread: Thread) -> u64 {
+        let (now, random) = (self.now, &mut self.node_random);
+        let mut delay = random.between(10_000, 80_000);
+        let host = &self.hosts[node];
+        if matches!(thread, Thread::MoneyDisk | Thread::Spool) {
+            delay += random.between(60_000, 400_000);
+            if host.slow_disk_until > now {
+                delay += random.between(5 * MS, 900 * MS);
+            }
+        }
+        if host.slow.is_some_and(|(slow, until)| slow == thread && until > now) {
+            delay += random.between(MS, 300 * MS);
+        }
+        delay
+    }
+}

@@ -1,0 +1,76 @@
+//! What kind of world a seed makes: nodes, people, times.
+
+use super::SECOND;
+use crate::{
+    canary::Canary,
+    faults::{Fault, Faults},
+    plan::{Event as Show, START},
+    random::Random,
+};
+use yao_protocol::{
+    WaveIndex,
+    schedule::{Schedule, WaveSchedule},
+};
+
+/// T0 of the first wave, and of the second, ns.
+const T0: [u64; 2] = [4 * SECOND, 27 * SECOND];
+
+/// The plot of a world.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// The source of all chance.
+    pub seed: u64,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What is wrong with the simulator itself.
+    pub canary: Canary,
+    /// Nodes.
+    pub nodes: usize,
+    /// Users.
+    pub users: u64,
+    /// How long after their end the waves' packets may still be won, s.
+    pub grace_seconds: [u32; 2],
+    /// Least time between two shakes of a user, ms.
+    pub shake_interval_ms: u32,
+    /// Bytes of unsettled opens that a spool takes.
+    pub spool_bytes_max: u64,
+}
+
+impl Plot {
+    /// The world of this seed with exactly these faults.
+    #[must_use]
+    pub fn with_faults(seed: u64, faults: Faults, canary: Canary) -> Self {
+        let mut random = Random::new(seed).fork(105);
+        let many = faults.has(Fault::Hop) || random.chance(400);
+        Self {
+            seed,
+            faults,
+            canary,
+            nodes: if many { 2 + random.index(2) } else { 1 },
+            users: random.between(100, 130),
+            grace_seconds: [
+                // The long one lets packets wait in their queues for a minute.
+                if random.chance(150) { 66 } else { 3 },
+                u32::try_from(random.between(1, 6)).expect("small"),
+            ],
+            shake_interval_ms: [0, 500, 1_000, 2_000][random.index(4)],
+            spool_bytes_max: if random.chance(100) { 4_096 } else { 1 << 30 },
+        }
+    }
+
+    /// The schedule, with the first T0 moved by `moved_ms`.
+    #[must_use]
+    pub fn schedule(&self, show: &Show, moved_ms: i64) -> Schedule {
+        let waves = [0, 1].map(|wave: u16| {
+            let t0 = START.plus_us(T0[usize::from(wave)] / 1_000);
+            let moved_us = if wave == 0 { moved_ms * 1_000 } else { 0 };
+            WaveSchedule {
+                index: WaveIndex(wave),
+                t0: Some(yao_protocol::WallTime(t0.0.saturating_add_signed(moved_us))),
+                factor: 1,
+                grace_seconds: self.grace_seconds[usize::from(wave)],
+            }
+        });
+        Schedule { version: 1, campaign: show.campaign, waves: waves.to_vec() }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the simulator promises of itself: a seed is one world, nothing is violated in a few of
+//! them, and a planted bug is found. `cargo xtask sim` runs many more, optimised.
+
+use yao_sim::{
+    canary::Canary,
+    faults::{Fault, Faults},
+    search::{run_plot, run_seed, search},
+    world::Plot,
+};
+
+/// Seeds that a canary may live through.
+const CANARY_SEEDS_MAX: u64 = 1_000;
+
+#[test]
+fn the_same_seed_is_the_same_world_to_the_last_event() {
+    for seed in [3, 7] {
+        let (first, again) =
+            (run_seed(seed, Canary::None, false), run_seed(seed, Canary::None, false));
+        assert_eq!(first, again, "seed {seed}");
+        assert_ne!(first.digest, run_seed(seed + 1, Canary::None, false).digest);
+    }
+}
+
+#[test]
+fn without_faults_everybody_is_served() {
+    let plot = Plot::with_faults(1, Faults::default(), Canary::None);
+    let report = run_plot(&plot, false);
+    assert_eq!(report.violation, None);
+    assert!(report.seconds >= 60 && report.phones >= 100, "{report:?}");
+    let totals = report.totals;
+    assert!(totals.issued >= 100 && totals.paid == totals.issued, "{totals:?}");
+}
+
+#[test]
+fn a_few_seeds_violate_nothing() {
+    let found = search(0..12, Canary::None, 2, 1);
+    assert_eq!(found.violations, []);
+    assert_eq!(found.seeds, 12);
+}
+
+#[test]
+fn m7_receipts_given_before_the_sync_are_found() {
+    check_canary(Canary::SyncLies, "opens");
+}
+
+#[test]
+fn m2_a_node_that_starts_at_0_after_a_power_cut_is_found() {
+    check_canary(Canary::StartsAtZero, "once");
+}
+
+#[test]
+fn m7_a_ledger_that_forgets_what_it_answered_is_found() {
+    check_canary(Canary::LedgerForgets, "");
+}
+
+fn check_canary(canary: Canary, rule: &str) {
+    let found = search(0..CANARY_SEEDS_MAX, canary, 2, 1);
+    let report = found.violations.first().expect("the canary sings");
+    let violation = report.violation.as_ref().expect("it violated something");
+    assert!(
+        rule.is_empty() || ["once", "opens", "liveness"].contains(&violation.rule),
+        "{violation}"
+    );
+}
+
+/// A connection of a user's own that comes late replaces the one he uses: the SDK then ends for
+/// good (docs/simulator.md, "What it found"). His app opened again, nothing of his is lost.
+#[test]
+fn a_late_hello_replaces_the_session_in_use() {
+    let faults = Faults::of(&[Fault::Jitter, Fault::AppKill, Fault::Break]);
+    for seed in 0..4 {
+        let report = run_plot(&Plot::with_faults(seed, faults, Canary::None), false);
+        assert_eq!(report.violation, None, "seed {seed}");
+    }
+}

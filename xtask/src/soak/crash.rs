@@ -1,0 +1,10 @@
+//! What the soaks about crashes share: a node whose disk does as it is told, phones that play by a
+//! script, and the counting in the end. Judges no soak.
+
+pub(super) mod disk;
+pub(super) mod faults;
+mod phone;
+mod phones;
+pub(super) mod play;
+mod seen;
+pub(super) mod stage;

@@ -1,0 +1,303 @@
+//! One trial: the script up to one persistence call, a blow there, and what must hold then.
+
+use crate::soak::crash::{
+    faults::Call,
+    play::{Counted, End, Play},
+    stage::{Kit, Stage},
+};
+use anyhow::Result;
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+/// Receipts that come after the last fault: it goes on.
+pub(super) const AFTERWARDS: usize = 2;
+/// A failed call fences the shard or the spool, and `/readyz` says so, within this time.
+const FENCED_MAX: Duration = Duration::from_secs(1);
+/// A phone is answered within this time, fenced or not.
+const ANSWERED_MAX: Duration = Duration::from_secs(2);
+/// How often the node is asked.
+const LOOK: Duration = Duration::from_millis(5);
+/// A call stalls for so long, ms.
+const STALL_MS: u64 = 2_000;
+/// Before the power is cut other threads go on for so long, ms: whoever relies on a call that has
+/// not returned hands a ticket or a receipt to a phone meanwhile.
+const LINGER_MS: u64 = 120;
+/// What was on its way to a phone when a stall began has arrived after this time, us.
+const ARRIVED_US: u64 = 100_000;
+
+/// A process of the script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Life {
+    Init,
+    First,
+    Second,
+}
+
+impl Life {
+    pub(super) const ALL: [Self; 3] = [Self::Init, Self::First, Self::Second];
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Init => "init",
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+/// A call of the script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) life: Life,
+    pub(super) call: Call,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.life, self.call)
+    }
+}
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blow {
+    Kill,
+    TornKill,
+    Cut,
+    TornCut,
+    Eio,
+    Enospc,
+    Short,
+    Stall,
+}
+
+impl Blow {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Kill,
+        Self::TornKill,
+        Self::Cut,
+        Self::TornCut,
+        Self::Eio,
+        Self::Enospc,
+        Self::Short,
+        Self::Stall,
+    ];
+
+    /// Its word in the names of trials.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::TornKill => "torn-kill",
+            Self::Cut => "cut",
+            Self::TornCut => "torn-cut",
+            Self::Eio => "eio",
+            Self::Enospc => "enospc",
+            Self::Short => "short",
+            Self::Stall => "stall",
+        }
+    }
+
+    /// Whether it can happen to this call, on such a disk.
+    pub(super) fn is_possible(self, call: &Call, kit: &Kit) -> bool {
+        let torn = matches!(self, Self::TornKill | Self::TornCut | Self::Short);
+        let cut = matches!(self, Self::Cut | Self::TornCut);
+        (!torn || call.can_be_torn()) && (!cut || kit.loses_power)
+    }
+
+    /// The order that brings it about. A process ends before its disk loses the power.
+    fn order(self, call: &Call) -> String {
+        let (strike, wait_ms) = match self {
+            Self::Stall => ("stall", STALL_MS),
+            Self::Cut => ("kill", LINGER_MS),
+            Self::TornCut => ("torn-synced-kill", 0),
+            other => (other.word(), 0),
+        };
+        format!("{strike} {wait_ms} {call}")
+    }
+}
+
+/// Makes the trial; whether the call was reached, and what was counted.
+pub(super) fn make(stage: &mut Stage, point: &Point, blow: Blow) -> Result<(bool, Counted)> {
+    let mut play = Play::begin(stage, 1)?;
+    let order = blow.order(&point.call);
+    if point.life == Life::Init {
+        let reached = strike_init(&mut play, &order, blow)?;
+        play.go_on(AFTERWARDS)?;
+        return Ok((reached, play.finish()?));
+    }
+    if let Err(said) = play.init(None)? {
+        anyhow::bail!("init: {said}");
+    }
+    if point.life == Life::Second {
+        play.first_life()?;
+    }
+    let end = play.live(Some(&order), |play| Ok(blow_is_over(blow) && play.struck()?))?;
+    let reached = play.struck()?;
+    if reached {
+        strike_life(&mut play, end, &point.call, blow)?;
+        play.go_on(AFTERWARDS)?;
+    }
+    if reached && matches!(blow, Blow::Short | Blow::Stall) {
+        check_unharmed(&mut play, &point.call, blow)?;
+    }
+    Ok((reached, play.finish()?))
+}
+
+/// Whether the node lives on after the blow, so that nobody waits for its end.
+const fn blow_is_over(blow: Blow) -> bool {
+    matches!(blow, Blow::Eio | Blow::Enospc | Blow::Short | Blow::Stall)
+}
+
+/// What follows a blow in a node's life; afterwards it may be started, or still runs.
+fn strike_life(play: &mut Play<'_>, end: End, call: &Call, blow: Blow) -> Result<()> {
+    match blow {
+        Blow::Kill | Blow::TornKill => {
+            play.crashes += 1;
+            // What the kill left in memory was read and believed: it must be on disk by then.
+            if play.stage.disk.loses_power() {
+                play.go_on(1)?;
+                play.cut_power()?;
+                play.crashes += 1;
+            }
+        }
+        Blow::Cut | Blow::TornCut => {
+            play.crashes += 1;
+            play.cut_power()?;
+        }
+        Blow::Eio | Blow::Enospc => {
+            fail(play, end, call)?;
+            // What a failed sync did not bring to disk the kernel forgets.
+            if play.stage.disk.loses_power() {
+                play.cut_power()?;
+            } else {
+                play.kill()?;
+            }
+        }
+        Blow::Short | Blow::Stall => {
+            if end != End::Reached {
+                play.problem(format!("the node does not live with it: {end:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A call failed: the node refuses to start, with a reason, or it fences, says why, and serves on.
+fn fail(play: &mut Play<'_>, end: End, call: &Call) -> Result<()> {
+    match end {
+        End::NotStarted(said) => {
+            if !said.contains("error: ") {
+                play.problem(format!("it did not say why it does not start: {said}"));
+            }
+            return Ok(());
+        }
+        End::Died | End::Waited => {
+            play.problem(format!("the node did not serve on: {end:?}"));
+            return Ok(());
+        }
+        End::Reached => play.crashes += 1,
+    }
+    if let Some(word) = fence_of(call) {
+        let start = Instant::now();
+        let mut told = play.stage.event.readiness()?.1;
+        while !told.contains(word) && start.elapsed() < FENCED_MAX {
+            thread::sleep(LOOK);
+            told = play.stage.event.readiness()?.1;
+        }
+        if !told.contains(word) {
+            play.problem(format!("/readyz says no `{word}` after {FENCED_MAX:?}: {}", told.trim()));
+        }
+    }
+    let wanted = play.answers() + 3;
+    let start = Instant::now();
+    while play.answers() < wanted && start.elapsed() < ANSWERED_MAX {
+        thread::sleep(LOOK);
+    }
+    if play.answers() < wanted {
+        play.problem(format!("nobody was answered for {ANSWERED_MAX:?}"));
+    }
+    if !play.stage.event.access_runs()? {
+        play.problem("the node ended".to_owned());
+    }
+    let log = play.stage.faults.log()?;
+    let (_, before) = log.strike.unwrap_or_default();
+    // The failed call is the first behind the strike, unless another thread's lies between.
+    let failed = log.calls.iter().skip(before).position(|later| later == call);
+    let later = log.calls.iter().skip(before + failed.map_or(0, |place| place + 1));
+    if let Some(again) = later.clone().find(|later| call.is_tried_again_by(later)) {
+        play.problem(format!("it was tried again: {again} (M3)"));
+    }
+    Ok(())
+}
+
+/// What `/readyz` says when this call failed; nothing for what holds no money.
+fn fence_of(call: &Call) -> Option<&'static str> {
+    match call.name.split('/').next() {
+        Some("cursor" | "journal") => Some("fenced: "),
+        Some("spool") => Some("spool: "),
+        _ => None,
+    }
+}
+
+/// After a short write or a stall nothing is fenced, and nobody had a receipt during the stall of
+/// what it waits for.
+fn check_unharmed(play: &mut Play<'_>, call: &Call, blow: Blow) -> Result<()> {
+    let (code, told) = play.stage.event.readiness()?;
+    if code != 200 {
+        play.problem(format!("/readyz: {}", told.trim()));
+    }
+    let Some((strike_us, _)) = play.stage.faults.log()?.strike else { return Ok(()) };
+    if blow == Blow::Stall && call.name.starts_with("spool/spool-") {
+        let end_us = strike_us + STALL_MS * 1_000;
+        let early = play.receipts_between(strike_us + ARRIVED_US, end_us);
+        if early > 0 {
+            play.problem(format!("{early} receipts while the disk had not answered (M7)"));
+        }
+    }
+    Ok(())
+}
+
+/// The blow strikes `init`; afterwards the shard is initialised, whatever that took.
+fn strike_init(play: &mut Play<'_>, order: &str, blow: Blow) -> Result<bool> {
+    let outcome = play.init(Some(order))?;
+    let reached = play.struck()?;
+    match (&outcome, blow) {
+        _ if !reached => {}
+        (Err(_), Blow::Kill | Blow::TornKill) => {}
+        (Err(_), Blow::Cut | Blow::TornCut) => play.cut_power()?,
+        (Err(said), Blow::Eio | Blow::Enospc) => {
+            if !said.contains("error: ") {
+                play.problem(format!("init did not say what is wrong: {said}"));
+            }
+            if play.stage.disk.loses_power() {
+                play.cut_power()?;
+            }
+        }
+        (Ok(()), Blow::Short | Blow::Stall) => {}
+        (outcome, _) => play.problem(format!("init came to {outcome:?}")),
+    }
+    if outcome.is_err() {
+        init_again(play)?;
+    }
+    Ok(reached)
+}
+
+/// What an operator does whose `init` was interrupted: it again; else a start, which says whether
+/// it was complete; else the state is removed, which was never used, and it again.
+fn init_again(play: &mut Play<'_>) -> Result<()> {
+    let Err(refused) = play.init(None)? else { return Ok(()) };
+    match play.start(None)? {
+        None => return Ok(()),
+        Some(said) if said.contains("error: ") => {}
+        Some(said) => play.problem(format!("it did not say why it does not start: {said}")),
+    }
+    play.stage.event.forget_state()?;
+    if let Err(said) = play.init(None)? {
+        play.problem(format!("init refused ({refused}), and on an empty directory, too: {said}"));
+    }
+    Ok(())
+}
