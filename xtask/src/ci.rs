@@ -31,7 +31,7 @@ const STEPS: &[Step] = &[
         shell::run(shell::cargo().args(arguments).env("RUSTDOCFLAGS", flags))
     }),
     ("conform", conform::run),
-    ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000 })),
+    ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000, fleet: false })),
 ];
 
 /// Runs every step; the first that fails ends it and is named.

@@ -26,8 +26,9 @@ const PAUSE_NS_MIN: u64 = 50_000_000;
 /// And at most this far while nothing is granted, ns: an operator who has mended something waits no
 /// longer.
 const PAUSE_NS_MAX: u64 = 5_000_000_000;
-/// A request that could not even be handed to the agent is made again after this long, ns.
-const UNSENT_NS: u64 = 500_000_000;
+/// A request that could not even be handed to the agent is made again after this long, ns: at each
+/// start the agent comes a moment later than the issuer.
+const UNSENT_NS: u64 = 100_000_000;
 /// A raise of H is told to settlement at once, but not more often than this, ns.
 const REPORT_NS: u64 = 1_000_000_000;
 /// A grant that holds for longer is not believed, us: a day.
@@ -335,7 +336,6 @@ impl Fleet {
         match answer.verdict {
             // An earlier request of ours was granted, and its answer got lost.
             Verdict::Held if is_ours => self.retry(now, Claim::Extend, Incarnation::default()),
-            Verdict::Held | Verdict::RolledBack if self.held.is_some() => self.lose(answer),
             // The predecessor was granted more than it lived to write down.
             Verdict::Held if asked.claim == Claim::Resume && answer.holder == asked.previous => {
                 self.retry(now, Claim::Resume, asked.previous);
@@ -344,6 +344,7 @@ impl Fleet {
                 let writer = std::mem::take(&mut self.writer);
                 self.retry(now, Claim::Resume, writer);
             }
+            Verdict::Held | Verdict::RolledBack if self.held.is_some() => self.lose(answer),
             Verdict::Held if asked.claim == Claim::Burn && answer.id != self.known => {
                 self.retry(now, Claim::Burn, asked.previous);
             }

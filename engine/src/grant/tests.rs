@@ -251,12 +251,12 @@ fn a_request_without_an_answer_is_made_again() {
     assert!(world.is_silent(16_799), "five seconds at most, whatever the agent says");
     world.ask(16_800);
     world.fleet.on_unsent(at(16_800));
-    assert!(world.is_silent(17_299));
-    world.ask(17_300);
-    world.fleet.on_unanswered(at(17_301), 0);
-    world.fleet.on_unanswered(at(17_302), 5_000);
-    assert!(world.is_silent(17_350));
-    world.ask(17_351);
+    assert!(world.is_silent(16_899));
+    world.ask(16_900);
+    world.fleet.on_unanswered(at(16_901), 0);
+    world.fleet.on_unanswered(at(16_902), 5_000);
+    assert!(world.is_silent(16_950));
+    world.ask(16_951);
 }
 
 #[test]
@@ -308,6 +308,24 @@ fn m4_a_predecessors_grant_goes_on_in_the_same_boot_until_it_ends() {
     // Over at the start, it is none.
     let fleet = Fleet::new(at(40_000), asker(), &opening(Some(past()), Witness::Agrees));
     assert!(!Right::Fleet(Box::new(fleet)).is_live(at(40_000)));
+}
+
+#[test]
+fn m4_a_grant_that_the_predecessor_did_not_live_to_write_down_takes_nothing_from_us() {
+    // We go on by the grant that is on disk, and hear of a newer one of the same holder, then of
+    // the life between us: neither is another owner.
+    let mut world = World::new(&opening(Some(past()), Witness::Agrees));
+    world.ask(1_000);
+    world.refuse(1_001, Verdict::Held, 8, PREDECESSOR);
+    assert!(!world.fleet.is_lost() && world.right().allows(at(1_001), 999));
+    let request = world.ask(1_051);
+    assert_eq!((request.claim, request.previous, request.known), (Claim::Resume, PREDECESSOR, 8));
+    world.refuse(1_052, Verdict::Held, 9, WRITER);
+    let request = world.ask(1_102);
+    assert_eq!((request.claim, request.previous, request.known), (Claim::Resume, WRITER, 9));
+    // But what nobody of this directory holds is somebody else's.
+    world.refuse(1_103, Verdict::Held, 10, OTHER);
+    assert!(world.fleet.is_lost() && !world.right().is_live(at(1_103)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod stage;
 
 use crate::{event, shell, table};
 use anyhow::{Result, bail};
-use cases::Play;
+use cases::{Play, Score};
 use clap::ValueEnum;
 use serde_json::json;
 pub(crate) use stage::Mode;
@@ -112,11 +112,12 @@ pub(crate) fn run(programme: Programme) -> Result<()> {
                 skipped.push(name);
             } else if asked {
                 let start = Instant::now();
-                let (issued, found) =
+                let Score { tickets, issued, wrong: found } =
                     play(&backstage, case, mode, elsewhere.as_ref(), programme.trials)?;
                 let each_ms = start.elapsed().as_millis() / u128::from(programme.trials.max(1));
                 let line = format!(
-                    "{} trials, {issued} packets issued, {} by a wrong owner, {each_ms} ms each",
+                    "{} trials, {tickets} tickets, {issued} packets issued, {} by a wrong owner, \
+                     {each_ms} ms each",
                     programme.trials,
                     found.len(),
                 );
@@ -159,7 +160,7 @@ fn play(
     mode: Mode,
     elsewhere: Option<&Elsewhere>,
     trials: u32,
-) -> Result<(usize, Vec<String>)> {
+) -> Result<Score> {
     let name = format!("{}-{}", mode_name(mode), case.name());
     let mut play = Play::begin(backstage, &name, mode, elsewhere.map(Elsewhere::id))?;
     for trial in 0..trials {

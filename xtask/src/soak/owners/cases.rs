@@ -26,6 +26,16 @@ pub(super) struct Play {
     standby: Option<(Node, &'static str)>,
 }
 
+/// What became of a case.
+pub(super) struct Score {
+    /// Tickets that phones have.
+    pub(super) tickets: usize,
+    /// Packets that journals call issued.
+    pub(super) issued: usize,
+    /// One line for each packet that left wrongly.
+    pub(super) wrong: Vec<String>,
+}
+
 /// The directory, and its copy for the standby.
 const STATE: &str = "state";
 const COPY: &str = "copy";
@@ -42,20 +52,30 @@ impl Play {
         elsewhere: Option<u32>,
     ) -> Result<Self> {
         let stage = Stage::set(backstage, name, mode, elsewhere)?;
-        Ok(Self { stage, judge: Judge::default(), owner: None, standby: None })
+        let judge = Judge::new(&stage.path("keys/ticket-00000-001.pub.json"))?;
+        Ok(Self { stage, judge, owner: None, standby: None })
     }
 
     /// How many packets left, and which of them wrongly.
-    pub(super) fn end(mut self) -> Result<(usize, Vec<String>)> {
+    pub(super) fn end(mut self) -> Result<Score> {
         for (node, state) in [self.owner.take(), self.standby.take()].into_iter().flatten() {
             node.kill()?;
             self.read(state)?;
+        }
+        if self.stage.mode == Mode::Fleet {
+            self.judge.compare(&self.stage.tenures()?)?;
         }
         let wrong: Vec<String> = self.judge.wrong().map(str::to_owned).collect();
         if wrong.is_empty() {
             self.stage.strike()?;
         }
-        Ok((self.judge.issued(), wrong))
+        Ok(Score { tickets: self.judge.tickets(), issued: self.judge.issued(), wrong })
+    }
+
+    /// Somebody new wins a packet of `node`.
+    fn wins(&mut self, node: &Node) -> Result<()> {
+        let ticket = self.stage.wins(node)?;
+        self.judge.ticket(&node.name, &ticket)
     }
 
     pub(super) fn trial(&mut self, case: Case, trial: u32) -> Result<()> {
@@ -98,7 +118,7 @@ impl Play {
     /// Somebody else comes while the owner serves.
     fn intruder(&mut self, intruder: Intruder) -> Result<()> {
         let (owner, state) = self.owner()?;
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         let (from, place, reason) = intruder.prepare(&self.stage)?;
         match self.stage.start(from, place)? {
             Started::Refused(log) => {
@@ -108,7 +128,7 @@ impl Play {
             }
             Started::Serving(node) => self.intrude(&intruder, node)?,
         }
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         self.read(state)?;
         if from == OTHER {
             self.read(OTHER)?;
@@ -120,7 +140,8 @@ impl Play {
 
     /// An intruder serves. In fleet mode it may: but what it issues is counted against it.
     fn intrude(&mut self, intruder: &Intruder, node: Node) -> Result<()> {
-        if self.stage.player(&node)?.wins_within(INTRUSION)? {
+        if let Some(ticket) = self.stage.player(&node)?.wins_within(INTRUSION)? {
+            self.judge.ticket(&node.name, &ticket)?;
             self.judge.intruder(format!("a phone won a packet of {intruder:?}"));
         }
         let waits = self.stage.mode == Mode::Fleet && matches!(intruder, Intruder::Copy(_));
@@ -134,7 +155,7 @@ impl Play {
     /// Local mode: the owner is stopped, and nobody takes its place.
     fn stopped_alone(&mut self) -> Result<()> {
         let (owner, state) = self.owner()?;
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         owner.stop()?;
         self.refused(STATE, Place::Here, "held by another process")?;
         if self.stage.has_elsewhere() {
@@ -144,7 +165,7 @@ impl Play {
             remove(&self.stage, OTHER)?;
         }
         owner.go_on()?;
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         self.read(state)?;
         self.owner = Some((owner, state));
         Ok(())
@@ -154,7 +175,7 @@ impl Play {
     /// then it wakes, with shakes in its sockets. The two change places for the next trial.
     fn stopped_beside_another(&mut self) -> Result<()> {
         let (owner, state) = self.owner()?;
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         let (standby, other) = match self.standby.take() {
             Some(standby) => standby,
             None => {
@@ -175,18 +196,18 @@ impl Play {
         }
         let stage = &self.stage;
         await_that("the standby's grant", || Ok(stage.tenure()?["tenure"] != before))?;
-        self.stage.wins(&standby)?;
+        self.wins(&standby)?;
         self.read(state)?;
         let asleep = self.judge.issued();
         owner.go_on()?;
-        self.wake(&mut sleepers)?;
+        self.wake(&owner, &mut sleepers)?;
         // What it may have issued that nobody saw is in its journal within milliseconds.
         owner.kill()?;
         self.read(state)?;
         if self.judge.issued() != asleep {
             self.judge.intruder("the owner that woke issued a packet".to_owned());
         }
-        self.stage.wins(&standby)?;
+        self.wins(&standby)?;
         self.read(other)?;
         let place = if standby_is_here(&standby) { Place::Elsewhere } else { Place::Here };
         self.standby = Some((self.stage.start_owner(state, place)?, state));
@@ -195,11 +216,11 @@ impl Play {
     }
 
     /// The answers to the shakes that an owner found when it woke.
-    fn wake(&mut self, sleepers: &mut [Player]) -> Result<()> {
-        for sleeper in sleepers {
-            let wins = sleeper.wins_among(SLEEPERS.1)?;
-            if wins > 0 {
-                self.judge.intruder(format!("{wins} shakes won of an owner that woke too late"));
+    fn wake(&mut self, owner: &Node, sleepers: &mut [Player]) -> Result<()> {
+        for ticket in sleepers.iter_mut().map(|sleeper| sleeper.wins_among(SLEEPERS.1)) {
+            for ticket in ticket? {
+                self.judge.ticket(&owner.name, &ticket)?;
+                self.judge.intruder(format!("a shake won of {}, which woke too late", owner.name));
             }
         }
         Ok(())
@@ -224,16 +245,16 @@ impl Play {
         if self.owner.is_none() {
             // The first life, before there is anything to put back.
             let (owner, state) = self.owner()?;
-            self.stage.wins(&owner)?;
+            self.wins(&owner)?;
             owner.kill()?;
             self.read(state)?;
         }
         copy(&self.stage, STATE, BACKUP, &["-a"])?;
         let owner = self.stage.start_owner(STATE, Place::Here)?;
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         if self.stage.mode == Mode::Fleet {
             // What settlement has not heard of, it cannot know.
-            let high = owner.status()?["waves"][0]["wave_high"].as_u64().context("a number")?;
+            let high = owner.status()?["waves"][0]["wave_reserved"].as_u64().context("a number")?;
             let stage = &self.stage;
             await_that("H to be told", || Ok(stage.tenure()?["seen"].as_u64() >= Some(high)))?;
         }
@@ -274,7 +295,7 @@ impl Play {
         }
         let before = self.stage.tenure()?;
         let owner = self.stage.start_owner(STATE, Place::Here)?;
-        self.stage.wins(&owner)?;
+        self.wins(&owner)?;
         let tenure = self.stage.tenure()?;
         let began = tenure["began_at"].as_u64().context("a time")?;
         let ended = before["not_after"].as_u64().context("a time")?;

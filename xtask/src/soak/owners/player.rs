@@ -1,4 +1,4 @@
-//! A phone of a few lines: it says HELLO and shakes, and counts what it wins.
+//! A phone of a few lines: it says HELLO and shakes, and keeps the tickets that it wins.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -25,9 +25,10 @@ pub(super) struct Player {
 }
 
 /// What a node says to a shake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    Win,
+    /// The ticket's bytes.
+    Win(Vec<u8>),
     NoWin,
 }
 
@@ -70,28 +71,33 @@ impl Player {
         self.stream.write_all(&out).context("a shake")
     }
 
-    /// Shakes until it has won, or until `patience` is over.
-    pub(super) fn wins_within(&mut self, patience: Duration) -> Result<bool> {
+    /// Shakes until it has won, or until `patience` is over; the ticket's bytes.
+    pub(super) fn wins_within(&mut self, patience: Duration) -> Result<Option<Vec<u8>>> {
         let start = Instant::now();
         while start.elapsed() < patience {
             self.shake()?;
-            if self.next(PATIENCE, answer)?.context("a shake without an answer")? == Answer::Win {
-                return Ok(true);
+            if let Answer::Win(ticket) = self.answer()? {
+                return Ok(Some(ticket));
             }
             // A few hundred a second are enough, and leave the machine to others.
             std::thread::sleep(Duration::from_millis(3));
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// How many of the next `count` answers are wins.
-    pub(super) fn wins_among(&mut self, count: u32) -> Result<u32> {
-        let mut wins = 0;
+    /// The tickets among the next `count` answers.
+    pub(super) fn wins_among(&mut self, count: u32) -> Result<Vec<Vec<u8>>> {
+        let mut tickets = Vec::new();
         for _ in 0..count {
-            let answer = self.next(PATIENCE, answer)?.context("a shake without an answer")?;
-            wins += u32::from(answer == Answer::Win);
+            if let Answer::Win(ticket) = self.answer()? {
+                tickets.push(ticket);
+            }
         }
-        Ok(wins)
+        Ok(tickets)
+    }
+
+    fn answer(&mut self) -> Result<Answer> {
+        self.next(PATIENCE, answer)?.context("a shake without an answer")
     }
 
     /// The next message that `wanted` knows, within `patience`.
@@ -129,7 +135,7 @@ impl Player {
 
 fn answer(message: &ServerMessage<'_>) -> Option<Answer> {
     match message {
-        ServerMessage::Win { .. } => Some(Answer::Win),
+        ServerMessage::Win { ticket, .. } => Some(Answer::Win(ticket.to_vec())),
         ServerMessage::NoWin(_) => Some(Answer::NoWin),
         _ => None,
     }

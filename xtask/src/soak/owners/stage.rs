@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::Value;
 use std::{
+    collections::VecDeque,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A grant's life, packets and margin: short, so that a trial need not wait.
 const GRANT: [(&str, &str); 3] =
     [("--grant-ms", "500"), ("--grant-packets", "64"), ("--grant-margin-ms", "60")];
+/// Session tokens that are made at once.
+const TOKENS: u64 = 256;
 /// The two ends of the way between the namespaces.
 const HERE: &str = "10.77.0.1";
 const ELSEWHERE: &str = "10.77.0.2";
@@ -63,6 +66,8 @@ pub(super) enum Started {
 /// A serving node.
 pub(super) struct Node {
     process: Process,
+    /// As it calls itself; nobody else does.
+    pub(super) name: String,
     pub(super) place: Place,
     /// Where clients connect.
     pub(super) address: String,
@@ -80,6 +85,8 @@ pub(super) struct Stage {
     elsewhere: Option<u32>,
     starts: u32,
     users: u64,
+    /// Session tokens of the next users.
+    tokens: VecDeque<String>,
 }
 
 /// Another network namespace, joined to ours by two interfaces. It ends with its process.
@@ -183,6 +190,7 @@ impl Stage {
             elsewhere,
             starts: 0,
             users: 0,
+            tokens: VecDeque::new(),
         };
         stage.write_schedule()?;
         let config = stage.write_config("init", "state", Place::Here, "resume")?;
@@ -290,7 +298,7 @@ impl Stage {
         match Process::serve("access", command.arg("--config").arg(config), &log) {
             Ok((process, ready)) => {
                 let (address, admin) = (text(&ready["tcp"][0])?, text(&ready["admin"])?);
-                Ok(Started::Serving(Node { process, place, address, admin }))
+                Ok(Started::Serving(Node { process, name, place, address, admin }))
             }
             Err(error) => {
                 let text = fs::read_to_string(&log).unwrap_or_default();
@@ -313,17 +321,26 @@ impl Stage {
 
     /// A session of a new user at `node`.
     pub(super) fn player(&mut self, node: &Node) -> Result<Player> {
-        self.users += 1;
-        let mut mint = self.program("netbench", Place::Here)?;
-        mint.args(["token", "mint", "--key", "../session/session.key.pem"]);
-        let token = shell::output(mint.args(["--user", &self.users.to_string()]))?;
+        if self.tokens.is_empty() {
+            self.mint()?;
+        }
+        let token = self.tokens.pop_front().context("netbench mints as many as it is asked for")?;
         Player::connect(&node.address, CAMPAIGN, &token)
     }
 
-    /// Somebody new wins a packet of `node`.
-    pub(super) fn wins(&mut self, node: &Node) -> Result<()> {
-        if self.player(node)?.wins_within(PATIENCE)? {
-            return Ok(());
+    fn mint(&mut self) -> Result<()> {
+        let mut mint = self.program("netbench", Place::Here)?;
+        mint.args(["token", "mint", "--key", "../session/session.key.pem"]);
+        mint.args(["--user", &(self.users + 1).to_string(), "--count", &TOKENS.to_string()]);
+        self.tokens = shell::output(&mut mint)?.split_whitespace().map(str::to_owned).collect();
+        self.users += TOKENS;
+        Ok(())
+    }
+
+    /// Somebody new wins a packet of `node`: the ticket's bytes.
+    pub(super) fn wins(&mut self, node: &Node) -> Result<Vec<u8>> {
+        if let Some(ticket) = self.player(node)?.wins_within(PATIENCE)? {
+            return Ok(ticket);
         }
         let log = node.process.log_tail();
         bail!("nobody wins of the owner within {PATIENCE:?}; {}\n{log}", self.tenures()?)
