@@ -64,7 +64,7 @@ impl Stamp {
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file to read, for this process alone until it is dropped: whoever has it, by whatever
+    /// Opens a file to read, for this process alone until it is dropped: whoever has it, by any
     /// name, is in the way (`WouldBlock`), and so is a second name of it (`TooManyLinks`).
     fn hold(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// What the file of this name is.

@@ -367,6 +367,46 @@ mod tests {
         check(Expected { born_ns: 5, ..EXPECTED }, "copied or restored");
     }
 
+    const GRANT: GrantRecord = GrantRecord {
+        id: 7,
+        lo: 900,
+        hi: 1_500,
+        holder: Incarnation([1; 16]),
+        not_after: yao_protocol::WallTime(5),
+        until_ns: 6,
+        lifetime_us: 7,
+    };
+
+    #[test]
+    fn m4_a_grant_is_stated_when_h_has_reached_it_and_not_before() {
+        for old in [None, Some(GrantRecord { id: 6, lo: 0, hi: 700, ..GRANT })] {
+            let writer = CursorWriter::new(&EXPECTED, 500, Incarnation([1; 16]), [2; 16]);
+            let [announced, kept] = writer.under(old).keep(GRANT);
+            // A crash between the two leaves the first: what lies between 500 and 900 was granted
+            // to somebody else.
+            assert_eq!((announced.high, announced.next_high_max), (500, 900));
+            assert_eq!(announced.grant, old);
+            assert_eq!((kept.high, kept.next_high_max, kept.grant), (900, 900, Some(GRANT)));
+        }
+        // One that begins below H takes nothing back (M2).
+        let mut writer = CursorWriter::new(&EXPECTED, 950, Incarnation([1; 16]), [2; 16]);
+        assert_eq!(writer.keep(GRANT).map(|slot| slot.high), [950, 950]);
+    }
+
+    #[test]
+    fn m4_a_granted_cursor_is_refused_in_local_mode() {
+        let mut writer = CursorWriter::new(&EXPECTED, 950, Incarnation([1; 16]), [2; 16]);
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        for (sequence, cursor) in (8..).zip(writer.keep(GRANT)) {
+            put(&mut bytes, sequence, &cursor);
+        }
+        let error = read(&bytes, &EXPECTED).expect_err("settlement decides");
+        assert!(error.contains("ownership = \"fleet\""), "{error}");
+        let pair = SlotPair::decode(MAGIC, &bytes).expect("both are whole");
+        let found = find(&pair, &EXPECTED).expect("fleet mode");
+        assert_eq!((found.recovered.high, found.grant), (950, Some(GRANT)));
+    }
+
     #[test]
     #[should_panic(expected = "M2: H never falls")]
     fn m2_a_raise_never_lowers_h() {

@@ -1,5 +1,5 @@
-//! The right to issue (M4) with the real programs: a few trials of each way to take it from its owner,
-//! and a whole event in fleet mode. docs/operations.md has the long runs.
+//! The right to issue (M4) with the real programs: a few trials of each way to take it from its
+//! owner, and a whole event in fleet mode. docs/operations.md has the long runs.
 
 use std::process::Command;
 

@@ -133,7 +133,8 @@ impl Store {
     pub fn tenures(&self, after: u64, limit: usize) -> rusqlite::Result<Vec<Tenure>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT tenure, shard, wave, epoch, claim, first, last, lo, hi, burnt_from, burnt_to,
-                    lower(hex(holder)), lower(hex(previous)), node, began_at, decided_at, not_after, seen
+                    lower(hex(holder)), lower(hex(previous)), node, began_at, decided_at,
+                    not_after, seen
              FROM tenures WHERE tenure > ?1 ORDER BY tenure LIMIT ?2",
         )?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -5,6 +5,8 @@
 //! skipped, and said so.
 
 mod cases;
+mod directories;
+mod elsewhere;
 mod judge;
 mod player;
 mod stage;
@@ -13,9 +15,10 @@ use crate::{event, shell, table};
 use anyhow::{Result, bail};
 use cases::{Play, Score};
 use clap::ValueEnum;
+use elsewhere::Elsewhere;
 use serde_json::json;
+use stage::Backstage;
 pub(crate) use stage::Mode;
-use stage::{Backstage, Elsewhere};
 use std::{
     fs,
     process::{Command, Stdio},

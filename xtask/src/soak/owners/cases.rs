@@ -3,13 +3,13 @@
 
 use super::{
     Case,
+    directories::{Intruder, copy, put_in_place, remove},
     judge::Judge,
     player::Player,
     stage::{Backstage, Mode, Node, Place, Stage, Started, await_that},
 };
-use crate::shell;
 use anyhow::{Context, Result, bail};
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 /// An intruder that serves is asked for packets this long.
 const INTRUSION: Duration = Duration::from_millis(300);
@@ -37,10 +37,10 @@ pub(super) struct Score {
 }
 
 /// The directory, and its copy for the standby.
-const STATE: &str = "state";
+pub(super) const STATE: &str = "state";
 const COPY: &str = "copy";
 /// What an intruder starts from.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 const BACKUP: &str = "backup";
 const NEWEST: &str = "newest";
 
@@ -86,7 +86,7 @@ impl Play {
                 self.intruder(Intruder::Copy(if beside { Place::Elsewhere } else { Place::Here }))
             }
             Case::HardLink => self.intruder(Intruder::Linked {
-                lock: trial % 2 == 0,
+                lock: trial.is_multiple_of(2),
                 place: if self.stage.has_elsewhere() { Place::Elsewhere } else { Place::Here },
             }),
             Case::BindMount => self.intruder(Intruder::Mount),
@@ -288,7 +288,7 @@ impl Play {
 
     /// Fleet mode: an older backup gives up what was granted, and goes on above it.
     fn restored_in_a_fleet(&mut self, trial: u32) -> Result<()> {
-        self.live_and_put_back(trial % 3 != 0)?;
+        self.live_and_put_back(!trial.is_multiple_of(3))?;
         if trial % 3 == 2 {
             // As after a reboot: only settlement remembers.
             self.stage.forget()?;
@@ -310,96 +310,4 @@ impl Play {
 
 fn standby_is_here(standby: &Node) -> bool {
     standby.place == Place::Here
-}
-
-/// Somebody who wants to issue while the owner serves.
-#[derive(Clone, Copy, Debug)]
-enum Intruder {
-    /// From the very directory.
-    Same(Place),
-    /// From a copy.
-    Copy(Place),
-    /// From hard links to the cursors and the journal, and to the lock file or a copy of it.
-    Linked { lock: bool, place: Place },
-    /// From the directory by another mount.
-    Mount,
-}
-
-impl Intruder {
-    /// Makes what it starts from: directory, place, and why it must be refused.
-    fn prepare(&self, stage: &Stage) -> Result<(&'static str, Place, &'static str)> {
-        const HELD: &str = "held by another process";
-        match self {
-            Self::Same(place) => Ok((STATE, *place, HELD)),
-            Self::Copy(place) => {
-                copy(stage, STATE, OTHER, &["-a"])?;
-                let reason = match place {
-                    Place::Here => "from another directory",
-                    Place::Elsewhere => "copied or restored",
-                };
-                Ok((OTHER, *place, reason))
-            }
-            Self::Linked { lock, place } => {
-                copy(stage, STATE, OTHER, &["-al"])?;
-                if *lock {
-                    return Ok((OTHER, *place, "second hard link"));
-                }
-                let path = stage.path(OTHER).join("lock");
-                fs::remove_file(&path)?;
-                fs::write(&path, "")?;
-                let here = *place == Place::Here;
-                Ok((OTHER, *place, if here { "from another directory" } else { HELD }))
-            }
-            Self::Mount => {
-                fs::create_dir_all(stage.path(OTHER))?;
-                let mut mount = Command::new("mount");
-                mount.arg("--bind").arg(stage.path(STATE)).arg(stage.path(OTHER));
-                shell::run(&mut mount)?;
-                Ok((OTHER, Place::Here, HELD))
-            }
-        }
-    }
-
-    fn clear(&self, stage: &Stage) -> Result<()> {
-        match self {
-            Self::Same(_) => Ok(()),
-            Self::Mount => {
-                shell::run(Command::new("umount").arg(stage.path(OTHER)))?;
-                remove(stage, OTHER)
-            }
-            Self::Copy(_) | Self::Linked { .. } => remove(stage, OTHER),
-        }
-    }
-}
-
-fn copy(stage: &Stage, from: &str, to: &str, how: &[&str]) -> Result<()> {
-    shell::run(Command::new("cp").args(how).arg(stage.path(from)).arg(stage.path(to)))
-}
-
-fn remove(stage: &Stage, name: &str) -> Result<()> {
-    Ok(fs::remove_dir_all(stage.path(name))?)
-}
-
-/// Writes the files of `from` over those of `to`, which stay the same files, and removes what
-/// `from` does not have.
-fn put_in_place(from: &Path, to: &Path) -> Result<()> {
-    for entry in fs::read_dir(to)? {
-        let path = entry?.path();
-        let source = from.join(path.file_name().context("an entry has a name")?);
-        if path.is_dir() {
-            put_in_place(&source, &path)?;
-        } else if source.exists() {
-            fs::write(&path, fs::read(&source)?)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
-    }
-    for entry in fs::read_dir(from)? {
-        let path = entry?.path();
-        let target = to.join(path.file_name().context("an entry has a name")?);
-        if !target.exists() && path.is_file() {
-            fs::copy(&path, &target)?;
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
-//! Who issued what, judged by three witnesses that know nothing of each other: the tickets that phones
-//! got, by process; settlement's list of tenures; and the journals of all state directories. Wrong
-//! is a packet that left twice, one that left by no grant of its life, or after its end, and
+//! Who issued what, judged by three witnesses that know nothing of each other: the tickets that
+//! phones got, by process; settlement's list of tenures; and the journals of all state directories.
+//! Wrong is a packet that left twice, one that left by no grant of its life, or after its end, and
 //! whatever left of somebody who had no right at all.
 //!
 //! Reads bytes with `protocol`, and shares nothing else with the programs that it judges.

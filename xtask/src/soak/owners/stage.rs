@@ -1,7 +1,10 @@
 //! One shard, its ledger, and as many processes as want to issue from it: here, or in a network
 //! namespace of their own.
 
-use super::player::Player;
+use super::{
+    elsewhere::{ELSEWHERE, HERE},
+    player::Player,
+};
 use crate::{
     http,
     process::{self, Process},
@@ -14,7 +17,7 @@ use std::{
     collections::VecDeque,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use yao_protocol::{
@@ -33,9 +36,6 @@ const GRANT: [(&str, &str); 3] =
     [("--grant-ms", "500"), ("--grant-packets", "64"), ("--grant-margin-ms", "60")];
 /// Session tokens that are made at once.
 const TOKENS: u64 = 256;
-/// The two ends of the way between the namespaces.
-const HERE: &str = "10.77.0.1";
-const ELSEWHERE: &str = "10.77.0.2";
 
 /// Who says which packets may be issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +80,8 @@ pub(super) struct Stage {
     directory: PathBuf,
     binaries: PathBuf,
     memory: PathBuf,
+    /// Of the agents' sockets, whose paths are short.
+    sockets: PathBuf,
     ledger: Option<Process>,
     ledger_address: String,
     elsewhere: Option<u32>,
@@ -87,53 +89,6 @@ pub(super) struct Stage {
     users: u64,
     /// Session tokens of the next users.
     tokens: VecDeque<String>,
-}
-
-/// Another network namespace, joined to ours by two interfaces. It ends with its process.
-pub(super) struct Elsewhere(Child);
-
-impl Elsewhere {
-    /// Makes it. Needs leave to make namespaces.
-    pub(super) fn make() -> Result<Self> {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
-        let child = Self(command.spawn().context("cannot start unshare")?);
-        let id = child.id();
-        let ours = fs::read_link("/proc/self/ns/net")?;
-        await_that("the other namespace", || {
-            let theirs = fs::read_link(format!("/proc/{id}/ns/net"));
-            Ok(theirs.is_ok_and(|theirs| theirs != ours))
-        })?;
-        let id = id.to_string();
-        let inside = |words: &[&str]| {
-            let mut command = Command::new("nsenter");
-            command.args(["--target", &id, "--net", "ip"]).args(words);
-            shell::run(&mut command)
-        };
-        let outside = |words: &[&str]| shell::run(Command::new("ip").args(words));
-        outside(&["link", "set", "lo", "up"])?;
-        let peer = ["type", "veth", "peer", "name", "there", "netns", &id];
-        outside(&[&["link", "add", "here"][..], &peer[..]].concat())?;
-        outside(&["address", "add", &format!("{HERE}/24"), "dev", "here"])?;
-        outside(&["link", "set", "here", "up"])?;
-        inside(&["link", "set", "lo", "up"])?;
-        inside(&["address", "add", &format!("{ELSEWHERE}/24"), "dev", "there"])?;
-        inside(&["link", "set", "there", "up"])?;
-        Ok(child)
-    }
-
-    pub(super) fn id(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        // Already ended is as good.
-        if self.0.kill().is_ok() {
-            self.0.wait().ok();
-        }
-    }
 }
 
 /// What every stage shares: programs and seeds.
@@ -180,11 +135,15 @@ impl Stage {
         fs::write(directory.join("policy.toml"), "version = 1\ncue = 1\n")?;
         // On a disk it would be no witness.
         let memory = PathBuf::from(format!("/dev/shm/yao-owners-{}-{name}", std::process::id()));
+        let sockets =
+            std::env::temp_dir().join(format!("yao-owners-{}-{name}", std::process::id()));
+        fs::create_dir_all(&sockets)?;
         let mut stage = Self {
             mode,
             directory,
             binaries: backstage.binaries.clone(),
             memory,
+            sockets,
             ledger: None,
             ledger_address: String::new(),
             elsewhere,
@@ -261,8 +220,7 @@ impl Stage {
     ) -> Result<PathBuf> {
         let listen = if place == Place::Here { "127.0.0.1" } else { ELSEWHERE };
         let mode = if self.mode == Mode::Fleet { "fleet" } else { "local" };
-        let socket =
-            std::env::temp_dir().join(format!("yao-owners-{}-{name}.sock", std::process::id()));
+        let socket = self.sockets.join(format!("{name}.sock"));
         let config = format!(
             "[node]\nname = \"{name}\"\nstate = \"{state}\"\nkeys = \"keys\"\n\
              [listen]\ntcp = [\"{listen}:0\"]\nthreads = 1\n\
@@ -368,6 +326,7 @@ impl Stage {
         if self.memory.exists() {
             fs::remove_dir_all(&self.memory)?;
         }
+        fs::remove_dir_all(&self.sockets)?;
         Ok(fs::remove_dir_all(&self.directory)?)
     }
 
