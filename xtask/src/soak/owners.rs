@@ -165,7 +165,7 @@ fn play(
     trials: u32,
 ) -> Result<Score> {
     let name = format!("{}-{}", mode_name(mode), case.name());
-    let mut play = Play::begin(backstage, &name, mode, elsewhere.map(Elsewhere::id))?;
+    let mut play = Play::begin(backstage, &name, mode, elsewhere.map(Elsewhere::id), case)?;
     for trial in 0..trials {
         play.trial(case, trial).map_err(|error| error.context(format!("{name}, trial {trial}")))?;
     }

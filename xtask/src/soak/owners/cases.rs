@@ -50,8 +50,10 @@ impl Play {
         name: &str,
         mode: Mode,
         elsewhere: Option<u32>,
+        case: Case,
     ) -> Result<Self> {
-        let stage = Stage::set(backstage, name, mode, elsewhere)?;
+        let short = matches!(case, Case::StoppedOwner | Case::RestoredBackup);
+        let stage = Stage::set(backstage, name, mode, elsewhere, short)?;
         let judge = Judge::new(&stage.path("keys/ticket-00000-001.pub.json"))?;
         Ok(Self { stage, judge, owner: None, standby: None })
     }

@@ -31,9 +31,12 @@ const CAMPAIGN: u64 = 93;
 const BEGAN_SECONDS: u64 = 1_800;
 /// Nothing takes longer, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A grant's life, packets and margin: short, so that a trial need not wait.
-const GRANT: [(&str, &str); 3] =
-    [("--grant-ms", "500"), ("--grant-packets", "64"), ("--grant-margin-ms", "60")];
+/// Packets of a grant, and its margin.
+const GRANT: [(&str, &str); 2] = [("--grant-packets", "64"), ("--grant-margin-ms", "60")];
+/// How long a grant holds when a trial waits for its end, ms.
+const GRANT_MS_SHORT: &str = "500";
+/// And when none does: an owner that a busy machine holds up must not lose its right by that.
+const GRANT_MS_LONG: &str = "20000";
 /// Session tokens that are made at once.
 const TOKENS: u64 = 256;
 
@@ -118,12 +121,14 @@ impl Backstage {
 }
 
 impl Stage {
-    /// A fresh shard with its keys and, in fleet mode, its ledger.
+    /// A fresh shard with its keys and, in fleet mode, its ledger. `short`: grants end while a trial
+    /// waits for it.
     pub(super) fn set(
         backstage: &Backstage,
         name: &str,
         mode: Mode,
         elsewhere: Option<u32>,
+        short: bool,
     ) -> Result<Self> {
         let directory = backstage.directory.join(name);
         fs::create_dir_all(directory.join("keys"))?;
@@ -156,7 +161,7 @@ impl Stage {
         let mut init = stage.program("yao-access", Place::Here)?;
         shell::output(init.arg("init").arg("--config").arg(config))?;
         if mode == Mode::Fleet {
-            stage.start_ledger()?;
+            stage.start_ledger(if short { GRANT_MS_SHORT } else { GRANT_MS_LONG })?;
         }
         Ok(stage)
     }
@@ -180,7 +185,7 @@ impl Stage {
         Ok(fs::write(self.path("schedule.toml"), schedule.encode())?)
     }
 
-    fn start_ledger(&mut self) -> Result<()> {
+    fn start_ledger(&mut self, grant_ms: &str) -> Result<()> {
         let mut init = self.program("yao-ledger", Place::Here)?;
         init.args(["init", "--signing-key", "settlement.key.json", "--key-id", "1"]);
         shell::output(init.args(["--keys", "keys"]))?;
@@ -189,6 +194,7 @@ impl Stage {
         serve.args(["serve", "--listen", &format!("{listen}:0"), "--database", "ledger.db"]);
         serve.args(["--signing-key", "settlement.key.json", "--keys", "keys"]);
         serve.args(["--manifest", "../seeds/manifest.yaomanifest"]);
+        serve.args(["--grant-ms", grant_ms]);
         serve.args(GRANT.iter().flat_map(|(key, value)| [*key, *value]));
         let (process, ready) = Process::serve("ledger", &mut serve, &self.path("ledger.log"))?;
         self.ledger_address = text(&ready["http"])?;
