@@ -1,14 +1,16 @@
-//! The HTTP face: `POST /v1/opens`, `GET /v1/audit`, `GET /v1/audit/opens`, `GET /healthz`.
+//! The HTTP face: `POST /v1/opens`, `POST /v1/grants`, `GET /v1/audit`, `GET /v1/audit/opens`,
+//! `GET /v1/audit/grants`, `GET /healthz`.
 //!
 //! Batches are read and their signatures checked on blocking threads, a bounded number at once;
 //! what finds no room is told to come again. Never decides about an open.
 
 use crate::{
     admission::{Admission, admit},
+    grants::is_planned,
     keys::KeyDirectory,
     state::{PacketState, Row},
-    store::{Store, Totals},
-    writer::{Job, Writer},
+    store::{Store, Totals, grants::Tenure},
+    writer::{BatchJob, GrantJob, Job, Writer},
 };
 use axum::{
     Json, Router,
@@ -30,8 +32,10 @@ use tokio::{
 };
 use yao_protocol::{
     Fen, PacketId, SponsorId, WireError,
+    grant::GrantRequest,
+    keys::KeySet,
     manifest::Manifest,
-    settlement::{BATCH_BYTES_MAX, Batch},
+    settlement::{BATCH_BYTES_MAX, Batch, digest},
 };
 
 /// Batches whose signatures are checked or that wait for their commit, at once.
@@ -68,8 +72,10 @@ impl Service {
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/opens", post(opens))
+        .route("/v1/grants", post(grants))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/opens", get(audit_opens))
+        .route("/v1/audit/grants", get(audit_grants))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .with_state(service)
@@ -77,8 +83,8 @@ pub fn router(service: Arc<Service>) -> Router {
 
 /// Why a request gets no answer of settlement.
 enum Refusal {
-    /// The bytes are no batch, or not that of a node.
-    Batch(WireError),
+    /// The bytes are no batch, or no request, or not that of a node.
+    Bytes(WireError),
     /// A key has not reached us yet.
     KeyMissing(String),
     /// No room, or the writer is gone.
@@ -91,11 +97,11 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let again = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
         match self {
-            Self::Batch(error @ WireError::Forged { .. }) => {
+            Self::Bytes(error @ WireError::Forged { .. }) => {
                 (StatusCode::FORBIDDEN, format!("{error}; is the node's key in --keys?\n"))
                     .into_response()
             }
-            Self::Batch(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+            Self::Bytes(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
             Self::KeyMissing(message) => {
                 (StatusCode::SERVICE_UNAVAILABLE, again, message).into_response()
             }
@@ -110,16 +116,54 @@ impl IntoResponse for Refusal {
 }
 
 async fn opens(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    written(service, move |service, answer| judged(service, body.into(), answer)).await
+}
+
+async fn grants(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    written(service, move |service, answer| asked(service, &body, answer)).await
+}
+
+/// What the writer answers to the job that `make` makes on a blocking thread.
+async fn written(
+    service: Arc<Service>,
+    make: impl FnOnce(&Service, oneshot::Sender<Vec<u8>>) -> Result<Job, Refusal> + Send + 'static,
+) -> Result<Response, Refusal> {
     let _room = service.room.try_acquire().map_err(|_| Refusal::Busy)?;
-    let judge = Arc::clone(&service);
-    let (answer, settled) = oneshot::channel();
-    let job = spawn_blocking(move || judged(&judge, body.into(), answer))
+    let maker = Arc::clone(&service);
+    let (answer, answered) = oneshot::channel();
+    let job = spawn_blocking(move || make(&maker, answer))
         .await
         .map_err(|error| Refusal::Unreadable(format!("{error}\n")))??;
     service.writer.submit(job).map_err(|_| Refusal::Busy)?;
     // A dropped sender means that the transaction failed: nothing is acknowledged.
-    let bytes = settled.await.map_err(|_| Refusal::Busy)?;
+    let bytes = answered.await.map_err(|_| Refusal::Busy)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// Reads with the keys at hand, and once more with the keys read again: a missing one looks like a
+/// forgery.
+fn decoded<T>(
+    service: &Service,
+    decode: impl Fn(&KeySet) -> Result<T, WireError>,
+) -> Result<T, Refusal> {
+    match decode(&service.keys.current()) {
+        Err(WireError::Forged { .. }) if service.keys.reload_if_due(Instant::now()) => {
+            decode(&service.keys.current())
+        }
+        read => read,
+    }
+    .map_err(Refusal::Bytes)
+}
+
+/// Reads a request for a grant.
+fn asked(
+    service: &Service,
+    bytes: &[u8],
+    answer: oneshot::Sender<Vec<u8>>,
+) -> Result<Job, Refusal> {
+    let request = decoded(service, |keys| GrantRequest::decode(bytes, keys))?;
+    let planned = is_planned(&request, &service.manifest);
+    Ok(Job::Grant(GrantJob { request, digest: digest(bytes), planned, answer }))
 }
 
 /// Reads a batch and judges its opens, with the keys read again if one is missing.
@@ -128,21 +172,15 @@ fn judged(
     bytes: Vec<u8>,
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
-    let reload = || service.keys.reload_if_due(Instant::now());
-    let batch = match Batch::decode(&bytes, &service.keys.current()) {
-        // A missing key looks like a forgery.
-        Err(WireError::Forged { .. }) if reload() => Batch::decode(&bytes, &service.keys.current()),
-        read => read,
-    }
-    .map_err(Refusal::Batch)?;
+    let batch = decoded(service, |keys| Batch::decode(&bytes, keys))?;
     let admission = match admit(&batch, &service.manifest, &service.keys.current()) {
-        Admission::KeyMissing { .. } if reload() => {
+        Admission::KeyMissing { .. } if service.keys.reload_if_due(Instant::now()) => {
             admit(&batch, &service.manifest, &service.keys.current())
         }
         judged => judged,
     };
     match admission {
-        Admission::Judged(genuine) => Ok(Job { batch, bytes, genuine, answer }),
+        Admission::Judged(genuine) => Ok(Job::Batch(BatchJob { batch, bytes, genuine, answer })),
         Admission::KeyMissing { campaign, shard, epoch } => Err(Refusal::KeyMissing(format!(
             "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
         ))),
@@ -157,7 +195,7 @@ async fn audit(State(service): State<Arc<Service>>) -> Result<Json<Value>, Refus
 
 #[derive(Deserialize)]
 struct Page {
-    /// Only packets above this id.
+    /// Only packets above this id, or tenures above this number.
     after: Option<u64>,
     /// At most this many rows.
     limit: Option<usize>,
@@ -170,6 +208,14 @@ async fn audit_opens(
     let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
     let rows = read(&service, move |store| store.rows(page.after.map(PacketId), limit)).await?;
     Ok(Json(rows.iter().map(row_json).collect()))
+}
+
+async fn audit_grants(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Tenure>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    read(&service, move |store| store.tenures(page.after.unwrap_or(0), limit)).await.map(Json)
 }
 
 /// Reads from the second connection on a blocking thread.
@@ -228,6 +274,7 @@ fn totals_json(service: &Service, totals: &Totals) -> Value {
                 "transactions": counters.transactions.load(Ordering::Relaxed),
                 "batches": counters.batches.load(Ordering::Relaxed),
                 "opens": counters.opens.load(Ordering::Relaxed),
+                "grants": counters.grants.load(Ordering::Relaxed),
             }),
         ),
     ]);

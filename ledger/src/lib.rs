@@ -3,6 +3,7 @@
 //! # Map
 //! * [`state`]: the rules, pure: what becomes of one open, given what is known of packet and user
 //! * [`admission`]: which opens are genuine: signatures, campaign, range of the manifest
+//! * [`grants`]: who may issue what, pure
 //! * [`store`]: the rules applied to SQLite, many batches in one transaction
 //! * [`writer`]: the one thread that writes; answers are signed only after their commit
 //! * [`keys`]: the key set, read again when a batch names a key that is not in it
@@ -13,7 +14,9 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod clock;
 pub mod error;
+pub mod grants;
 pub mod http;
 pub mod init;
 pub mod keys;

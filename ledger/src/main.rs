@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 use yao_ledger::{
-    LedgerError, init,
+    LedgerError,
+    grants::GrantPolicy,
+    init,
     serve::{Options, serve},
 };
 use yao_protocol::KeyId;
@@ -33,7 +35,7 @@ enum Command {
         #[arg(long)]
         keys: PathBuf,
     },
-    /// Serve POST /v1/opens and the audit.
+    /// Serve POST /v1/opens, POST /v1/grants and the audit.
     Serve {
         /// Address; port 0 takes a free one.
         #[arg(long)]
@@ -50,6 +52,16 @@ enum Command {
         /// The campaign's manifest.
         #[arg(long)]
         manifest: PathBuf,
+        /// Packets beyond H that a node is granted at once, 1 to 65536.
+        #[arg(long, default_value_t = 65_536)]
+        grant_packets: u32,
+        /// How long a grant holds, ms: how long a node goes on without settlement, and how long
+        /// another machine waits before it takes over.
+        #[arg(long, default_value_t = 900_000)]
+        grant_ms: u64,
+        /// By how much clocks may run apart in that time, ms.
+        #[arg(long, default_value_t = 2_000)]
+        grant_margin_ms: u32,
     },
 }
 
@@ -72,8 +84,19 @@ fn run(command: Command) -> Result<(), LedgerError> {
             println!("{}", public.display());
             Ok(())
         }
-        Command::Serve { listen, database, signing_key, keys, manifest } => {
-            let options = Options { listen, database, signing_key, keys, manifest };
+        Command::Serve {
+            listen,
+            database,
+            signing_key,
+            keys,
+            manifest,
+            grant_packets,
+            grant_ms,
+            grant_margin_ms,
+        } => {
+            let grants = GrantPolicy::new(grant_packets, grant_ms, grant_margin_ms)
+                .map_err(|message| LedgerError::config("the command line", message))?;
+            let options = Options { listen, database, signing_key, keys, manifest, grants };
             serve(&options, |address| {
                 println!("ready {}", serde_json::json!({ "http": address.to_string() }));
             })

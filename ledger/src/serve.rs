@@ -2,12 +2,13 @@
 
 use crate::{
     LedgerError,
+    grants::GrantPolicy,
     http::{Service, router},
     init,
     keys::{self, KeyDirectory},
     state::Limits,
     store::{OpenError, Store},
-    writer::Writer,
+    writer::{Rules, Writer},
 };
 use std::{
     net::SocketAddr,
@@ -39,6 +40,8 @@ pub struct Options {
     pub keys: PathBuf,
     /// The campaign's manifest.
     pub manifest: PathBuf,
+    /// How far and how long grants reach.
+    pub grants: GrantPolicy,
 }
 
 /// Serves until it is asked to end; `ready` is told the address.
@@ -63,8 +66,9 @@ pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), Le
             .map_err(|error| open_error(&options.database, error))
     };
     let (store, reader) = (open()?, open()?);
+    let rules = Rules { limits: Limits::of(&manifest), grants: options.grants, key, key_id };
     let (stopped, writer_stopped) = oneshot::channel();
-    let (writer, thread) = Writer::start(store, Limits::of(&manifest), key, key_id, stopped)?;
+    let (writer, thread) = Writer::start(store, rules, stopped)?;
     let service = Arc::new(Service::new(manifest, Arc::clone(&keys), writer, reader));
     let runtime = Builder::new_current_thread()
         .enable_all()

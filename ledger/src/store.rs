@@ -3,6 +3,8 @@
 //! One row per packet, never changed, never deleted. WAL with `synchronous = FULL`: what is
 //! committed survives a power cut. Never signs, never answers.
 
+pub mod grants;
+
 use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::{path::Path, time::Duration};
@@ -12,8 +14,8 @@ use yao_protocol::{
     spool::Open,
 };
 
-/// Version of the tables, in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+/// Version of the tables, in `PRAGMA user_version`. Version 1 had no grants.
+const SCHEMA_VERSION: i64 = 2;
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
@@ -85,9 +87,8 @@ impl Store {
                 transaction.execute_batch(SCHEMA)?;
                 transaction
                     .execute("INSERT INTO campaign (id) VALUES (?1)", [signed(campaign.0)])?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             }
-            SCHEMA_VERSION => {
+            1 | SCHEMA_VERSION => {
                 let found: i64 =
                     transaction.query_row("SELECT id FROM campaign", [], |row| row.get(0))?;
                 if found != signed(campaign.0) {
@@ -103,6 +104,10 @@ impl Store {
                     "has tables of version {other}, this program knows {SCHEMA_VERSION}"
                 )));
             }
+        }
+        if version < SCHEMA_VERSION {
+            transaction.execute_batch(grants::SCHEMA)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         }
         transaction.commit()?;
         Ok(Self { connection })
@@ -127,9 +132,13 @@ impl Store {
             assert_eq!(batch.records.len(), genuine.len(), "one verdict per open");
             let mut results = Vec::with_capacity(genuine.len());
             for ((_, open), genuine) in batch.records.iter().zip(*genuine) {
-                results.push(if *genuine {
+                let body = &open.ticket.body;
+                results.push(if !genuine {
+                    OpenResult::Invalid
+                } else if grants::may_have_been_issued(&transaction, body)? {
                     settle_one(&transaction, limits, now, &mut sequence, open)?
                 } else {
+                    tracing::error!(packet = %body.packet, "a valid ticket beyond every grant");
                     OpenResult::Invalid
                 });
             }

@@ -1,8 +1,14 @@
-//! The one thread that writes. Batches that wait together share one transaction; an answer is
-//! signed only after its commit. The first failed write ends the thread, and so the process: what
-//! is on disk is read by the next start, never guessed (M3).
+//! The one thread that writes. Batches that wait together share one transaction, and so do requests
+//! for grants; an answer is signed only after its commit. The first failed write ends the thread,
+//! and so the process: what is on disk is read by the next start, never guessed (M3).
 
-use crate::{LedgerError, state::Limits, store::Store};
+use crate::{
+    LedgerError,
+    clock::Clock,
+    grants::{GrantPolicy, answer},
+    state::Limits,
+    store::Store,
+};
 use std::{
     sync::{
         Arc,
@@ -10,31 +16,66 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::oneshot;
 use yao_protocol::{
     KeyId, WallTime,
+    grant::GrantRequest,
     keys::SignKey,
     settlement::{Answer, Batch},
 };
 
-/// Batches that wait for the writer. Beyond them the front says 503 (`Retry-After`).
-const QUEUE_BATCHES: usize = 64;
-/// Batches that share one transaction: 8,192 opens, some 100 ms of a slow disk.
-const TRANSACTION_BATCHES: usize = 32;
+/// Batches and requests that wait for the writer. Beyond them the front says 503 (`Retry-After`).
+const QUEUE_JOBS: usize = 64;
+/// Jobs that share one transaction: 8,192 opens, some 100 ms of a slow disk.
+const TRANSACTION_JOBS: usize = 32;
+
+/// What the writer is asked for. Its answer is dropped when there is none.
+#[derive(Debug)]
+pub enum Job {
+    /// Settle a batch.
+    Batch(BatchJob),
+    /// Rule on a request for a grant.
+    Grant(GrantJob),
+}
 
 /// A batch to settle: its signature is good, and each of its opens is judged.
 #[derive(Debug)]
-pub struct Job {
+pub struct BatchJob {
     /// The batch.
     pub batch: Batch,
     /// The bytes it came in, for the digest in the answer.
     pub bytes: Vec<u8>,
     /// Which of its opens are genuine.
     pub genuine: Vec<bool>,
-    /// Gets the signed answer; dropped when there is none.
+    /// Gets the signed answer.
     pub answer: oneshot::Sender<Vec<u8>>,
+}
+
+/// A request for a grant, whose signature is good.
+#[derive(Debug)]
+pub struct GrantJob {
+    /// The request.
+    pub request: GrantRequest,
+    /// BLAKE3 of the bytes it came in.
+    pub digest: [u8; 32],
+    /// Whether the plan has such a section.
+    pub planned: bool,
+    /// Gets the signed answer.
+    pub answer: oneshot::Sender<Vec<u8>>,
+}
+
+/// By which rules it decides, and with which key it signs.
+#[derive(Debug)]
+pub struct Rules {
+    /// Per user.
+    pub limits: Limits,
+    /// Of grants.
+    pub grants: GrantPolicy,
+    /// Settlement's key.
+    pub key: SignKey,
+    /// Its name.
+    pub key_id: KeyId,
 }
 
 /// There is no room, or no writer any more.
@@ -50,6 +91,8 @@ pub struct WriterCounters {
     pub batches: AtomicU64,
     /// Opens settled.
     pub opens: AtomicU64,
+    /// Requests for grants ruled on.
+    pub grants: AtomicU64,
 }
 
 /// The way to the writer; cheap to clone. When the last one is dropped the thread ends.
@@ -67,14 +110,13 @@ impl Writer {
     /// Those of starting a thread.
     pub fn start(
         store: Store,
-        limits: Limits,
-        key: SignKey,
-        key_id: KeyId,
+        rules: Rules,
         stopped: oneshot::Sender<()>,
     ) -> Result<(Self, JoinHandle<Result<(), LedgerError>>), LedgerError> {
-        let (queue, jobs) = sync_channel(QUEUE_BATCHES);
+        let (queue, jobs) = sync_channel(QUEUE_JOBS);
         let counters = Arc::<WriterCounters>::default();
-        let mut run = Run { store, limits, key, key_id, counters: Arc::clone(&counters) };
+        let clock = Clock::start();
+        let mut run = Run { store, rules, clock, counters: Arc::clone(&counters) };
         let thread = thread::Builder::new()
             .name("yao-ledger-writer".to_owned())
             .spawn(move || {
@@ -87,7 +129,7 @@ impl Writer {
         Ok((Self { queue, counters }, thread))
     }
 
-    /// Hands a batch over; never waits.
+    /// Hands a job over; never waits.
     ///
     /// # Errors
     /// [`Busy`] when there is no room.
@@ -100,36 +142,70 @@ impl Writer {
 
 struct Run {
     store: Store,
-    limits: Limits,
-    key: SignKey,
-    key_id: KeyId,
+    rules: Rules,
+    clock: Clock,
     counters: Arc<WriterCounters>,
 }
 
 impl Run {
     fn run(&mut self, jobs: &Receiver<Job>) -> Result<(), LedgerError> {
         while let Ok(first) = jobs.recv() {
-            let mut together = vec![first];
-            together.extend(jobs.try_iter().take(TRANSACTION_BATCHES - 1));
-            self.settle(together)?;
+            let more = jobs.try_iter().take(TRANSACTION_JOBS - 1);
+            let (mut batches, mut grants) = (Vec::new(), Vec::new());
+            for job in [first].into_iter().chain(more) {
+                match job {
+                    Job::Batch(job) => batches.push(job),
+                    Job::Grant(job) => grants.push(job),
+                }
+            }
+            // Grants first: who waits for one issues nothing meanwhile.
+            self.grant(grants)?;
+            self.settle(batches)?;
         }
         Ok(())
     }
 
-    fn settle(&mut self, jobs: Vec<Job>) -> Result<(), LedgerError> {
+    fn grant(&mut self, jobs: Vec<GrantJob>) -> Result<(), LedgerError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let (now, policy) = (self.clock.wall(), self.rules.grants);
+        let asked: Vec<_> =
+            jobs.iter().map(|job| (&job.request, job.digest, job.planned)).collect();
+        let ruled = self.store.grant(policy, now, &asked).map_err(stopped)?;
+        count(&self.counters.transactions, 1);
+        count(&self.counters.grants, jobs.len());
+        for (job, (verdict, section)) in jobs.into_iter().zip(ruled) {
+            let GrantJob { request, digest, .. } = job;
+            tracing::info!(
+                event = "grant",
+                shard = request.shard.0,
+                wave = request.wave.0,
+                node = request.node.as_str(),
+                claim = request.claim.name(),
+                ?verdict,
+                id = section.as_ref().map_or(0, |section| section.id),
+                hi = section.as_ref().map_or(0, |section| section.hi),
+            );
+            let (asked, said) = ((&request, digest), (verdict, section.as_ref()));
+            let answer = answer(policy, now, self.rules.key_id, asked, said);
+            // A node that left asks again and hears how it stands.
+            job.answer.send(answer.encode(&self.rules.key)).ok();
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, jobs: Vec<BatchJob>) -> Result<(), LedgerError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let judged: Vec<Judged<'_>> = jobs
             .iter()
             .map(|job| Judged { batch: &job.batch, bytes: &job.bytes, genuine: &job.genuine })
             .collect();
-        let signer = (&self.key, self.key_id);
-        let answers = settle(&mut self.store, self.limits, wall_now(), signer, &judged);
-        let answers = answers.map_err(|error| {
-            tracing::error!(%error, "a transaction failed: nothing of it is acknowledged");
-            LedgerError::WriterStopped
-        })?;
-        let count = |counter: &AtomicU64, more: usize| {
-            counter.fetch_add(more as u64, Ordering::Relaxed);
-        };
+        let (now, signer) = (self.clock.wall(), (&self.rules.key, self.rules.key_id));
+        let answers = settle(&mut self.store, self.rules.limits, now, signer, &judged);
+        let answers = answers.map_err(stopped)?;
         count(&self.counters.transactions, 1);
         count(&self.counters.batches, jobs.len());
         for (job, answer) in jobs.into_iter().zip(answers) {
@@ -139,6 +215,15 @@ impl Run {
         }
         Ok(())
     }
+}
+
+fn count(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(more as u64, Ordering::Relaxed);
+}
+
+fn stopped(error: rusqlite::Error) -> LedgerError {
+    tracing::error!(%error, "a transaction failed: nothing of it is acknowledged");
+    LedgerError::WriterStopped
 }
 
 /// A batch whose signature is good, with the bytes it came in and a verdict on each open.
@@ -170,10 +255,4 @@ pub fn settle(
         Answer::to_batch(judged.batch, judged.bytes, now, key_id, results).encode(key)
     };
     Ok(judged.iter().zip(settled).map(sign).collect())
-}
-
-/// The only reading of the clock: when something is settled. No rule depends on it.
-fn wall_now() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -34,6 +34,10 @@ pub mod context {
     pub const BATCH: Context = Context(b"yao batch v1\0\0\0\0");
     /// Settlement's answer to a batch, by the settlement key.
     pub const ANSWER: Context = Context(b"yao answer v1\0\0\0");
+    /// A node's request for the right to issue, by the shard's ticket key.
+    pub const GRANT_REQUEST: Context = Context(b"yao grant ask v1");
+    /// Settlement's answer to it, by the settlement key.
+    pub const GRANT: Context = Context(b"yao grant v1\0\0\0\0");
     /// The header of a seed file, by the campaign key.
     pub const SEED: Context = Context(b"yao seed v1\0\0\0\0\0");
     /// A manifest, by the campaign key.

@@ -19,7 +19,7 @@ use std::{
 };
 use yao_access::{
     clock::Clock,
-    config::SpoolConfig,
+    config::{Owning, SpoolConfig},
     crypto::{self, CryptoContext, Waiting},
     disk::Disk,
     gate::Gate,
@@ -238,6 +238,8 @@ fn issuer_context(
         disk_counters: Arc::clone(counters),
         vet: link.vet_out(),
         vet_ms_max: crate::link::VET_MS_MAX,
+        // Local mode: the disk alone has the section.
+        ask_grant: Box::new(|_, _| false),
         status: Arc::default(),
     }
 }
@@ -283,7 +285,7 @@ impl<'a> Process<'a> {
         let seed = SeedShard::open(&disk, Path::new(SEED), key, &campaign_key, &event.manifest);
         let seed = seed.map_err(|error| error.to_string())?;
         let state = StateDir::on(Arc::clone(&disk), Path::new(STATE));
-        let recovered = recovery::recover(&node, &state, seed.header());
+        let recovered = recovery::recover(&node, &state, seed.header(), &Owning::default());
         let recovered = recovered.map_err(|error| error.to_string())?;
         Self::wire(start, arena, node, seed, &state, recovered)
     }

@@ -32,7 +32,7 @@ const STEPS: &[Step] = &[
     }),
     ("sim", sim::run_some),
     ("conform", conform::run),
-    ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000 })),
+    ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000, fleet: false })),
 ];
 
 /// Runs every step; the first that fails ends it and is named.

@@ -7,6 +7,7 @@ mod crash_points;
 mod kills;
 mod migrate;
 mod namespace;
+pub(crate) mod owners;
 mod people;
 mod power_cuts;
 mod quic_crash;
@@ -55,6 +56,8 @@ pub(crate) enum Soak {
     Storm,
     /// 15,000 connections held half-way, and how fast a legitimate client gets in.
     Slowloris,
+    /// Others want to issue from a shard that has its owner: 200 trials of each way to.
+    Owners,
     /// UDP is swallowed, from the start and in the middle: clients are on TLS in 5 s.
     Blocked,
     /// One trial for each persistence call of a node and each thing that can go wrong there.
@@ -98,8 +101,17 @@ pub(crate) struct SoakArguments {
     /// Times that it happens (storm: 3, slowloris: 20, kills: 1, sick-disk: 16)
     #[arg(long)]
     rounds: Option<u64>,
+    /// Trials of each case (owners)
+    #[arg(long, default_value_t = 200)]
+    trials: u32,
+    /// Only this case (owners)
+    #[arg(long, value_enum)]
+    case: Option<owners::Case>,
+    /// Only in this mode (owners)
+    #[arg(long, value_enum)]
+    mode: Option<owners::Mode>,
     /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
-    /// power-cuts, sick-disk, sick-seed)
+    /// power-cuts, sick-disk, sick-seed, owners)
     #[arg(long)]
     debug: bool,
     /// Only what has this in its name (crash-points, sick-disk)
@@ -149,6 +161,12 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             let connections = arguments.clients.unwrap_or(15_000);
             slowloris::run(arguments.over, connections, rounds, !arguments.debug)
         }
+        Soak::Owners => owners::run(owners::Programme {
+            trials: arguments.trials,
+            case: arguments.case,
+            mode: arguments.mode,
+            release: !arguments.debug,
+        }),
         Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
         Soak::SickDisk => {
             let rounds = arguments.rounds.unwrap_or(16);

@@ -9,7 +9,9 @@ mod wiring;
 use self::{
     ports::Addresses,
     threads::Way,
-    wiring::{agent_sinks, backlog_per_second, start_spool_and_agent, vet_ms_max, vet_out},
+    wiring::{
+        agent_sinks, backlog_per_second, grant_out, start_spool_and_agent, vet_ms_max, vet_out,
+    },
 };
 use crate::{
     agent_link::AgentHandle,
@@ -165,7 +167,7 @@ pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
         manifest: checked.manifest.clone(),
         clock,
     });
-    let recovered = recovery::recover(&node, &state, header)?;
+    let recovered = recovery::recover(&node, &state, header, &config.shard.owning())?;
     let parts = Parts::start(config, node, &state, checked, recovered)?;
     let ended = parts.serve(config_path)?;
     drop(lock);
@@ -227,6 +229,7 @@ impl Parts {
             disk_counters: Arc::clone(&disk_counters),
             vet: vet_out(agent.clone()),
             vet_ms_max: vet_ms_max(&config),
+            ask_grant: grant_out(agent.clone()),
             status: Arc::clone(&issuer_status),
         };
         let registry = Arc::<Registry>::default();

@@ -8,6 +8,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use yao_engine::{
     Anchor, ConnectionId, GateView, Timestamp,
+    grant::Right,
     issuer::{self, History, Input, Issuer, Output, Recovered, RecoveredSection},
     shard::{Effect, Settings, ShardEngine, Surroundings},
     wave_clock::WaveClock,
@@ -138,7 +139,12 @@ impl World {
     fn new() -> Self {
         let (section, records) = plan();
         let now = Timestamp::from_ns(0);
-        let past = RecoveredSection { section: section.clone(), high: 0, closed: false };
+        let past = RecoveredSection {
+            section: section.clone(),
+            high: 0,
+            closed: false,
+            right: Right::Local,
+        };
         let recovered = Recovered { sections: vec![past], issued: Vec::new() };
         let mut world = Self {
             engine: new_engine(now),
@@ -308,6 +314,9 @@ impl World {
                     let mut out = Vec::new();
                     self.engine.handle_won(connection, request_id, &ticket, &tally, &mut out);
                     self.hear(connection, &out);
+                }
+                Output::AskGrant { .. } | Output::KeepGrant { .. } => {
+                    unreachable!("local mode asks nobody")
                 }
                 Output::Lost { connection, request_id, shake } => {
                     self.lost(connection, request_id, shake, NoWinReason::NoneDue);
