@@ -96,7 +96,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_plain_map_would(steps in prop::collection::vec((0..40_u64, any::<bool>()), 0..400)) {
+        fn it_holds_what_a_plain_map_would(
+            steps in prop::collection::vec((0..40_u64, any::<bool>()), 0..400),
+        ) {
             let (mut users, mut map) = (Users::default(), BTreeMap::new());
             for (number, (user, comes)) in (0..).zip(steps) {
                 if comes {

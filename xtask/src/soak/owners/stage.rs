@@ -121,8 +121,8 @@ impl Backstage {
 }
 
 impl Stage {
-    /// A fresh shard with its keys and, in fleet mode, its ledger. `short`: grants end while a trial
-    /// waits for it.
+    /// A fresh shard with its keys and, in fleet mode, its ledger. `short`: grants end while a
+    /// trial waits for it.
     pub(super) fn set(
         backstage: &Backstage,
         name: &str,
