@@ -8,6 +8,7 @@ use super::{
     player::Player,
     stage::{Backstage, Mode, Node, Place, Stage, Started, await_that},
 };
+use crate::event;
 use anyhow::{Context, Result, bail};
 use std::{fs, time::Duration};
 
@@ -191,6 +192,7 @@ impl Play {
         }
         let before = self.stage.tenure()?["tenure"].clone();
         owner.stop()?;
+        let stopped_at = event::wall_time_in(0)?;
         for sleeper in &mut sleepers {
             for _ in 0..SLEEPERS.1 {
                 sleeper.shake()?;
@@ -200,13 +202,14 @@ impl Play {
         await_that("the standby's grant", || Ok(stage.tenure()?["tenure"] != before))?;
         self.wins(&standby)?;
         self.read(state)?;
-        let asleep = self.judge.issued();
+        // What it issued just before may reach its journal when it wakes.
+        let asleep = self.judge.issued_since(stopped_at);
         owner.go_on()?;
         self.wake(&owner, &mut sleepers)?;
         // What it may have issued that nobody saw is in its journal within milliseconds.
         owner.kill()?;
         self.read(state)?;
-        if self.judge.issued() != asleep {
+        if self.judge.issued_since(stopped_at) != asleep {
             self.judge.intruder("the owner that woke issued a packet".to_owned());
         }
         self.wins(&standby)?;
@@ -244,7 +247,7 @@ impl Play {
     /// One more life of the owner, behind whose back an older state then comes to lie. The state
     /// that it left is kept as [`NEWEST`].
     fn live_and_put_back(&mut self, in_place: bool) -> Result<()> {
-        if self.owner.is_none() {
+        if !self.stage.has_started() {
             // The first life, before there is anything to put back.
             let (owner, state) = self.owner()?;
             self.wins(&owner)?;

@@ -168,6 +168,11 @@ impl Judge {
         self.issued.len()
     }
 
+    /// Those of them that left at this time or later.
+    pub(super) fn issued_since(&self, time: WallTime) -> usize {
+        self.issued.values().filter(|(_, body)| body.issued_at >= time).count()
+    }
+
     /// Tickets that phones have.
     pub(super) fn tickets(&self) -> usize {
         self.tickets.len()

@@ -171,6 +171,11 @@ impl Stage {
         self.directory.join(name)
     }
 
+    /// Whether anybody was started so far.
+    pub(super) fn has_started(&self) -> bool {
+        self.starts > 0
+    }
+
     /// Whether processes can run in another network namespace.
     pub(super) fn has_elsewhere(&self) -> bool {
         self.elsewhere.is_some()
