@@ -99,6 +99,10 @@ fn a_session_that_was_replaced_gets_no_ticket_and_ends_though_nobody_told_it() {
         assert_eq!(greet(&mut stream, user), Ok(true));
         stream
     });
+    // WELCOME is on its way before the session is entered.
+    while rig.context.registry.len() < 2 {
+        std::thread::yield_now();
+    }
     // From now on a ticket is due, at the next PING.
     let keys = ReconnectKeys::new(vec![MacKey::new(KeyId(1), [1; 32])]).expect("one key");
     rig.context.reconnect.store(Arc::new(Some(Reconnect { keys, lifetime_seconds: 600 })));
