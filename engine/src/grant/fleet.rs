@@ -31,7 +31,8 @@ const PAUSE_NS_MAX: u64 = 5_000_000_000;
 const UNSENT_NS: u64 = 100_000_000;
 /// A raise of H is told to settlement at once, but not more often than this, ns.
 const REPORT_NS: u64 = 1_000_000_000;
-/// A grant that holds for longer is not believed, us: a day.
+/// A grant that holds for longer is used for so long only, us: a day. What ends too early is always
+/// safe, and to refuse it would end the right for as long as settlement's clock was ahead.
 const LIFETIME_US_MAX: u64 = 86_400_000_000;
 
 const _: () = assert!(PAUSE_NS_MIN < UNSENT_NS && UNSENT_NS < PAUSE_NS_MAX);
@@ -289,7 +290,7 @@ impl Fleet {
             holder: answer.holder,
             not_after: answer.not_after,
             until_ns: until(&asked, answer).as_ns(),
-            lifetime_us: answer.lifetime_us(),
+            lifetime_us: lifetime_us(answer),
         };
         if !self.is_sound(&asked, &record) {
             self.later(now, PAUSE_NS_MAX, "settlement granted what was not asked for".to_owned());
@@ -316,8 +317,11 @@ impl Fleet {
     /// must not send us back below what we have issued.
     fn is_sound(&self, asked: &Asked, record: &GrantRecord) -> bool {
         let begins = match (asked.claim, &self.held) {
+            // It begins later than ours when a RESUME was granted and its answer got lost.
             (Claim::Extend, Some(held)) => {
-                record.lo == held.record.lo && record.hi >= held.record.hi
+                let lowest = held.record.lo;
+                (lowest..=asked.high.max(lowest)).contains(&record.lo)
+                    && record.hi >= held.record.hi
             }
             (Claim::First, _) | (Claim::Resume, Some(_)) => record.lo == asked.high,
             // What a predecessor was granted above its H it may not have lived to write down.
@@ -328,7 +332,6 @@ impl Fleet {
             && record.holder == self.asker.incarnation
             && record.hi <= self.asker.count
             && fresh <= GRANT_PACKETS_MAX
-            && record.lifetime_us <= LIFETIME_US_MAX
     }
 
     fn refused(&mut self, now: Timestamp, asked: &Asked, answer: &GrantAnswer) {
@@ -411,9 +414,14 @@ impl Fleet {
 /// Until when a grant binds the one who asked at `asked.at`: settlement's clock began later than
 /// that, and clocks may run apart by the margin.
 fn until(asked: &Asked, answer: &GrantAnswer) -> Timestamp {
-    let lifetime_ns = answer.lifetime_us().saturating_mul(1_000);
+    let lifetime_ns = lifetime_us(answer).saturating_mul(1_000);
     let margin_ns = u64::from(answer.margin_ms).saturating_mul(1_000_000);
     asked.at.plus_ns(lifetime_ns.saturating_sub(margin_ns))
+}
+
+/// For how long a grant holds, as far as it is believed.
+fn lifetime_us(answer: &GrantAnswer) -> u64 {
+    answer.lifetime_us().min(LIFETIME_US_MAX)
 }
 
 struct Rfc3339(WallTime);

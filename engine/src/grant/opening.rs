@@ -38,7 +38,7 @@ pub struct Opening {
     /// The newest grant that the cursor knows of; 0 = none.
     pub known: u64,
     /// The life that wrote the cursor last: what it was granted it may not have lived to write
-    /// down.
+    /// down. Zeros when it must not be succeeded by RESUME.
     pub writer: Incarnation,
     /// The predecessor's grant, when it may be used until its end without asking anybody.
     pub held: Option<GrantRecord>,
@@ -61,11 +61,13 @@ impl Opening {
         after_reboot: AfterReboot,
     ) -> Self {
         let known = found.grant.map_or(0, |grant| grant.id);
+        // What the life before the boot was granted is gone on with by nobody, written down or not.
+        let burns = after_reboot == AfterReboot::Burn && found.boot_id != boot_id;
         let base = Self {
             claim: Claim::Burn,
             previous: Incarnation::default(),
             known,
-            writer: found.written_by,
+            writer: if burns { Incarnation::default() } else { found.written_by },
             held: None,
             last: found.grant.map(|grant| GrantRecord { until_ns: 0, ..grant }),
             because: "",
@@ -144,7 +146,8 @@ mod tests {
             let held = opening.held.is_some();
             assert_eq!((opening.claim, opening.previous, held), expected, "{}", opening.because);
             assert_eq!(opening.known, found.grant.map_or(0, |grant| grant.id));
-            assert_eq!(opening.writer, WRITER);
+            let burns = after == AfterReboot::Burn && boot != 1;
+            assert_eq!(opening.writer, if burns { NOBODY } else { WRITER });
             let until = opening.last.map(|grant| grant.until_ns);
             let stays = if held { grant().until_ns } else { 0 };
             assert_eq!(until, found.grant.map(|_| stays), "no end that this boot cannot know");
@@ -169,5 +172,7 @@ mod tests {
         }
         check(found(), 2, Witness::Absent, resume, (Claim::Resume, HOLDER, false));
         check(found(), 2, Witness::Absent, burn, (Claim::Burn, HOLDER, false));
+        check(fresh, 2, Witness::Absent, resume, (Claim::First, NOBODY, false));
+        check(fresh, 2, Witness::Absent, burn, (Claim::First, NOBODY, false));
     }
 }

@@ -195,7 +195,6 @@ fn m4_a_grant_that_contradicts_what_was_asked_is_none() {
     assert!(!granted(&|answer| answer.hi = 1_499), "it takes away what we have");
     assert!(!granted(&|answer| answer.hi = COUNT + 1), "beyond the section");
     assert!(!granted(&|answer| answer.holder = OTHER), "somebody else's");
-    assert!(!granted(&|answer| answer.not_after = WallTime(answer.decided_at.0 + 86_400_000_001)));
     // And with the other claims.
     for (grant, witness, lo, sound) in [
         (None, Witness::Absent, 500, true),
@@ -275,6 +274,60 @@ fn m4_a_lost_answer_is_caught_up_with() {
     let request = world.ask(1_051);
     assert_eq!((request.claim, request.known), (Claim::Extend, 8));
     assert_eq!(world.grant(1_052, 9, 600, 1_500), Some(9));
+    // Or the RESUME of a right that the witness proved: it goes on at the H that was stated, which
+    // lies above where the predecessor's grant began.
+    let mut world = World::new(&opening(Some(past()), Witness::Agrees));
+    assert_eq!(world.ask(1_000).claim, Claim::Resume);
+    world.high = 600;
+    assert_eq!(world.ask(7_000).claim, Claim::Resume);
+    world.refuse(7_001, Verdict::Held, 8, ME);
+    let request = world.ask(7_051);
+    assert_eq!((request.claim, request.known, request.high), (Claim::Extend, 8, 600));
+    assert_eq!(world.grant(7_052, 9, 601, 1_600), None, "between H and it lies what may be ours");
+    assert!(world.right().allows(at(7_052), 999), "what we have stays");
+    world.ask(12_052);
+    world.refuse(12_053, Verdict::Held, 9, ME);
+    world.ask(12_103);
+    assert_eq!(world.grant(12_104, 10, 500, 1_600), Some(10));
+    assert!(world.right().allows(at(12_104), 1_599));
+}
+
+#[test]
+fn m4_a_clock_of_settlement_that_was_days_ahead_only_shortens_the_grant() {
+    let mut world = World::granted();
+    world.ask(6_000);
+    let day_ms = 86_400_000;
+    let mut answer = world.answer(Verdict::Granted, 9, ME);
+    answer.not_after = WallTime(answer.decided_at.0 + 3 * day_ms * 1_000);
+    let kept = world.fleet.on_answer(at(6_001), &answer).expect("a shorter belief is safe");
+    assert_eq!(kept.lifetime_us, day_ms * 1_000);
+    assert!(world.fleet.on_kept(kept.id));
+    assert_eq!(world.right().until(), at(6_000 + day_ms - 500), "it ends after a day");
+}
+
+#[test]
+fn m4_after_a_reboot_burn_binds_a_cursor_without_a_grant_too() {
+    let first = |after_reboot| {
+        let found = Found {
+            recovered: Recovered { high: 500, must_rewrite_both: false },
+            moved_from: None,
+            written_by: WRITER,
+            boot_id: [1; 16],
+            grant: None,
+        };
+        let opening = Opening::new(&found, [2; 16], Witness::Absent, after_reboot);
+        let mut world = World::new(&opening);
+        assert_eq!(world.ask(1_000).claim, Claim::First);
+        // It was granted to the life before the boot, which did not live to write it down.
+        world.refuse(1_001, Verdict::Held, 8, WRITER);
+        world
+    };
+    let request = first(AfterReboot::Resume).ask(1_051);
+    assert_eq!((request.claim, request.previous), (Claim::Resume, WRITER));
+    let mut world = first(AfterReboot::Burn);
+    assert!(world.is_silent(6_000), "until the grant is over, looked at every five seconds");
+    let request = world.ask(6_001);
+    assert_eq!((request.claim, request.previous, request.known), (Claim::Burn, NOBODY, 8));
 }
 
 #[test]
