@@ -121,6 +121,8 @@ pub struct Fleet {
     /// The H that settlement has heard of.
     reported: u32,
     nonce: u64,
+    /// Whether something may have been granted to us by an answer that did not come.
+    unheard: bool,
     lost: bool,
     /// Why nothing new was granted, for people.
     trouble: Option<String>,
@@ -145,6 +147,7 @@ impl Fleet {
             asked_last: Timestamp::default(),
             reported: 0,
             nonce: 0,
+            unheard: false,
             lost: false,
             trouble: None,
         }
@@ -211,13 +214,16 @@ impl Fleet {
             && now >= asked.at.plus_ns(ANSWER_NS_MAX)
         {
             self.asked = None;
+            self.unheard = true;
             self.trouble = Some("settlement does not answer".to_owned());
         }
         let is_busy = self.lost || self.keeping.is_some() || self.asked.is_some();
         if is_busy || now < self.ask_at || now < self.wants_at(high) {
             return None;
         }
-        self.nonce += 1;
+        // Rises, and is another one in a clone of this very memory: were the two to send the same
+        // bytes, both would be answered with the same grant.
+        self.nonce = now.as_ns().max(self.nonce + 1);
         let Asker { campaign, shard, generation, epoch, wave, first, count, .. } = self.asker;
         let request = GrantRequest {
             claim: self.claim,
@@ -259,6 +265,7 @@ impl Fleet {
     /// The request did not reach settlement.
     pub(crate) fn on_unanswered(&mut self, now: Timestamp, retry_after_ms: u32) {
         if self.asked.take().is_some() {
+            self.unheard = true;
             let pause_ns = u64::from(retry_after_ms).saturating_mul(1_000_000);
             self.ask_at = now.plus_ns(pause_ns.clamp(PAUSE_NS_MIN, PAUSE_NS_MAX));
             self.trouble = Some("settlement cannot be reached".to_owned());
@@ -293,6 +300,7 @@ impl Fleet {
             lifetime_us: lifetime_us(answer),
         };
         if !self.is_sound(&asked, &record) {
+            self.unheard = true;
             self.later(now, PAUSE_NS_MAX, "settlement granted what was not asked for".to_owned());
             return None;
         }
@@ -305,6 +313,7 @@ impl Fleet {
     pub(crate) fn on_kept(&mut self, id: u64) -> bool {
         let Some(kept) = self.keeping.take_if(|held| held.record.id == id) else { return false };
         self.reported = kept.stated;
+        self.unheard = false;
         self.held = Some(kept);
         self.claim = Claim::Extend;
         self.previous = Incarnation::default();
@@ -337,8 +346,13 @@ impl Fleet {
     fn refused(&mut self, now: Timestamp, asked: &Asked, answer: &GrantAnswer) {
         let is_ours = answer.holder == self.asker.incarnation;
         match answer.verdict {
-            // An earlier request of ours was granted, and its answer got lost.
-            Verdict::Held if is_ours => self.retry(now, Claim::Extend, Incarnation::default()),
+            // An earlier request of ours was granted, and its answer got lost. Now it is known.
+            Verdict::Held if is_ours && (self.unheard || self.held.is_none()) => {
+                self.unheard = false;
+                self.retry(now, Claim::Extend, Incarnation::default());
+            }
+            // Every answer of ours came: a clone of this process speaks in its name.
+            Verdict::Held if is_ours => self.lose(answer),
             // The predecessor was granted more than it lived to write down.
             Verdict::Held if asked.claim == Claim::Resume && answer.holder == asked.previous => {
                 self.retry(now, Claim::Resume, asked.previous);

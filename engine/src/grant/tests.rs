@@ -239,10 +239,11 @@ fn m4_what_is_half_used_is_asked_for_again() {
 #[test]
 fn a_request_without_an_answer_is_made_again() {
     let mut world = World::granted();
-    world.ask(5_500);
+    let unanswered = world.ask(5_500);
     assert!(world.is_silent(11_499), "one at a time");
     let again = world.ask(11_500);
-    assert_eq!((again.claim, again.nonce), (Claim::Extend, 3), "every request is another one");
+    assert_eq!(again.claim, Claim::Extend);
+    assert!(again.nonce > unanswered.nonce, "every request is another one");
     world.fleet.on_unanswered(at(11_600), 200);
     assert!(world.is_silent(11_799));
     world.ask(11_800);
@@ -262,10 +263,12 @@ fn a_request_without_an_answer_is_made_again() {
 fn m4_a_lost_answer_is_caught_up_with() {
     // The extension was granted as 9, and 10 after it, but no answer came.
     let mut world = World::granted();
-    world.ask(5_500);
-    world.refuse(5_501, Verdict::Held, 10, ME);
-    assert!(world.right().is_live(at(5_501)), "what we have stays");
-    let request = world.ask(5_551);
+    world.high = 1_001;
+    world.ask(1_200);
+    world.ask(7_200);
+    world.refuse(7_201, Verdict::Held, 10, ME);
+    assert!(world.right().is_live(at(7_201)), "what we have stays");
+    let request = world.ask(7_251);
     assert_eq!((request.claim, request.known), (Claim::Extend, 10));
     // Or the very first one was.
     let mut world = World::new(&opening(Some(past()), Witness::Absent));
@@ -287,6 +290,7 @@ fn m4_a_lost_answer_is_caught_up_with() {
     assert!(world.right().allows(at(7_052), 999), "what we have stays");
     world.ask(12_052);
     world.refuse(12_053, Verdict::Held, 9, ME);
+    assert!(!world.fleet.is_lost(), "what was granted and not believed is ours");
     world.ask(12_103);
     assert_eq!(world.grant(12_104, 10, 500, 1_600), Some(10));
     assert!(world.right().allows(at(12_104), 1_599));
@@ -345,6 +349,30 @@ fn m4_whoever_hears_of_another_holder_stops_for_this_life() {
         assert!(world.is_silent(60_000), "nothing is asked any more");
         assert!(world.fleet.trouble().is_some_and(|why| why.contains("taken the section over")));
     }
+}
+
+#[test]
+fn m4_of_two_clones_in_memory_one_stops() {
+    let mut world = World::granted();
+    let mut clone = World { fleet: world.fleet.clone(), high: world.high, asked: Vec::new() };
+    let (ours, theirs) = (world.ask(5_500), clone.ask(5_501));
+    assert!(ours.nonce != theirs.nonce, "the same bytes would get the same grant");
+    assert_ne!(world.asked, clone.asked);
+    assert_eq!(world.grant(5_510, 9, 500, 1_500), Some(9));
+    // Nothing that the clone asked for before stayed without an answer: it is not the only one.
+    clone.refuse(5_511, Verdict::Held, 9, ME);
+    assert!(clone.fleet.is_lost() && !clone.right().is_live(at(5_511)));
+    assert!(world.right().is_live(at(5_511)));
+    // Where an answer was lost indeed, that excuses one such refusal and no more.
+    let mut world = World::granted();
+    world.ask(5_500);
+    world.fleet.on_unanswered(at(5_600), 0);
+    world.ask(5_650);
+    world.refuse(5_651, Verdict::Held, 9, ME);
+    assert!(world.right().is_live(at(5_651)));
+    world.ask(5_701);
+    world.refuse(5_702, Verdict::Held, 10, ME);
+    assert!(world.fleet.is_lost() && !world.right().is_live(at(5_702)));
 }
 
 #[test]
