@@ -159,7 +159,8 @@ impl Disk for RealDisk {
     }
 
     fn hold(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = File::open(path)?;
+        // Over NFS an exclusive lock needs a descriptor that is open to write.
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         match file.metadata()?.nlink() {
             1 => Ok(Box::new(file)),
@@ -253,4 +254,20 @@ impl DiskFile for File {
 #[cfg(test)]
 pub(crate) fn broken() -> Box<dyn DiskFile> {
     Box::new(OpenOptions::new().write(true).open("/dev/null").expect("a device"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_held_by_a_descriptor_that_could_write() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("held");
+        fs::write(&path, b"old").expect("writable");
+        let held = RealDisk.hold(&path).expect("nobody has it");
+        held.write_all_at(b"new", 0).expect("NFS grants no exclusive lock to others");
+        let again = RealDisk.hold(&path).expect_err("held");
+        assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+    }
 }

@@ -97,7 +97,8 @@ fn open_cursor(
         return Err(about(&"was replaced while it was opened; find out who did that"));
     }
     let expected = expected(header, section, identity);
-    let witness = owning.witness.as_deref().map(|folder| Witness::open(folder, identity));
+    let named = (header.campaign, header.shard, section.wave);
+    let witness = owning.witness.as_deref().map(|folder| Witness::open(folder, named, identity));
     let witness = witness.transpose()?;
     let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
     let says = witness.as_ref().map_or(grant::Witness::Absent, |witness| witness.of(mark));

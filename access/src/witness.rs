@@ -9,6 +9,10 @@ use crate::{
     files::{FileError, content},
     slot_file::{FileIdentity, SlotMark},
 };
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -16,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use yao_engine::grant;
+use yao_protocol::{CampaignId, ShardId, WaveIndex};
 
 const MAGIC: [u8; 8] = *b"YAOWITN\0";
 /// Magic, sequence, digest of the slot's payload, and half a BLAKE3 of these.
@@ -34,11 +39,18 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// The witness of the cursor with this identity, in `directory`, which must be in memory.
+    /// The witness of `section`'s cursor with this identity, in `directory`, which must be in
+    /// memory: for this process alone until it is dropped. Where a file system tells no birth
+    /// time, and numbers its inodes as a copy of it does, a copied cursor has the same name here.
     ///
     /// # Errors
-    /// A directory that cannot be made or is on a disk, and those of the operating system.
-    pub fn open(directory: &Path, cursor: FileIdentity) -> Result<Self, FileError> {
+    /// A directory that cannot be made or is on a disk, another process that has the witness, and
+    /// those of the operating system.
+    pub fn open(
+        directory: &Path,
+        section: (CampaignId, ShardId, WaveIndex),
+        cursor: FileIdentity,
+    ) -> Result<Self, FileError> {
         let fail = |error: io::Error| content(directory, format!("{error}; see shard.witness"));
         fs::create_dir_all(directory).map_err(fail)?;
         let kind = rustix::fs::statfs(directory).map_err(|error| fail(error.into()))?.f_type;
@@ -47,7 +59,9 @@ impl Witness {
                            as /run/yao: what a backup can bring back is no witness";
             return Err(content(directory, message));
         }
-        let name = format!("cursor-{}-{}.yaowitness", cursor.inode, cursor.born_ns);
+        let ((campaign, shard, wave), FileIdentity { inode, born_ns }) = (section, cursor);
+        let wave = wave.0;
+        let name = format!("cursor-{campaign}-{shard}-{wave}-{inode}-{born_ns}.yaowitness");
         let path = directory.join(name);
         let file = OpenOptions::new()
             .read(true)
@@ -57,6 +71,12 @@ impl Witness {
             .mode(0o600)
             .open(&path)
             .map_err(|error| content(&path, error))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => {
+                content(&path, "is held by another process: a clone of this state runs here")
+            }
+            error => content(&path, io::Error::from(error)),
+        })?;
         Ok(Self { file, path, failed: false })
     }
 
@@ -147,14 +167,22 @@ mod tests {
         }
         let directory = tempfile::tempdir_in(memory).expect("a directory in memory");
         let cursor = FileIdentity { inode: 3, born_ns: 4 };
-        let mut witness = Witness::open(directory.path(), cursor).expect("in memory");
+        let section = (CampaignId(1), ShardId(2), WaveIndex(3));
+        let open = |section, cursor| Witness::open(directory.path(), section, cursor);
+        let mut witness = open(section, cursor).expect("in memory");
         assert_eq!(witness.of(mark(5, 1)), grant::Witness::Absent, "nothing was written so far");
         witness.write(mark(5, 1));
-        let again = Witness::open(directory.path(), cursor).expect("in memory");
+        let clone = open(section, cursor).expect_err("the same cursor, twice on this machine");
+        assert!(clone.to_string().contains("a clone of this state runs here"), "{clone}");
+        drop(witness);
+        let again = open(section, cursor).expect("its process has ended");
         assert_eq!(again.of(mark(5, 1)), grant::Witness::Agrees);
         assert_eq!(again.of(mark(4, 1)), grant::Witness::RolledBack);
         let copy = FileIdentity { inode: 5, born_ns: 4 };
-        let other = Witness::open(directory.path(), copy).expect("in memory");
-        assert_eq!(other.of(mark(4, 1)), grant::Witness::Absent, "another cursor's");
+        let wave = (section.0, section.1, WaveIndex(4));
+        for (section, cursor) in [(section, copy), (wave, cursor)] {
+            let other = open(section, cursor).expect("not the one that is held");
+            assert_eq!(other.of(mark(4, 1)), grant::Witness::Absent, "another cursor's");
+        }
     }
 }
