@@ -357,7 +357,7 @@ impl AgentLink {
                 Word::Verdict { call, allowed } => self.handle_verdict(call, allowed),
                 Word::Delivered { request_id, answer } => self.handle_delivered(request_id, answer),
                 Word::Undelivered { .. }
-                | Word::GrantAnswer(_)
+                | Word::GrantAnswer { .. }
                 | Word::GrantUnanswered { .. }
                 | Word::Policy(_)
                 | Word::Bye => {}
@@ -378,7 +378,7 @@ impl AgentLink {
                 }
             }
             // Nobody asks for one in local mode.
-            Word::GrantAnswer(_) | Word::GrantUnanswered { .. } => {}
+            Word::GrantAnswer { .. } | Word::GrantUnanswered { .. } => {}
             Word::Policy(bytes) => match Policy::decode(&bytes) {
                 Ok(policy) => self.take_policy(policy),
                 Err(_) => self.lose(now),

@@ -64,10 +64,12 @@ pub(super) enum Mode {
     NoPolicy,
     /// Sends a policy that is none.
     BadPolicy,
+    /// Answers requests for grants far too often, in wrong sizes, and unasked.
+    Raving,
 }
 
 impl Mode {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Good,
         Self::Older,
         Self::Silent,
@@ -84,6 +86,7 @@ impl Mode {
         Self::WrongProbe,
         Self::NoPolicy,
         Self::BadPolicy,
+        Self::Raving,
     ];
 
     /// Whether vets and batches stay without an answer.
@@ -175,7 +178,8 @@ fn serve(mode: Mode, generation: u32, role: Role) {
                         .put(answers, frame.header.request_id);
                 }
                 FromAccess::GrantAsk(request) => {
-                    ask(generation, request, frame.header.request_id, answers);
+                    let say = if mode == Mode::Raving { rave } else { ask };
+                    say(generation, request, frame.header.request_id, answers);
                 }
                 FromAccess::Drain if mode == Mode::Staying => {}
                 FromAccess::Drain => {
@@ -192,6 +196,19 @@ fn ask(generation: u32, request: &[u8], id: u32, out: &mut Vec<u8>) {
     match request {
         [] => FromAgent::GrantUnanswered { retry_after_ms: 7 }.put(out, id),
         request => FromAgent::GrantAnswer(&answer(generation, request)).put(out, id),
+    }
+}
+
+/// The one answer, with much around it that answers nothing.
+fn rave(generation: u32, request: &[u8], id: u32, out: &mut Vec<u8>) {
+    let right = answer(generation, request);
+    FromAgent::GrantAnswer(&right[1..]).put(out, id);
+    FromAgent::GrantAnswer(&[right.as_slice(), &[0]].concat()).put(out, id);
+    FromAgent::GrantAnswer(&right).put(out, id + 1);
+    FromAgent::GrantUnanswered { retry_after_ms: 0 }.put(out, id + 1);
+    for _ in 0..100 {
+        ask(generation, request, id, out);
+        FromAgent::GrantUnanswered { retry_after_ms: 0 }.put(out, id);
     }
 }
 

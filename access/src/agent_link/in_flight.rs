@@ -1,4 +1,5 @@
-//! What was asked of an agent and not answered: sent again to its successor. Pure and bounded.
+//! What was asked of an agent and not answered: sent again to its successor, but for requests for
+//! grants, which their owner makes anew. Pure and bounded.
 //!
 //! A vet is forgotten at its deadline, because its owner has answered yes by then. A batch stays
 //! until it is answered; the spool holds it on disk in any case (M7).
@@ -12,6 +13,9 @@ use yao_protocol::agent::{Question, VetKind};
 pub const VETS_MAX: usize = 1_024;
 /// Batches remembered at once: `spool.batches_in_flight_max` is at most this.
 pub const BATCHES_MAX: usize = 64;
+/// Answers to requests for grants of one id that are awaited at once: the issuer gives an answer up
+/// and asks once more, and then the one that is late must not take the other one's place.
+const GRANTS_MAX: u8 = 2;
 
 /// Unanswered vets and batches.
 #[derive(Debug, Default)]
@@ -22,6 +26,8 @@ pub struct InFlight {
     /// Calls by deadline; answered ones are skipped when reached.
     order: VecDeque<(Timestamp, u64)>,
     batches: BTreeMap<u32, Vec<u8>>,
+    /// How many answers are awaited, by request id: as many ids as the shard has waves.
+    grants: BTreeMap<u32, u8>,
 }
 
 impl InFlight {
@@ -70,6 +76,22 @@ impl InFlight {
     /// A batch was answered or sent back; `false` when it was not under way.
     pub fn batch_ended(&mut self, request_id: u32) -> bool {
         self.batches.remove(&request_id).is_some()
+    }
+
+    /// A request for a grant was handed over.
+    pub fn grant(&mut self, request_id: u32) {
+        let awaited = self.grants.entry(request_id).or_default();
+        *awaited = (*awaited + 1).min(GRANTS_MAX);
+    }
+
+    /// An answer to a request for a grant came; `false` when none is awaited.
+    pub fn grant_ended(&mut self, request_id: u32) -> bool {
+        let Some(awaited) = self.grants.get_mut(&request_id) else { return false };
+        *awaited -= 1;
+        if *awaited == 0 {
+            self.grants.remove(&request_id);
+        }
+        true
     }
 
     /// Forgets the vets whose deadline has passed.
@@ -150,6 +172,17 @@ mod tests {
         assert!(table.vet(at(0), at(20), vet(5_001, VetKind::Open)));
         assert!(table.vet(at(20), at(40), vet(5_002, VetKind::Win)), "the old ones are due");
         assert_eq!(table.counts().0, 1);
+    }
+
+    #[test]
+    fn an_answer_about_a_grant_is_awaited_once_for_each_request() {
+        let mut table = InFlight::default();
+        assert!(!table.grant_ended(3), "nothing was asked");
+        (0..5).for_each(|_| table.grant(3));
+        table.grant(4);
+        assert!(table.grant_ended(3) && table.grant_ended(3));
+        assert!(!table.grant_ended(3), "however often it was asked");
+        assert!(table.grant_ended(4) && !table.grant_ended(4));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Proving {
             Word::Delivered { .. } | Word::Undelivered { .. } => {
                 return Err("answered a batch that it was not given".to_owned());
             }
-            Word::GrantAnswer(_) | Word::GrantUnanswered { .. } => {
+            Word::GrantAnswer { .. } | Word::GrantUnanswered { .. } => {
                 return Err("answered a request for a grant that it was not given".to_owned());
             }
             Word::Bye => return Err("took its leave".to_owned()),

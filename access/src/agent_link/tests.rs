@@ -22,12 +22,15 @@ use yao_engine::vetting::{Asked, VetDesk};
 use yao_protocol::{
     Fen, PacketId, ShakeId, SponsorId, UserId,
     agent::{FromAgent, Greet, Question, Role, Standing, VERSION, Vet, VetKind},
+    grant::GRANT_BYTES,
     policy::Policy,
     token::Bearer,
 };
 
 /// Nothing here takes longer, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// As long as an answer of settlement, once the fake has put its generation before it.
+const GRANT_REQUEST: [u8; GRANT_BYTES - 4] = [1; GRANT_BYTES - 4];
 
 /// What the link told its owners.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,11 +267,26 @@ fn a_good_agent_serves() {
 #[test]
 fn m4_a_request_for_a_grant_is_carried_and_its_answer_untouched() {
     let world = World::serving(Mode::Good);
-    assert!(world.handle.ask_grant(3, vec![1, 2, 3]));
-    world.expect(&Told::GrantAnswer(answer(1, &[1, 2, 3])));
+    assert!(world.handle.ask_grant(3, GRANT_REQUEST.to_vec()));
+    world.expect(&Told::GrantAnswer(answer(1, &GRANT_REQUEST)));
     // An empty one is what the fake cannot post.
     assert!(world.handle.ask_grant(5, Vec::new()));
     world.expect(&Told::GrantUnanswered(5));
+}
+
+#[test]
+fn of_a_raving_agents_answers_about_grants_one_goes_on_for_each_request() {
+    let world = World::serving(Mode::Raving);
+    for id in [3, 3, 7] {
+        assert!(world.handle.ask_grant(id, GRANT_REQUEST.to_vec()));
+        let about = |told: &Told| matches!(told, Told::GrantAnswer(_) | Told::GrantUnanswered(_));
+        let first = world.until(about, "answer");
+        assert_eq!(first.last(), Some(&Told::GrantAnswer(answer(1, &GRANT_REQUEST))));
+        // It comes by the same socket, behind everything that was said of the request.
+        assert!(world.handle.deliver(9, vec![1]));
+        let rest = world.until(|told| matches!(told, Told::Delivered(9, _)), "the batch");
+        assert!(!rest.iter().any(about), "{rest:?}");
+    }
 }
 
 #[test]

@@ -47,7 +47,12 @@ pub enum Word {
         retry_after_ms: u32,
     },
     /// [`FromAgent::GrantAnswer`].
-    GrantAnswer(Vec<u8>),
+    GrantAnswer {
+        /// To which request.
+        request_id: u32,
+        /// Settlement's bytes, not yet verified.
+        answer: Vec<u8>,
+    },
     /// [`FromAgent::GrantUnanswered`].
     GrantUnanswered {
         /// To which request.
@@ -157,7 +162,9 @@ pub fn words(role: Role, received: &mut Vec<u8>) -> Result<Vec<Word>, String> {
             (Role::Deliver, FromAgent::Undelivered { retry_after_ms }) => {
                 Word::Undelivered { request_id, retry_after_ms }
             }
-            (Role::Deliver, FromAgent::GrantAnswer(bytes)) => Word::GrantAnswer(bytes.to_vec()),
+            (Role::Deliver, FromAgent::GrantAnswer(bytes)) => {
+                Word::GrantAnswer { request_id, answer: bytes.to_vec() }
+            }
             (Role::Deliver, FromAgent::GrantUnanswered { retry_after_ms }) => {
                 Word::GrantUnanswered { request_id, retry_after_ms }
             }

@@ -9,7 +9,7 @@ use super::{
     Supervisor,
 };
 use tokio::net::UnixStream;
-use yao_protocol::{agent::VetKind, policy::Policy};
+use yao_protocol::{agent::VetKind, grant::GRANT_BYTES, policy::Policy};
 
 impl Supervisor<'_> {
     /// Only a process that we started, run by our own user, may greet.
@@ -98,9 +98,11 @@ impl Supervisor<'_> {
                 // Whoever answers first, answers.
                 Word::Verdict { call, allowed } => self.handle_verdict(call, allowed),
                 Word::Delivered { request_id, answer } => self.handle_delivered(request_id, answer),
-                Word::GrantAnswer(answer) => (self.sinks.grant_answer)(answer),
+                Word::GrantAnswer { request_id, answer } => {
+                    self.handle_grant(request_id, answer);
+                }
                 Word::GrantUnanswered { request_id, retry_after_ms } => {
-                    (self.sinks.grant_unanswered)(request_id, retry_after_ms);
+                    self.handle_no_grant(request_id, retry_after_ms);
                 }
                 // Its successor has the batch, and the policy.
                 Word::Undelivered { .. } | Word::Policy(_) | Word::Bye => {}
@@ -127,9 +129,9 @@ impl Supervisor<'_> {
                     (self.sinks.undelivered)(request_id, retry_after_ms);
                 }
             }
-            Word::GrantAnswer(answer) => (self.sinks.grant_answer)(answer),
+            Word::GrantAnswer { request_id, answer } => self.handle_grant(request_id, answer),
             Word::GrantUnanswered { request_id, retry_after_ms } => {
-                (self.sinks.grant_unanswered)(request_id, retry_after_ms);
+                self.handle_no_grant(request_id, retry_after_ms);
             }
             Word::Policy(bytes) => match Policy::decode(&bytes) {
                 Ok(policy) => self.take_policy(policy),
@@ -151,6 +153,20 @@ impl Supervisor<'_> {
     fn handle_delivered(&mut self, request_id: u32, answer: Vec<u8>) {
         if self.in_flight.batch_ended(request_id) {
             (self.sinks.delivered)(request_id, answer);
+        }
+    }
+
+    /// At most one answer to each request goes on, and none that cannot be one: the issuer has a
+    /// queue, and a raving agent must not fill it.
+    fn handle_grant(&mut self, request_id: u32, answer: Vec<u8>) {
+        if answer.len() == GRANT_BYTES && self.in_flight.grant_ended(request_id) {
+            (self.sinks.grant_answer)(answer);
+        }
+    }
+
+    fn handle_no_grant(&mut self, request_id: u32, retry_after_ms: u32) {
+        if self.in_flight.grant_ended(request_id) {
+            (self.sinks.grant_unanswered)(request_id, retry_after_ms);
         }
     }
 

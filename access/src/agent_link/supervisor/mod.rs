@@ -232,10 +232,13 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Nothing is remembered of it: an answer that does not come is asked for again by the issuer.
-    fn ask_grant(&self, request_id: u32, request: &[u8]) {
+    /// Only that an answer is awaited is remembered: one that does not come is asked for again by
+    /// the issuer.
+    fn ask_grant(&mut self, request_id: u32, request: &[u8]) {
         let sent = self.serving.as_ref().is_some_and(|agent| agent.ask_grant(request_id, request));
-        if !sent {
+        if sent {
+            self.in_flight.grant(request_id);
+        } else {
             (self.sinks.grant_unanswered)(request_id, NO_ROOM_RETRY_MS);
         }
     }
