@@ -255,7 +255,7 @@ pub enum Verdict {
     RolledBack = 3,
     /// Nothing was ever granted of this section.
     Unknown = 4,
-    /// The request contradicts what is recorded: another section, or an H that was never granted.
+    /// The plan has no such section, or it is recorded with other bounds or another seed file.
     Contradicts = 5,
 }
 
