@@ -12,6 +12,8 @@ mod crafted;
 mod fields;
 #[path = "formats/numbers.rs"]
 mod numbers;
+#[path = "formats/reclaim.rs"]
+mod reclaim;
 #[path = "formats/texts.rs"]
 mod texts;
 

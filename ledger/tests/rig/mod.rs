@@ -103,6 +103,7 @@ impl Setup {
                 sum: Fen(10_000_000),
                 merkle_root: [0; 32],
             }],
+            reclaimed: None,
         };
         fs::write(setup.path("manifest"), manifest.encode(&campaign_key())).expect("write");
         setup.publish_key(

@@ -10,4 +10,5 @@ mod fields;
 mod golden;
 mod hostile;
 mod numbers;
+mod reclaim;
 mod texts;

@@ -394,6 +394,7 @@ fn manifest(header: &SeedHeader, file: &[u8], records: &[SeedRecord]) -> Manifes
             sum: header.sum,
             merkle_root: header.merkle_root,
         }],
+        reclaimed: None,
     }
 }
 
