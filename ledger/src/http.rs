@@ -1,4 +1,5 @@
-//! The HTTP face: `POST /v1/opens`, `GET /v1/audit`, `GET /v1/audit/opens`, `GET /healthz`.
+//! The HTTP face: `POST /v1/opens`, `POST /v1/seals`, `POST /v1/voids`, `GET /v1/audit`,
+//! `GET /v1/audit/opens`, `GET /v1/audit/voids`, `GET /healthz`.
 //!
 //! Batches are read and their signatures checked on blocking threads, a bounded number at once;
 //! what finds no room is told to come again. Never decides about an open.
@@ -6,9 +7,14 @@
 use crate::{
     admission::{Admission, admit},
     keys::KeyDirectory,
+    plans::Plans,
+    reclaim::{Opening, Refused, check_planned, check_seal, epochs_of},
     state::{PacketState, Row},
-    store::{Store, Totals},
-    writer::{Job, Writer},
+    store::{
+        Store, Totals,
+        reclaim::{Kept, Void},
+    },
+    writer::{BatchJob, Job, SealJob, VoidJob, Writer, wall_now},
 };
 use axum::{
     Json, Router,
@@ -30,8 +36,11 @@ use tokio::{
 };
 use yao_protocol::{
     Fen, PacketId, SponsorId, WireError,
-    manifest::Manifest,
+    keys::KeySet,
+    schedule::format_rfc3339,
+    seal::Seal,
     settlement::{BATCH_BYTES_MAX, Batch},
+    void::VoidRequest,
 };
 
 /// Batches whose signatures are checked or that wait for their commit, at once.
@@ -44,8 +53,8 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Service {
-    /// What was planned.
-    pub manifest: Manifest,
+    /// What was planned, and what was reclaimed since.
+    pub plans: Plans,
     /// The public keys.
     pub keys: Arc<KeyDirectory>,
     /// The way to the database.
@@ -58,9 +67,9 @@ pub struct Service {
 impl Service {
     /// A service with room for its batches.
     #[must_use]
-    pub fn new(manifest: Manifest, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
+    pub fn new(plans: Plans, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
         let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
-        Self { manifest, keys, writer, reader, room }
+        Self { plans, keys, writer, reader, room }
     }
 }
 
@@ -68,8 +77,11 @@ impl Service {
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/opens", post(opens))
+        .route("/v1/seals", post(seals))
+        .route("/v1/voids", post(voids))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/opens", get(audit_opens))
+        .route("/v1/audit/voids", get(audit_voids))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .with_state(service)
@@ -77,8 +89,12 @@ pub fn router(service: Arc<Service>) -> Router {
 
 /// Why a request gets no answer of settlement.
 enum Refusal {
-    /// The bytes are no batch, or not that of a node.
-    Batch(WireError),
+    /// The bytes are not what is posted here, or not signed by who may post it.
+    Bytes(WireError),
+    /// They contradict what was planned, or what was decided before.
+    Contradicts(String),
+    /// Packets that may still be opened.
+    TooEarly(Opening),
     /// A key has not reached us yet.
     KeyMissing(String),
     /// No room, or the writer is gone.
@@ -91,11 +107,15 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let again = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
         match self {
-            Self::Batch(error @ WireError::Forged { .. }) => {
-                (StatusCode::FORBIDDEN, format!("{error}; is the node's key in --keys?\n"))
+            Self::Bytes(error @ WireError::Forged { .. }) => {
+                (StatusCode::FORBIDDEN, format!("{error}; is the signer's key in --keys?\n"))
                     .into_response()
             }
-            Self::Batch(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+            Self::Contradicts(message) => {
+                (StatusCode::CONFLICT, format!("{message}\n")).into_response()
+            }
+            Self::TooEarly(opening) => too_early(&opening),
+            Self::Bytes(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
             Self::KeyMissing(message) => {
                 (StatusCode::SERVICE_UNAVAILABLE, again, message).into_response()
             }
@@ -109,17 +129,90 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// When to come again, and whose seals would bring that nearer.
+fn too_early(opening: &Opening) -> Response {
+    const NAMED: usize = 8;
+    let seconds = opening.at.us_since(wall_now()).div_ceil(1_000_000).max(1);
+    let mut text = format!(
+        "too early: tickets may still be opened; come again at {}",
+        format_rfc3339(opening.at)
+    );
+    if !opening.unsealed.is_empty() {
+        let count = opening.unsealed.len();
+        let named: Vec<String> =
+            opening.unsealed.iter().take(NAMED).map(ToString::to_string).collect();
+        text.push_str(&format!(
+            ", or seal all shards: {count} are not sealed ({}{})",
+            named.join(", "),
+            if count > NAMED { ", ..." } else { "" }
+        ));
+    }
+    text.push('\n');
+    let again = [(header::RETRY_AFTER, seconds.to_string())];
+    (StatusCode::SERVICE_UNAVAILABLE, again, text).into_response()
+}
+
 async fn opens(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let make = move |service: &Service, answer| judged(service, body.into(), answer);
+    written(service, make).await.map(octets)
+}
+
+async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let make = move |service: &Service, answer| sealed(service, body.into(), answer);
+    match written(service, make).await? {
+        Kept::At(received_at) => Ok(Json(json!({ "received_at": received_at })).into_response()),
+        Kept::Another => {
+            let message = "another seal of this shard and epoch came before, and stays";
+            Err(Refusal::Contradicts(message.to_owned()))
+        }
+    }
+}
+
+async fn voids(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let make = move |service: &Service, answer| asked(service, &body, answer);
+    written(service, make).await?.map(octets).map_err(refused)
+}
+
+fn octets(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+}
+
+fn refused(refused: Refused) -> Refusal {
+    match refused {
+        Refused::TooEarly(opening) => Refusal::TooEarly(opening),
+        Refused::Contradicts(message) => Refusal::Contradicts(message),
+    }
+}
+
+/// What the writer says to the job that `make` makes on a blocking thread.
+async fn written<T: Send + 'static>(
+    service: Arc<Service>,
+    make: impl FnOnce(&Service, oneshot::Sender<T>) -> Result<Job, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let _room = service.room.try_acquire().map_err(|_| Refusal::Busy)?;
-    let judge = Arc::clone(&service);
-    let (answer, settled) = oneshot::channel();
-    let job = spawn_blocking(move || judged(&judge, body.into(), answer))
+    let maker = Arc::clone(&service);
+    let (answer, answered) = oneshot::channel();
+    let job = spawn_blocking(move || make(&maker, answer))
         .await
         .map_err(|error| Refusal::Unreadable(format!("{error}\n")))??;
     service.writer.submit(job).map_err(|_| Refusal::Busy)?;
     // A dropped sender means that the transaction failed: nothing is acknowledged.
-    let bytes = settled.await.map_err(|_| Refusal::Busy)?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+    answered.await.map_err(|_| Refusal::Busy)
+}
+
+/// Reads with the keys at hand, and once more with the keys read again: a missing one looks like a
+/// forgery.
+fn decoded<T>(
+    service: &Service,
+    decode: impl Fn(&KeySet) -> Result<T, WireError>,
+) -> Result<T, Refusal> {
+    match decode(&service.keys.current()) {
+        Err(WireError::Forged { .. }) if service.keys.reload_if_due(Instant::now()) => {
+            decode(&service.keys.current())
+        }
+        read => read,
+    }
+    .map_err(Refusal::Bytes)
 }
 
 /// Reads a batch and judges its opens, with the keys read again if one is missing.
@@ -128,25 +221,54 @@ fn judged(
     bytes: Vec<u8>,
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
-    let reload = || service.keys.reload_if_due(Instant::now());
-    let batch = match Batch::decode(&bytes, &service.keys.current()) {
-        // A missing key looks like a forgery.
-        Err(WireError::Forged { .. }) if reload() => Batch::decode(&bytes, &service.keys.current()),
-        read => read,
-    }
-    .map_err(Refusal::Batch)?;
-    let admission = match admit(&batch, &service.manifest, &service.keys.current()) {
-        Admission::KeyMissing { .. } if reload() => {
-            admit(&batch, &service.manifest, &service.keys.current())
+    let batch = decoded(service, |keys| Batch::decode(&bytes, keys))?;
+    let manifests = service.plans.manifests();
+    let admission = match admit(&batch, manifests, &service.keys.current()) {
+        Admission::KeyMissing { .. } if service.keys.reload_if_due(Instant::now()) => {
+            admit(&batch, manifests, &service.keys.current())
         }
         judged => judged,
     };
     match admission {
-        Admission::Judged(genuine) => Ok(Job { batch, bytes, genuine, answer }),
+        Admission::Judged(genuine) => Ok(Job::Batch(BatchJob { batch, bytes, genuine, answer })),
         Admission::KeyMissing { campaign, shard, epoch } => Err(Refusal::KeyMissing(format!(
             "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
         ))),
     }
+}
+
+/// Reads a seal and holds it against the plan.
+fn sealed(
+    service: &Service,
+    bytes: Vec<u8>,
+    answer: oneshot::Sender<Kept>,
+) -> Result<Job, Refusal> {
+    let seal = decoded(service, |keys| Seal::decode(&bytes, keys))?;
+    let plan = service.plans.of(seal.generation);
+    check_seal(&seal, service.plans.campaign(), plan).map_err(Refusal::Contradicts)?;
+    Ok(Job::Seal(SealJob { seal, bytes, answer }))
+}
+
+/// Reads a request to void packets and holds it against the plan.
+fn asked(
+    service: &Service,
+    bytes: &[u8],
+    answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
+) -> Result<Job, Refusal> {
+    // A node whose key is new must not be overlooked among those that are to be sealed.
+    service.keys.reload_if_due(Instant::now());
+    let (keys, plans) = (service.keys.current(), &service.plans);
+    let key = keys.campaign(plans.campaign());
+    let key = key.ok_or(Refusal::Bytes(WireError::Forged { what: "a void request" }))?;
+    let request = VoidRequest::decode(bytes, &key).map_err(Refusal::Bytes)?;
+    if request.campaign != plans.campaign() {
+        let message = format!("the ledger is of campaign {}", plans.campaign());
+        return Err(Refusal::Contradicts(message));
+    }
+    check_planned(&request, plans.of(request.generation)).map_err(refused)?;
+    let shards = epochs_of(plans.shards(), plans.campaign(), &keys);
+    let ticket_lifetime_us = plans.ticket_lifetime_us();
+    Ok(Job::Void(VoidJob { request, ticket_lifetime_us, shards, keys, answer }))
 }
 
 async fn audit(State(service): State<Arc<Service>>) -> Result<Json<Value>, Refusal> {
@@ -172,6 +294,16 @@ async fn audit_opens(
     Ok(Json(rows.iter().map(row_json).collect()))
 }
 
+async fn audit_voids(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    let voids = read(&service, move |store| store.voids(page.after.map(PacketId), limit)).await?;
+    let json = |void: &Void| json!({ "packet": void.packet, "child": void.child });
+    Ok(Json(voids.iter().map(json).collect()))
+}
+
 /// Reads from the second connection on a blocking thread.
 async fn read<T: Send + 'static>(
     service: &Arc<Service>,
@@ -189,7 +321,7 @@ async fn read<T: Send + 'static>(
 }
 
 fn totals_json(service: &Service, totals: &Totals) -> Value {
-    let manifest = &service.manifest;
+    let manifest = service.plans.root();
     let part = |wanted: PacketState, only: Option<SponsorId>| {
         let chosen = totals
             .parts
@@ -221,6 +353,8 @@ fn totals_json(service: &Service, totals: &Totals) -> Value {
         ("exponent".to_owned(), json!(manifest.exponent)),
         ("sequence".to_owned(), json!(totals.sequence)),
         ("conflicts".to_owned(), json!(totals.conflicts)),
+        ("voided".to_owned(), json!(totals.voided)),
+        ("late_opens".to_owned(), json!(totals.late_opens)),
         ("sponsors".to_owned(), Value::Array(sponsors)),
         (
             "since_start".to_owned(),

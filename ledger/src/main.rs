@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 use yao_ledger::{
     LedgerError, init,
+    reclaim::VoidPolicy,
     serve::{Options, serve},
 };
 use yao_protocol::KeyId;
@@ -33,7 +34,7 @@ enum Command {
         #[arg(long)]
         keys: PathBuf,
     },
-    /// Serve POST /v1/opens and the audit.
+    /// Serve POST /v1/opens, POST /v1/seals, POST /v1/voids and the audit.
     Serve {
         /// Address; port 0 takes a free one.
         #[arg(long)]
@@ -47,9 +48,15 @@ enum Command {
         /// The directory of public keys.
         #[arg(long)]
         keys: PathBuf,
-        /// The campaign's manifest.
-        #[arg(long)]
-        manifest: PathBuf,
+        /// The campaign's manifest; once more for each generation that was reclaimed.
+        #[arg(long, required = true)]
+        manifest: Vec<PathBuf>,
+        /// By how many seconds a node's clock may differ from this machine's.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        clock_skew: u32,
+        /// How many seconds longer packets of nodes without a seal stay in doubt: a week.
+        #[arg(long, default_value_t = 604_800, value_name = "SECONDS")]
+        claim_window: u32,
     },
 }
 
@@ -72,8 +79,21 @@ fn run(command: Command) -> Result<(), LedgerError> {
             println!("{}", public.display());
             Ok(())
         }
-        Command::Serve { listen, database, signing_key, keys, manifest } => {
-            let options = Options { listen, database, signing_key, keys, manifest };
+        Command::Serve {
+            listen,
+            database,
+            signing_key,
+            keys,
+            manifest,
+            clock_skew,
+            claim_window,
+        } => {
+            let voids = VoidPolicy {
+                clock_skew_us: u64::from(clock_skew) * 1_000_000,
+                claim_window_us: u64::from(claim_window) * 1_000_000,
+            };
+            let options =
+                Options { listen, database, signing_key, keys, manifests: manifest, voids };
             serve(&options, |address| {
                 println!("ready {}", serde_json::json!({ "http": address.to_string() }));
             })

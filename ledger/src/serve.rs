@@ -5,9 +5,10 @@ use crate::{
     http::{Service, router},
     init,
     keys::{self, KeyDirectory},
+    reclaim::VoidPolicy,
     state::Limits,
     store::{OpenError, Store},
-    writer::Writer,
+    writer::{Rules, Writer},
 };
 use std::{
     net::SocketAddr,
@@ -37,8 +38,10 @@ pub struct Options {
     pub signing_key: PathBuf,
     /// The directory of public keys.
     pub keys: PathBuf,
-    /// The campaign's manifest.
-    pub manifest: PathBuf,
+    /// The campaign's manifests, one for each generation.
+    pub manifests: Vec<PathBuf>,
+    /// How long packets wait before they are taken back.
+    pub voids: VoidPolicy,
 }
 
 /// Serves until it is asked to end; `ready` is told the address.
@@ -47,7 +50,7 @@ pub struct Options {
 /// What is wrong with a file, an address in use, and a failed write.
 pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), LedgerError> {
     let (key, key_id) = init::signing_key(&options.signing_key)?;
-    let manifest = keys::manifest(&options.manifest, &options.keys)?;
+    let plans = keys::plans(&options.manifests, &options.keys)?;
     let keys = Arc::new(KeyDirectory::open(&options.keys, Instant::now())?);
     if keys.current().settlement(key_id) != Some(key.public()) {
         return Err(LedgerError::config(
@@ -59,13 +62,14 @@ pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), Le
         ));
     }
     let open = || {
-        Store::open(&options.database, manifest.campaign)
+        Store::open(&options.database, plans.campaign())
             .map_err(|error| open_error(&options.database, error))
     };
     let (store, reader) = (open()?, open()?);
     let (stopped, writer_stopped) = oneshot::channel();
-    let (writer, thread) = Writer::start(store, Limits::of(&manifest), key, key_id, stopped)?;
-    let service = Arc::new(Service::new(manifest, Arc::clone(&keys), writer, reader));
+    let rules = Rules { limits: Limits::of(plans.root()), voids: options.voids, key, key_id };
+    let (writer, thread) = Writer::start(store, rules, stopped)?;
+    let service = Arc::new(Service::new(plans, Arc::clone(&keys), writer, reader));
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()

@@ -170,3 +170,26 @@ fn a_database_of_another_campaign_is_refused() {
     let error = Store::open(&path, CampaignId(7)).expect_err("foreign");
     assert!(error.to_string().contains("belongs to campaign 2015"), "{error}");
 }
+
+#[test]
+fn a_database_of_version_1_goes_on_with_its_rows() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("ledger.db");
+    let old = Connection::open(&path).expect("open");
+    old.execute_batch(SCHEMA).expect("the tables of version 1");
+    let row = "INSERT INTO campaign VALUES (2015); PRAGMA user_version = 1;
+               INSERT INTO packets VALUES (1, 7, 0, 100, 1, 1, 50, 60);";
+    old.execute_batch(row).expect("a row");
+    drop(old);
+    for _ in 0..2 {
+        let mut store = Store::open(&path, CAMPAIGN).expect("taken over");
+        let totals = store.totals().expect("totals");
+        assert_eq!((totals.sequence, totals.voided, totals.late_opens), (1, 0, 0));
+        assert_eq!(settle(&mut store, vec![open(1, 7, 0, 0)]), [OpenResult::Same]);
+    }
+    let newer = Connection::open(&path).expect("open");
+    newer.pragma_update(None, "user_version", 99).expect("a later version");
+    drop(newer);
+    let error = Store::open(&path, CAMPAIGN).expect_err("unknown tables");
+    assert!(error.to_string().contains("has tables of version 99"), "{error}");
+}

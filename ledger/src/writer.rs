@@ -2,7 +2,15 @@
 //! signed only after its commit. The first failed write ends the thread, and so the process: what
 //! is on disk is read by the next start, never guessed (M3).
 
-use crate::{LedgerError, state::Limits, store::Store};
+use crate::{
+    LedgerError,
+    reclaim::{Refused, VoidPolicy},
+    state::Limits,
+    store::{
+        Store,
+        reclaim::{Ground, Kept},
+    },
+};
 use std::{
     sync::{
         Arc,
@@ -14,27 +22,79 @@ use std::{
 };
 use tokio::sync::oneshot;
 use yao_protocol::{
-    KeyId, WallTime,
-    keys::SignKey,
+    Epoch, KeyId, ShardId, WallTime,
+    keys::{KeySet, SignKey},
+    seal::Seal,
     settlement::{Answer, Batch},
+    void::{VoidAnswer, VoidRequest},
 };
 
-/// Batches that wait for the writer. Beyond them the front says 503 (`Retry-After`).
-const QUEUE_BATCHES: usize = 64;
+/// Jobs that wait for the writer. Beyond them the front says 503 (`Retry-After`).
+const QUEUE_JOBS: usize = 64;
 /// Batches that share one transaction: 8,192 opens, some 100 ms of a slow disk.
 const TRANSACTION_BATCHES: usize = 32;
 
+/// What the writer is asked for. The answer is dropped when there is none.
+#[derive(Debug)]
+pub enum Job {
+    /// Settle a batch.
+    Batch(BatchJob),
+    /// Keep a seal.
+    Seal(SealJob),
+    /// Take packets back.
+    Void(VoidJob),
+}
+
 /// A batch to settle: its signature is good, and each of its opens is judged.
 #[derive(Debug)]
-pub struct Job {
+pub struct BatchJob {
     /// The batch.
     pub batch: Batch,
     /// The bytes it came in, for the digest in the answer.
     pub bytes: Vec<u8>,
     /// Which of its opens are genuine.
     pub genuine: Vec<bool>,
-    /// Gets the signed answer; dropped when there is none.
+    /// Gets the signed answer.
     pub answer: oneshot::Sender<Vec<u8>>,
+}
+
+/// A seal to keep: its signature is good, and it fits the plan.
+#[derive(Debug)]
+pub struct SealJob {
+    /// The seal.
+    pub seal: Seal,
+    /// The bytes it came in.
+    pub bytes: Vec<u8>,
+    /// Told what became of it.
+    pub answer: oneshot::Sender<Kept>,
+}
+
+/// A request to void packets: its signature is good, and the plan has these packets.
+#[derive(Debug)]
+pub struct VoidJob {
+    /// The request.
+    pub request: VoidRequest,
+    /// The longest life of a ticket, us.
+    pub ticket_lifetime_us: u64,
+    /// Every shard of every generation, with the epochs in which it has a key.
+    pub shards: Vec<(ShardId, Vec<Epoch>)>,
+    /// The keys.
+    pub keys: Arc<KeySet>,
+    /// Gets the signed answer, or why there is none.
+    pub answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
+}
+
+/// By which rules it decides, and with which key it signs.
+#[derive(Debug)]
+pub struct Rules {
+    /// Per user.
+    pub limits: Limits,
+    /// Of packets that are taken back.
+    pub voids: VoidPolicy,
+    /// Settlement's key.
+    pub key: SignKey,
+    /// Its name.
+    pub key_id: KeyId,
 }
 
 /// There is no room, or no writer any more.
@@ -67,14 +127,12 @@ impl Writer {
     /// Those of starting a thread.
     pub fn start(
         store: Store,
-        limits: Limits,
-        key: SignKey,
-        key_id: KeyId,
+        rules: Rules,
         stopped: oneshot::Sender<()>,
     ) -> Result<(Self, JoinHandle<Result<(), LedgerError>>), LedgerError> {
-        let (queue, jobs) = sync_channel(QUEUE_BATCHES);
+        let (queue, jobs) = sync_channel(QUEUE_JOBS);
         let counters = Arc::<WriterCounters>::default();
-        let mut run = Run { store, limits, key, key_id, counters: Arc::clone(&counters) };
+        let mut run = Run { store, rules, counters: Arc::clone(&counters) };
         let thread = thread::Builder::new()
             .name("yao-ledger-writer".to_owned())
             .spawn(move || {
@@ -87,7 +145,7 @@ impl Writer {
         Ok((Self { queue, counters }, thread))
     }
 
-    /// Hands a batch over; never waits.
+    /// Hands a job over; never waits.
     ///
     /// # Errors
     /// [`Busy`] when there is no room.
@@ -100,36 +158,37 @@ impl Writer {
 
 struct Run {
     store: Store,
-    limits: Limits,
-    key: SignKey,
-    key_id: KeyId,
+    rules: Rules,
     counters: Arc<WriterCounters>,
 }
 
 impl Run {
     fn run(&mut self, jobs: &Receiver<Job>) -> Result<(), LedgerError> {
         while let Ok(first) = jobs.recv() {
-            let mut together = vec![first];
-            together.extend(jobs.try_iter().take(TRANSACTION_BATCHES - 1));
-            self.settle(together)?;
+            let mut batches = Vec::new();
+            for job in [first].into_iter().chain(jobs.try_iter().take(TRANSACTION_BATCHES - 1)) {
+                match job {
+                    Job::Batch(job) => batches.push(job),
+                    Job::Seal(job) => self.keep_seal(job)?,
+                    Job::Void(job) => self.void(job)?,
+                }
+            }
+            self.settle(batches)?;
         }
         Ok(())
     }
 
-    fn settle(&mut self, jobs: Vec<Job>) -> Result<(), LedgerError> {
+    fn settle(&mut self, jobs: Vec<BatchJob>) -> Result<(), LedgerError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let judged: Vec<Judged<'_>> = jobs
             .iter()
             .map(|job| Judged { batch: &job.batch, bytes: &job.bytes, genuine: &job.genuine })
             .collect();
-        let signer = (&self.key, self.key_id);
-        let answers = settle(&mut self.store, self.limits, wall_now(), signer, &judged);
-        let answers = answers.map_err(|error| {
-            tracing::error!(%error, "a transaction failed: nothing of it is acknowledged");
-            LedgerError::WriterStopped
-        })?;
-        let count = |counter: &AtomicU64, more: usize| {
-            counter.fetch_add(more as u64, Ordering::Relaxed);
-        };
+        let signer = (&self.rules.key, self.rules.key_id);
+        let answers = settle(&mut self.store, self.rules.limits, wall_now(), signer, &judged);
+        let answers = answers.map_err(stopped)?;
         count(&self.counters.transactions, 1);
         count(&self.counters.batches, jobs.len());
         for (job, answer) in jobs.into_iter().zip(answers) {
@@ -139,6 +198,44 @@ impl Run {
         }
         Ok(())
     }
+
+    fn keep_seal(&mut self, job: SealJob) -> Result<(), LedgerError> {
+        let kept = self.store.keep_seal(wall_now(), &job.seal, &job.bytes).map_err(stopped)?;
+        count(&self.counters.transactions, 1);
+        let (shard, generation) = (job.seal.shard.0, job.seal.generation);
+        tracing::info!(event = "seal", shard, generation, epoch = job.seal.epoch.0, ?kept);
+        job.answer.send(kept).ok();
+        Ok(())
+    }
+
+    fn void(&mut self, job: VoidJob) -> Result<(), LedgerError> {
+        let VoidJob { request, ticket_lifetime_us, shards, keys, answer } = job;
+        let policy = self.rules.voids;
+        let ground = Ground { policy, ticket_lifetime_us, shards: &shards, keys: &keys };
+        let voided = self.store.void(wall_now(), &ground, &request).map_err(stopped)?;
+        count(&self.counters.transactions, 1);
+        let voided = voided.map(|(voided_at, void)| VoidAnswer {
+            request,
+            voided_at,
+            key_id: self.rules.key_id,
+            void,
+        });
+        let (shard, generation) = (request.shard.0, request.generation);
+        let packets = voided.as_ref().map(|answer| answer.packets().count());
+        tracing::info!(event = "void", shard, generation, child = request.child, ?packets);
+        // Whoever left asks again and hears the same.
+        answer.send(voided.map(|answer| answer.encode(&self.rules.key))).ok();
+        Ok(())
+    }
+}
+
+fn count(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(more as u64, Ordering::Relaxed);
+}
+
+fn stopped(error: rusqlite::Error) -> LedgerError {
+    tracing::error!(%error, "a transaction failed: nothing of it is acknowledged");
+    LedgerError::WriterStopped
 }
 
 /// A batch whose signature is good, with the bytes it came in and a verdict on each open.
@@ -172,8 +269,8 @@ pub fn settle(
     Ok(judged.iter().zip(settled).map(sign).collect())
 }
 
-/// The only reading of the clock: when something is settled. No rule depends on it.
-fn wall_now() -> WallTime {
+/// The only reading of the clock: when something is settled, and whether it may be voided.
+pub(crate) fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
