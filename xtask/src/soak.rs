@@ -9,6 +9,7 @@ mod namespace;
 mod people;
 mod power_cuts;
 mod quic_crash;
+mod reclaim;
 mod rehearsal;
 mod sick_disk;
 mod sick_seed;
@@ -68,6 +69,8 @@ pub(crate) enum Soak {
     SickSeed,
     /// The machine of a node under load loses its power, again and again.
     PowerCuts,
+    /// What nobody opened is sealed, taken back and given out again, through kills.
+    Reclaim,
 }
 
 /// What can be chosen.
@@ -102,7 +105,7 @@ pub(crate) struct SoakArguments {
     #[arg(long)]
     rounds: Option<u64>,
     /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
-    /// power-cuts, sick-disk, sick-seed)
+    /// power-cuts, sick-disk, sick-seed, reclaim)
     #[arg(long)]
     debug: bool,
     /// Only what has this in its name (crash-points, sick-disk)
@@ -142,6 +145,7 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             sick_disk::run(rounds, arguments.only.as_deref(), !arguments.debug)
         }
         Soak::SickSeed => sick_seed::run(!arguments.debug),
+        Soak::Reclaim => reclaim::run(!arguments.debug),
         Soak::PowerCuts => power_cuts::run(arguments.cuts, arguments.seed, !arguments.debug),
         Soak::CrashPoints => crash_points::run(&crash_points::Choice {
             only: arguments.only.as_deref(),
