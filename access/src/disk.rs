@@ -5,7 +5,7 @@
 //! Owns the real disk, [`RealDisk`]. Never decides what a failure means, never retries.
 
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{FallocateFlags, FlockOperation, fallocate, flock},
     io::{Errno, retry_on_intr},
 };
 use std::{
@@ -64,6 +64,9 @@ impl Stamp {
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file to read, for this process alone until it is dropped: whoever has it, by any
+    /// name, is in the way (`WouldBlock`), and so is a second name of it (`TooManyLinks`).
+    fn hold(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// What the file of this name is.
     fn stamp(&self, path: &Path) -> io::Result<Stamp>;
     /// Whether there is something of this name.
@@ -153,6 +156,15 @@ impl Disk for RealDisk {
             Access::Append => options.write(true).create(true).truncate(false).mode(0o600),
         };
         Ok(Box::new(options.open(path)?))
+    }
+
+    fn hold(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = File::open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        match file.metadata()?.nlink() {
+            1 => Ok(Box::new(file)),
+            _ => Err(io::ErrorKind::TooManyLinks.into()),
+        }
     }
 
     fn stamp(&self, path: &Path) -> io::Result<Stamp> {

@@ -4,6 +4,7 @@
 use crate::{
     disk_outlet::DiskOutlet,
     gate::Gate,
+    grant_status::GrantStatus,
     messages::{ToIssuer, ToShard},
     money_disk::ToMoneyDisk,
     node::{Node, Shards},
@@ -22,7 +23,9 @@ use yao_engine::{
     issuer::{Input, Issuer, Output, Recovered, Settings, WaveState, WaveView},
     wave_clock::WaveClock,
 };
-use yao_protocol::{WaveIndex, agent::Question, schedule::Schedule, seed_file::SeedHeader};
+use yao_protocol::{
+    WaveIndex, agent::Question, grant::GrantAnswer, schedule::Schedule, seed_file::SeedHeader,
+};
 
 /// Messages taken before the outputs are done: their answers then leave together.
 const INPUTS_MAX: usize = 256;
@@ -31,6 +34,10 @@ const STATUS: Duration = Duration::from_millis(100);
 
 /// Asks the agent about a winner. `false` means: no agent, or no room, now.
 pub type VetOut = Box<dyn Fn(Question) -> bool + Send>;
+
+/// Asks settlement for a grant: the number of the request, and its signed bytes. `false` means: no
+/// agent, or no room, now.
+pub type GrantOut = Box<dyn Fn(u32, Vec<u8>) -> bool + Send>;
 
 /// What the issuer thread shares with the rest of the process.
 pub struct IssuerContext {
@@ -48,6 +55,8 @@ pub struct IssuerContext {
     pub vet: VetOut,
     /// Time for a verdict, ms.
     pub vet_ms_max: u32,
+    /// The way to settlement, by the agent.
+    pub ask_grant: GrantOut,
     /// What the control thread shows.
     pub status: Arc<ArcSwap<IssuerStatus>>,
 }
@@ -93,6 +102,8 @@ pub(crate) const WAVE_NUMBERS: [Number<WaveView>; 10] = [
 pub struct IssuerStatus {
     /// Every wave.
     pub waves: Vec<WaveStatus>,
+    /// By what right each wave's packets are issued; none in local mode.
+    pub grants: Vec<GrantStatus>,
     /// Why nothing is issued, if so.
     pub fenced: Option<String>,
     numbers: [u64; NUMBERS.len()],
@@ -263,6 +274,14 @@ impl<'a> Desk<'a> {
             ToIssuer::Reserved { wave, first, high, records } => {
                 Input::Reserved { wave, first, high, records }
             }
+            ToIssuer::GrantAnswer { answer } => match self.believed(&answer) {
+                Some(answer) => Input::GrantAnswer(Box::new(answer)),
+                None => return true,
+            },
+            ToIssuer::GrantUnanswered { wave, retry_after_ms } => {
+                Input::GrantUnanswered { wave, retry_after_ms }
+            }
+            ToIssuer::GrantKept { wave, id, high } => Input::GrantKept { wave, id, high },
             ToIssuer::Fenced { reason } => Input::Fenced { reason },
             ToIssuer::Throttle { percent } => Input::Throttle { percent },
             ToIssuer::Stop => {
@@ -274,6 +293,25 @@ impl<'a> Desk<'a> {
         let now = self.now();
         self.issuer.handle(now, input);
         true
+    }
+
+    /// Settlement's answer in `bytes`, if it is one, and to a question of ours.
+    fn believed(&self, bytes: &[u8]) -> Option<GrantAnswer> {
+        let digest = GrantAnswer::peek_request_digest(bytes)?;
+        if !self.issuer.awaits_grant(&digest) {
+            return None;
+        }
+        match GrantAnswer::decode(bytes, &self.context.node.keys.load()) {
+            Ok(answer) => {
+                let GrantAnswer { verdict, wave, id, lo, hi, .. } = answer;
+                tracing::info!(event = "grant_answer", ?verdict, wave = wave.0, id, lo, hi);
+                Some(answer)
+            }
+            Err(error) => {
+                tracing::error!(event = "grant_forged", %error, "the agent brought no grant");
+                None
+            }
+        }
     }
 
     fn apply(&mut self, schedule: &Schedule) {
@@ -325,6 +363,14 @@ impl<'a> Desk<'a> {
                 let message = ToShard::Won { connection, request_id, win };
                 context.shards.send(connection.thread, message);
             }
+            Output::AskGrant { wave, request } => {
+                if !(context.ask_grant)(u32::from(wave.0), request) {
+                    self.issuer.handle(now, Input::GrantUnsent { wave });
+                }
+            }
+            Output::KeepGrant { wave, grant } => {
+                self.send_to_disk(now, ToMoneyDisk::KeepGrant { wave, grant });
+            }
             Output::Lost { connection, request_id, shake } => {
                 let message = ToShard::Lost { connection, request_id, shake };
                 context.shards.send(connection.thread, message);
@@ -367,6 +413,10 @@ impl<'a> Desk<'a> {
         let numbers = NUMBERS.map(|(_, read)| read(&self.issuer));
         let waves = self.issuer.waves().map(WaveStatus::new).collect();
         let fenced = self.issuer.fenced().map(str::to_owned);
-        self.context.status.store(Arc::new(IssuerStatus { waves, fenced, numbers }));
+        let anchor = self.context.node.clock.anchor();
+        let grants =
+            self.issuer.rights(now).filter_map(|right| GrantStatus::new(now, anchor, right));
+        let grants = grants.collect();
+        self.context.status.store(Arc::new(IssuerStatus { waves, grants, fenced, numbers }));
     }
 }

@@ -16,6 +16,7 @@ pub mod files;
 pub mod gate;
 #[cfg(test)]
 mod gate_tests;
+pub mod grant_status;
 pub mod inbox;
 pub mod issuer_thread;
 pub mod messages;
@@ -37,3 +38,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod token_keys;
 pub mod wake;
+pub mod witness;

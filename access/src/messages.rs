@@ -158,6 +158,28 @@ pub enum ToIssuer {
         /// The packets from `first` to `high`.
         records: Vec<SeedRecord>,
     },
+    /// Settlement's signed answer to a request for a grant, as the agent brought it; not yet
+    /// verified.
+    GrantAnswer {
+        /// The bytes.
+        answer: Vec<u8>,
+    },
+    /// A request for a grant did not reach settlement.
+    GrantUnanswered {
+        /// The wave.
+        wave: WaveIndex,
+        /// Ask again after this long.
+        retry_after_ms: u32,
+    },
+    /// A grant is on disk in the wave's cursor, and H with it.
+    GrantKept {
+        /// The wave.
+        wave: WaveIndex,
+        /// Which grant.
+        id: u64,
+        /// H.
+        high: u32,
+    },
     /// Persisting, or reading the seed file, failed: nothing is issued any more (M3).
     Fenced {
         /// What failed, for the operator.

@@ -4,8 +4,15 @@
 //! within `SYNC_MS_MAX` of an issue (M8). The first failure ends all persisting (M3).
 
 use crate::{
-    messages::ToIssuer, node::Node, seed_shard::SeedShard, segments::SegmentLog,
-    slot_file::SlotFile, telemetry::DiskCounters,
+    disk::DiskFile,
+    files::{FileError, content},
+    messages::ToIssuer,
+    node::Node,
+    seed_shard::SeedShard,
+    segments::SegmentLog,
+    slot_file::{SlotFile, SlotFileError, SlotMark},
+    telemetry::DiskCounters,
+    witness::Witness,
 };
 use std::{
     collections::BTreeMap,
@@ -16,7 +23,11 @@ use std::{
     time::Duration,
 };
 use yao_engine::{Timestamp, cursor::CursorWriter};
-use yao_protocol::{WaveIndex, journal::Event};
+use yao_protocol::{
+    PacketIndex, WaveIndex,
+    cursor::{Cursor, GrantRecord},
+    journal::{Event, SkipReason},
+};
 
 /// From a journal record to its fdatasync at most, ms (M8 allows 10).
 const SYNC_MS_MAX: u64 = 4;
@@ -40,6 +51,13 @@ pub enum ToMoneyDisk {
         /// The new H.
         high: u32,
     },
+    /// Write this grant into the wave's cursor, with H raised to where it begins.
+    KeepGrant {
+        /// The wave.
+        wave: WaveIndex,
+        /// The grant.
+        grant: GrantRecord,
+    },
     /// Sync what there is, and end the thread.
     Stop,
 }
@@ -49,8 +67,49 @@ pub enum ToMoneyDisk {
 pub struct OpenCursor {
     /// Its file.
     pub file: SlotFile,
+    /// Held for this process alone.
+    pub lock: Box<dyn DiskFile>,
     /// What its next slot will say.
     pub writer: CursorWriter,
+    /// What the kernel remembers of it.
+    pub witness: Option<Witness>,
+}
+
+impl OpenCursor {
+    /// Writes a slot; it is on disk when this returns `Ok`. The witness comes after it, so that it
+    /// never knows more.
+    fn write(&mut self, slot: &Cursor) -> Result<(), SlotFileError> {
+        let payload = slot.encode();
+        self.file.write(&payload)?;
+        self.attest(SlotMark::new(self.file.sequence(), &payload));
+        Ok(())
+    }
+
+    /// Tells the witness which slot is the newest.
+    pub fn attest(&mut self, mark: SlotMark) {
+        if let Some(witness) = &mut self.witness {
+            witness.write(mark);
+        }
+    }
+
+    /// Writes H once more into both slots, with this life's name.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn restate(&mut self) -> Result<(), FileError> {
+        for slot in self.writer.raise(self.writer.high()) {
+            self.write(&slot).map_err(|error| content(self.file.path(), error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a grant on disk, and H to where it begins.
+    fn keep(&mut self, grant: GrantRecord) -> Result<(), SlotFileError> {
+        for slot in self.writer.keep(grant) {
+            self.write(&slot)?;
+        }
+        Ok(())
+    }
 }
 
 /// What the thread owns.
@@ -141,6 +200,11 @@ impl MoneyDisk {
                     self.fence(place, reason);
                 }
             }
+            Some(ToMoneyDisk::KeepGrant { wave, grant }) => {
+                if let Err((place, reason)) = self.keep_grant(wave, grant) {
+                    self.fence(place, reason);
+                }
+            }
             Some(ToMoneyDisk::Stop) | None => {}
         }
         let now = self.now();
@@ -213,7 +277,7 @@ impl MoneyDisk {
         let cursor = self.cursors.get_mut(&wave);
         let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;
         for slot in cursor.writer.raise(high) {
-            cursor.file.write(&slot.encode()).map_err(|error| at_cursor(&error))?;
+            cursor.write(&slot).map_err(|error| at_cursor(&error))?;
         }
         self.counters.cursor_raises.add(1);
         let section = self.seed.header().section(wave);
@@ -223,6 +287,33 @@ impl MoneyDisk {
         self.append(&Event::Reserve { wave, high, at: self.node.clock.wall() });
         // The issuer's queue has room for every reservation: it asks for one at a time per wave.
         let message = ToIssuer::Reserved { wave, first, high, records };
+        self.issuer.send(message).map_err(|_| at_cursor(&"the issuer has ended"))
+    }
+
+    /// Puts a grant on disk, and only then hands it to the issuer.
+    fn keep_grant(&mut self, wave: WaveIndex, grant: GrantRecord) -> Result<(), (Place, String)> {
+        if self.is_fenced() {
+            return Ok(());
+        }
+        let at_cursor = |error: &dyn ToString| (Place::Cursor, error.to_string());
+        let cursor = self.cursors.get_mut(&wave);
+        let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;
+        let before = cursor.writer.high();
+        cursor.keep(grant).map_err(|error| at_cursor(&error))?;
+        let high = cursor.writer.high();
+        let at = self.node.clock.wall();
+        if high > before {
+            // What was granted to others, or is not known to be unissued.
+            let section = self.seed.header().section(wave);
+            let section = section.ok_or_else(|| at_cursor(&"the seed file has no such wave"))?;
+            let first = PacketIndex(section.first.0 + before);
+            let (reason, count) = (SkipReason::Burnt, high - before);
+            self.append(&Event::Reserve { wave, high, at });
+            self.append(&Event::Skip { wave, reason, first, count, at });
+        }
+        let id = grant.id;
+        self.append(&grant.event(wave, at));
+        let message = ToIssuer::GrantKept { wave, id, high };
         self.issuer.send(message).map_err(|_| at_cursor(&"the issuer has ended"))
     }
 

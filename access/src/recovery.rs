@@ -2,21 +2,25 @@
 //! nothing about cursors itself; `engine::cursor` says what their bytes mean (M1, M2).
 
 use crate::{
+    config::{self, Ownership, Owning},
     files::{FileError, content},
     money_disk::OpenCursor,
     node::Node,
     segments::{LogKind, SegmentLog},
-    slot_file::SlotFile,
-    state_dir::{EPOCH_LOCAL, StateDir},
+    slot_file::{self, SlotFile, SlotMark},
+    state_dir::{EPOCH_LOCAL, StateDir, lock_cursor},
+    witness::Witness,
 };
 use std::{collections::BTreeMap, iter, path::Path};
 use yao_engine::{
     cursor::{self, CursorWriter},
+    grant::{self, AfterReboot, Asker, Fleet, Opening, Right},
     issuer::{self, History},
 };
 use yao_protocol::{
     WaveIndex,
     cursor::MAGIC,
+    grant::{Claim, NodeName},
     hex,
     journal::Event,
     log::{Record, SegmentHeader},
@@ -48,32 +52,106 @@ pub fn boot_id() -> Result<[u8; 16], FileError> {
 /// Opens cursors and journal.
 ///
 /// # Errors
-/// A cursor that is missing, foreign, copied or doubly torn; a journal that is of another shard.
-pub fn recover(node: &Node, state: &StateDir, header: &SeedHeader) -> Result<Recovered, FileError> {
+/// A cursor that is missing, foreign or doubly torn, in local mode also one that was copied or put
+/// back; a journal that is of another shard.
+pub fn recover(
+    node: &Node,
+    state: &StateDir,
+    header: &SeedHeader,
+    owning: &Owning,
+) -> Result<Recovered, FileError> {
     let mut cursors = BTreeMap::new();
     let mut highs = BTreeMap::new();
+    let mut rights = BTreeMap::new();
     for section in &header.sections {
-        let (cursor, high) = open_cursor(node, state, header, section)?;
+        let (cursor, right) = open_cursor(node, state, header, section, owning)?;
+        let high = cursor.writer.high();
         tracing::info!(event = "cursor", wave = section.wave.0, high, count = section.count);
         highs.insert(section.wave, high);
         cursors.insert(section.wave, cursor);
+        rights.insert(section.wave, right);
     }
-    let (journal, issuer) = open_journal(node, state, header, &highs)?;
+    let (journal, mut issuer) = open_journal(node, state, header, &highs, &rights)?;
+    for past in &mut issuer.sections {
+        past.right = rights.remove(&past.section.wave).expect("every section has a cursor");
+    }
     Ok(Recovered { journal, cursors, issuer })
 }
 
+/// Opens the cursor of one section, for this process alone, and says by what right its packets may
+/// be issued.
 fn open_cursor(
     node: &Node,
     state: &StateDir,
     header: &SeedHeader,
     section: &Section,
-) -> Result<(OpenCursor, u32), FileError> {
+    owning: &Owning,
+) -> Result<(OpenCursor, Right), FileError> {
     let path = state.cursor(section.wave);
     let about = |error: &dyn ToString| content(&path, error.to_string());
-    let (mut file, pair) =
+    let lock = lock_cursor(&**state.disk(), &path)?;
+    let (file, pair) =
         SlotFile::open(&**state.disk(), &path, MAGIC).map_err(|error| about(&error))?;
     let identity = file.identity().map_err(|error| about(&error))?;
-    let expected = cursor::Expected {
+    if slot_file::identity(&*lock).map_err(|error| about(&error))? != identity {
+        return Err(about(&"was replaced while it was opened; find out who did that"));
+    }
+    let expected = expected(header, section, identity);
+    let witness = owning.witness.as_deref().map(|folder| Witness::open(folder, identity));
+    let witness = witness.transpose()?;
+    let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
+    let says = witness.as_ref().map_or(grant::Witness::Absent, |witness| witness.of(mark));
+    let (recovered, opening) = match owning.ownership {
+        Ownership::Local => {
+            let recovered = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
+            if says == grant::Witness::RolledBack {
+                return Err(about(&PUT_BACK));
+            }
+            (recovered, None)
+        }
+        Ownership::Fleet => {
+            let found = cursor::find(&pair, &expected).map_err(|error| about(&error))?;
+            let after_reboot = match owning.after_reboot {
+                config::AfterReboot::Resume => AfterReboot::Resume,
+                config::AfterReboot::Burn => AfterReboot::Burn,
+            };
+            let opening = Opening::new(&found, node.boot_id, says, after_reboot);
+            (found.recovered, Some(opening))
+        }
+    };
+    let writer = CursorWriter::new(&expected, recovered.high, node.incarnation, node.boot_id);
+    let last = opening.and_then(|opening| opening.last);
+    let mut cursor = OpenCursor { file, lock, writer: writer.under(last), witness };
+    if recovered.must_rewrite_both {
+        // One slot is lost: H was taken as high as the lost one may have been, and both slots must
+        // say so before anything is issued.
+        let (wave, high) = (section.wave.0, recovered.high);
+        tracing::warn!(event = "cursor_slot_lost", wave, high);
+    }
+    let Some(opening) = opening else {
+        match recovered.must_rewrite_both {
+            true => cursor.restate()?,
+            false => cursor.attest(mark),
+        }
+        return Ok((cursor, Right::Local));
+    };
+    let (claim, because) = (opening.claim, opening.because);
+    tracing::info!(event = "grant_claim", wave = section.wave.0, claim = claim.name(), because);
+    // A successor must find who asked last, even if the answer is never written down. But what a
+    // disk says that is not believed stays as it is until a grant stands above it.
+    if claim != Claim::Burn {
+        cursor.restate()?;
+    }
+    Ok((cursor, Right::Fleet(Box::new(fleet(node, header, section, &opening)))))
+}
+
+/// What the cursor of a section must say to be ours.
+pub(crate) fn expected(
+    header: &SeedHeader,
+    section: &Section,
+    identity: slot_file::FileIdentity,
+) -> cursor::Expected {
+    cursor::Expected {
         campaign: header.campaign,
         shard: header.shard,
         generation: header.generation,
@@ -83,18 +161,29 @@ fn open_cursor(
         count: section.count,
         inode: identity.inode,
         born_ns: identity.born_ns,
-    };
-    let recovered = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
-    let mut writer = CursorWriter::new(&expected, recovered.high, node.incarnation, node.boot_id);
-    if recovered.must_rewrite_both {
-        // One slot is lost: H was taken as high as the lost one may have been, and both slots must
-        // say so before anything is issued.
-        tracing::warn!(event = "cursor_slot_lost", wave = section.wave.0, high = recovered.high);
-        for slot in writer.raise(recovered.high) {
-            file.write(&slot.encode()).map_err(|error| about(&error))?;
-        }
     }
-    Ok((OpenCursor { file, writer }, recovered.high))
+}
+
+/// What an operator is told in local mode.
+pub(crate) const PUT_BACK: &str = "the state directory was put back to an older state since this machine was \
+                        booted (shard.witness remembers a newer cursor): packets may have been \
+                        issued since, so it must not go on; restore the newest state of the \
+                        directory, or give this shard up";
+
+fn fleet(node: &Node, header: &SeedHeader, section: &Section, opening: &Opening) -> Fleet {
+    let asker = Asker {
+        campaign: header.campaign,
+        shard: header.shard,
+        generation: header.generation,
+        epoch: node.epoch,
+        wave: section.wave,
+        first: section.first.0,
+        count: section.count,
+        incarnation: node.incarnation,
+        merkle_root: header.merkle_root,
+        node: NodeName::new(&node.name),
+    };
+    Fleet::new(node.clock.now(), asker, opening)
 }
 
 /// The journal with this start and what it skips on disk, and what the issuer learns from it.
@@ -103,6 +192,7 @@ fn open_journal(
     state: &StateDir,
     header: &SeedHeader,
     highs: &BTreeMap<WaveIndex, u32>,
+    rights: &BTreeMap<WaveIndex, Right>,
 ) -> Result<(SegmentLog, issuer::Recovered), FileError> {
     let directory = state.journal();
     let template = SegmentHeader {
@@ -137,7 +227,12 @@ fn open_journal(
         return Err(content(&directory, message));
     }
     let start = Event::Start { incarnation, boot_id, at };
-    for event in iter::once(start).chain(skips) {
+    // A predecessor's grant that goes on, so that each life tells by what right it issues.
+    let inherited = rights.iter().filter_map(|(wave, right)| {
+        let grant = right.fleet()?.grant()?;
+        Some(grant.event(*wave, at))
+    });
+    for event in iter::once(start).chain(skips).chain(inherited) {
         let (kind, payload) = event.encode();
         journal.append(kind, &payload);
     }

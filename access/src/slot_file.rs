@@ -81,6 +81,23 @@ pub fn create_directory(disk: &dyn Disk, directory: &Path) -> io::Result<()> {
     }
 }
 
+/// Which slot is the newest, and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotMark {
+    /// Its sequence.
+    pub sequence: u64,
+    /// BLAKE3 of its payload.
+    pub digest: [u8; 32],
+}
+
+impl SlotMark {
+    /// The mark of a slot.
+    #[must_use]
+    pub fn new(sequence: u64, payload: &[u8]) -> Self {
+        Self { sequence, digest: *blake3::hash(payload).as_bytes() }
+    }
+}
+
 /// An open slot file.
 #[derive(Debug)]
 pub struct SlotFile {
@@ -209,6 +226,12 @@ impl SlotFile {
             path: self.path.clone(),
             error,
         })
+    }
+
+    /// Sequence of the newest slot on disk.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// Where it is.

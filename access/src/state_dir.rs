@@ -2,7 +2,7 @@
 //! explicit creation.
 
 use crate::{
-    disk::{Disk, RealDisk},
+    disk::{Disk, DiskFile, RealDisk},
     files::{FileError, content},
     segments::LogKind,
     slot_file::{SlotFile, create_directory, directory_of},
@@ -270,6 +270,24 @@ pub(crate) fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
     write().map_err(|error| content(path, format!("cannot create it: {error}")))
 }
 
+/// Takes the cursor file at `path` for this process, before anything of it is read: whatever name
+/// it was reached by, in whatever namespace, two processes never have the same one.
+///
+/// # Errors
+/// There is none, another process has it, or it has a second name.
+pub fn lock_cursor(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, FileError> {
+    disk.hold(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => content(path, "does not exist"),
+        io::ErrorKind::WouldBlock => {
+            content(path, "is held by another process; stop that one first")
+        }
+        io::ErrorKind::TooManyLinks => {
+            content(path, "has a second hard link; remove it and find out who made it")
+        }
+        _ => content(path, error),
+    })
+}
+
 /// Binds the abstract unix socket name of the shard; it is released with the process.
 fn claim_name(campaign: CampaignId, shard: ShardId) -> Result<OwnedFd, Errno> {
     let name = format!("yao-shard-{campaign}-{shard}");
@@ -343,6 +361,24 @@ mod tests {
         let error = copy.lock(CampaignId(campaign), ShardId(3)).expect_err("the shard runs");
         assert!(error.to_string().contains("from another directory"), "{error}");
         copy.lock(CampaignId(campaign), ShardId(4)).expect("another shard is another matter");
+    }
+
+    #[test]
+    fn m4_a_cursor_belongs_to_one_process_by_whatever_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cursor = initialised(folder.path(), process_campaign(4)).cursor(WaveIndex(0));
+        let first = lock_cursor(&RealDisk, &cursor).expect("nobody has it");
+        let again = lock_cursor(&RealDisk, &cursor).expect_err("the first has it");
+        assert!(again.to_string().contains("held by another process"), "{again}");
+        let other = folder.path().join("other");
+        fs::hard_link(&cursor, &other).expect("a second name");
+        let linked = lock_cursor(&RealDisk, &other).expect_err("it is the same file");
+        assert!(linked.to_string().contains("held by another process"), "{linked}");
+        drop(first);
+        let linked = lock_cursor(&RealDisk, &other).expect_err("two names");
+        assert!(linked.to_string().contains("second hard link"), "{linked}");
+        fs::remove_file(&other).expect("ours");
+        lock_cursor(&RealDisk, &cursor).expect("it was released");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! decides when to ask again. The request id names the batch, so that one sent again while it is
 //! under way is not posted twice. The answer's bytes pass through untouched: they are signed (M7).
 
+use crate::backoff::{BACKOFF_MS_MIN, Backoff};
 use std::collections::{BTreeMap, VecDeque};
 use yao_protocol::limits::AGENT_PAYLOAD_BYTES_MAX;
 
@@ -12,10 +13,6 @@ use yao_protocol::limits::AGENT_PAYLOAD_BYTES_MAX;
 pub const POSTS_MAX: usize = 4;
 /// Batches held at once. The access process has at most 64 under way; a batch beyond is sent back.
 const OUTSTANDING_MAX: usize = 256;
-/// First wait after a failure, ms; doubled with each failure in a row.
-const BACKOFF_MS_MIN: u32 = 50;
-/// Longest wait that we ask for by ourselves, ms.
-const BACKOFF_MS_MAX: u32 = 5_000;
 
 /// What came of a POST.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +74,7 @@ pub struct Delivery {
     outstanding: BTreeMap<u32, Option<Vec<u8>>>,
     posts: usize,
     replies: VecDeque<Output>,
-    failures_in_a_row: u32,
-    /// For spreading the nodes of a fleet after settlement was away.
-    random: u64,
+    backoff: Backoff,
     draining: bool,
 }
 
@@ -92,8 +87,7 @@ impl Delivery {
             outstanding: BTreeMap::new(),
             posts: 0,
             replies: VecDeque::new(),
-            failures_in_a_row: 0,
-            random: seed,
+            backoff: Backoff::new(seed),
             draining: false,
         }
     }
@@ -122,15 +116,15 @@ impl Delivery {
         self.posts -= 1;
         let retry_after_ms = match outcome {
             Outcome::Answered(answer) if answer.len() <= AGENT_PAYLOAD_BYTES_MAX => {
-                self.failures_in_a_row = 0;
+                self.backoff.reset();
                 self.replies.push_back(Output::Delivered { request_id, answer });
                 return;
             }
-            Outcome::Busy { retry_after_ms: Some(asked) } => self.backoff_ms().max(asked),
+            Outcome::Busy { retry_after_ms: Some(asked) } => self.backoff.next_ms().max(asked),
             Outcome::Answered(_)
             | Outcome::Busy { retry_after_ms: None }
             | Outcome::Unreachable { .. }
-            | Outcome::Refused { .. } => self.backoff_ms(),
+            | Outcome::Refused { .. } => self.backoff.next_ms(),
         };
         self.replies.push_back(Output::Undelivered { request_id, retry_after_ms });
     }
@@ -163,24 +157,6 @@ impl Delivery {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.draining && self.outstanding.is_empty() && self.replies.is_empty()
-    }
-
-    /// The wait after one more failure: between half of the doubled time and all of it.
-    fn backoff_ms(&mut self) -> u32 {
-        let doubled = BACKOFF_MS_MIN.saturating_mul(1 << self.failures_in_a_row.min(16));
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        let whole = doubled.min(BACKOFF_MS_MAX);
-        let half = whole / 2;
-        half + u32::try_from(self.next_random() % u64::from(half + 1)).expect("at most half")
-    }
-
-    /// SplitMix64: spreading waits needs no better one.
-    const fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -153,6 +153,7 @@ pub const fn name(message: &FromAccess<'_>) -> &'static str {
         FromAccess::Vet(_) => "VET",
         FromAccess::Standing { .. } => "STANDING",
         FromAccess::Deliver(_) => "DELIVER",
+        FromAccess::GrantAsk(_) => "GRANT_ASK",
         FromAccess::Drain => "DRAIN",
     }
 }

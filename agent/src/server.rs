@@ -7,6 +7,7 @@
 use crate::{
     config::Config,
     delivery::{Delivery, Outcome, Output},
+    grants::{self, Grants},
     link::{Link, LinkError, greeting, name},
     policy_watch::PolicyWatch,
     rules::Rules,
@@ -176,48 +177,65 @@ impl Judge {
     }
 }
 
-/// Carries batches to settlement and its answers back.
+/// A POST that has ended.
+enum Posted {
+    Batch(u32, Outcome),
+    Grant(u32, Outcome),
+}
+
+/// What is carried to settlement.
+struct Carrier<'a> {
+    delivery: Delivery,
+    grants: Grants,
+    upstream: &'a Upstream,
+    posts: JoinSet<Posted>,
+}
+
+/// Carries batches and requests for grants to settlement, and its answers back.
 async fn serve_deliveries(
     mut link: Link,
     upstream: &Upstream,
     stage: &watch::Sender<Stage>,
 ) -> Result<(), LinkError> {
     let mut ending = stage.subscribe();
-    let mut delivery = Delivery::new(RandomState::new().build_hasher().finish());
-    let mut posts: JoinSet<(u32, Outcome)> = JoinSet::new();
+    let seed = || RandomState::new().build_hasher().finish();
+    let (delivery, grants) = (Delivery::new(seed()), Grants::new(seed()));
+    let mut carrier = Carrier { delivery, grants, upstream, posts: JoinSet::new() };
     let mut cut_at: Option<Instant> = None;
     loop {
         link.take(|request_id, message, _| match message {
             FromAccess::Deliver(batch) => {
-                delivery.handle_batch(request_id, batch);
+                carrier.delivery.handle_batch(request_id, batch);
+                Ok(())
+            }
+            FromAccess::GrantAsk(request) => {
+                carrier.grants.handle_request(request_id, request);
                 Ok(())
             }
             FromAccess::Drain => {
                 // At once: a batch may stand right behind it.
-                delivery.handle_drain();
+                carrier.drain();
                 drain(stage);
                 Ok(())
             }
             other => Err(LinkError::Misplaced(name(&other))),
         })?;
-        perform(&mut delivery, &mut link, upstream, &mut posts);
+        carrier.perform(&mut link);
         link.flush().await?;
-        if delivery.is_drained() {
+        if carrier.is_drained() {
             break;
         }
         tokio::select! {
             filled = link.fill() => filled?,
-            Some(ended) = posts.join_next() => {
-                let (request_id, outcome) = ended.expect("a POST does not panic");
-                tell(request_id, &outcome);
-                delivery.handle_outcome(request_id, outcome);
+            Some(ended) = carrier.posts.join_next() => {
+                carrier.take(ended.expect("a POST does not panic"));
             }
             () = reached(&mut ending, Stage::Draining), if cut_at.is_none() => {
-                delivery.handle_drain();
+                carrier.drain();
                 cut_at = Some(Instant::now() + DRAIN_MAX);
             }
             () = sleep_until(cut_at.unwrap_or_else(Instant::now)), if cut_at.is_some() => {
-                tracing::warn!(event = "drain_cut", deliveries = posts.len());
+                tracing::warn!(event = "drain_cut", deliveries = carrier.posts.len());
                 break;
             }
         }
@@ -228,47 +246,85 @@ async fn serve_deliveries(
     Ok(())
 }
 
-/// Does what the state machine asks for.
-fn perform(
-    delivery: &mut Delivery,
-    link: &mut Link,
-    upstream: &Upstream,
-    posts: &mut JoinSet<(u32, Outcome)>,
-) {
-    while let Some(output) = delivery.poll() {
-        match output {
-            Output::Post { request_id, batch } => {
-                let upstream = upstream.clone();
-                posts.spawn(async move { (request_id, upstream.post(batch).await) });
+impl Carrier<'_> {
+    fn drain(&mut self) {
+        self.delivery.handle_drain();
+        self.grants.handle_drain();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.delivery.is_drained() && self.grants.is_idle()
+    }
+
+    fn take(&mut self, posted: Posted) {
+        match posted {
+            Posted::Batch(request_id, outcome) => {
+                tell("batch", request_id, &outcome);
+                self.delivery.handle_outcome(request_id, outcome);
             }
-            Output::Delivered { request_id, answer } => {
-                link.put(&FromAgent::Delivered(&answer), request_id);
+            Posted::Grant(request_id, outcome) => {
+                tell("grant", request_id, &outcome);
+                self.grants.handle_outcome(request_id, outcome);
             }
-            Output::Undelivered { request_id, retry_after_ms } => {
-                link.put(&FromAgent::Undelivered { retry_after_ms }, request_id);
+        }
+    }
+
+    /// Does what the state machines ask for.
+    fn perform(&mut self, link: &mut Link) {
+        while let Some(output) = self.grants.poll() {
+            match output {
+                grants::Output::Post { request_id, request } => {
+                    let upstream = self.upstream.clone();
+                    self.posts.spawn(async move {
+                        Posted::Grant(request_id, upstream.ask(request).await)
+                    });
+                }
+                grants::Output::Answer { request_id, answer } => {
+                    link.put(&FromAgent::GrantAnswer(&answer), request_id);
+                }
+                grants::Output::Unanswered { request_id, retry_after_ms } => {
+                    link.put(&FromAgent::GrantUnanswered { retry_after_ms }, request_id);
+                }
+            }
+        }
+        while let Some(output) = self.delivery.poll() {
+            match output {
+                Output::Post { request_id, batch } => {
+                    let upstream = self.upstream.clone();
+                    self.posts.spawn(async move {
+                        Posted::Batch(request_id, upstream.post(batch).await)
+                    });
+                }
+                Output::Delivered { request_id, answer } => {
+                    link.put(&FromAgent::Delivered(&answer), request_id);
+                }
+                Output::Undelivered { request_id, retry_after_ms } => {
+                    link.put(&FromAgent::Undelivered { retry_after_ms }, request_id);
+                }
             }
         }
     }
 }
 
-fn tell(request_id: u32, outcome: &Outcome) {
+fn tell(what: &str, request_id: u32, outcome: &Outcome) {
     match outcome {
         Outcome::Answered(answer) => {
-            tracing::debug!(event = "batch_answered", request_id, bytes = answer.len());
+            tracing::debug!(event = "settlement_answered", what, request_id, bytes = answer.len());
         }
         Outcome::Busy { retry_after_ms } => {
-            tracing::info!(event = "settlement_busy", request_id, retry_after_ms);
+            tracing::info!(event = "settlement_busy", what, request_id, retry_after_ms);
         }
         Outcome::Unreachable { reason } => {
-            tracing::warn!(event = "settlement_unreachable", request_id, reason);
+            tracing::warn!(event = "settlement_unreachable", what, request_id, reason);
         }
         // Asked again for ever, since nothing acknowledged may be lost: a person must look.
         Outcome::Refused { status, text } => tracing::error!(
-            event = "batch_refused",
+            event = "settlement_refused",
+            what,
             request_id,
             status,
             text,
-            "settlement does not take this batch; compare the key sets of node and settlement"
+            "settlement does not take this; compare the key sets of node and settlement"
         ),
     }
 }

@@ -21,6 +21,7 @@ const TEXT_BYTES_MAX: usize = 300;
 pub struct Upstream {
     client: Client,
     opens: String,
+    grants: String,
 }
 
 impl Upstream {
@@ -37,14 +38,23 @@ impl Upstream {
             .no_proxy()
             .redirect(Redirects::none())
             .build()?;
-        Ok(Self { client, opens: format!("{url}/v1/opens") })
+        let (opens, grants) = (format!("{url}/v1/opens"), format!("{url}/v1/grants"));
+        Ok(Self { client, opens, grants })
     }
 
     /// Posts one signed batch.
     pub async fn post(&self, batch: Vec<u8>) -> Outcome {
-        let request =
-            self.client.post(&self.opens).header(CONTENT_TYPE, "application/octet-stream");
-        match request.body(batch).send().await {
+        self.post_to(&self.opens, batch).await
+    }
+
+    /// Posts one signed request for a grant.
+    pub async fn ask(&self, request: Vec<u8>) -> Outcome {
+        self.post_to(&self.grants, request).await
+    }
+
+    async fn post_to(&self, address: &str, body: Vec<u8>) -> Outcome {
+        let request = self.client.post(address).header(CONTENT_TYPE, "application/octet-stream");
+        match request.body(body).send().await {
             Ok(response) => outcome(response).await,
             Err(error) => unreachable(&error),
         }

@@ -5,7 +5,9 @@
 
 use thiserror::Error;
 use yao_protocol::{
-    CampaignId, Epoch, Incarnation, ShardId, WaveIndex, WireError, cursor::Cursor, slots::SlotPair,
+    CampaignId, Epoch, Incarnation, ShardId, WaveIndex, WireError,
+    cursor::{Cursor, GrantRecord},
+    slots::SlotPair,
 };
 
 /// The largest block of packets that is reserved at once (M1: B is clamped to it).
@@ -45,6 +47,22 @@ pub struct Recovered {
     pub must_rewrite_both: bool,
 }
 
+/// What a start finds in fleet mode. What it may conclude from it is in [`crate::grant::Opening`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where issuing stopped, as far as this disk knows.
+    pub recovered: Recovered,
+    /// Inode of the file in which the cursor was made, when it is another one: this is a copy, or a
+    /// restored backup.
+    pub moved_from: Option<u64>,
+    /// The process life that wrote the newest slot.
+    pub written_by: Incarnation,
+    /// The boot in which it was written.
+    pub boot_id: [u8; 16],
+    /// The grant that was in force.
+    pub grant: Option<GrantRecord>,
+}
+
 /// Why nothing may be issued from a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CursorError {
@@ -78,6 +96,15 @@ pub enum CursorError {
         /// The inode of the file at hand.
         found: u64,
     },
+    /// The cursor was used in fleet mode, where others may have issued from this section, too.
+    #[error(
+        "the section was issued under grants of settlement (the last one is {id}), which this disk \
+         alone cannot go on with; set shard.ownership = \"fleet\""
+    )]
+    Granted {
+        /// The grant that the cursor remembers.
+        id: u64,
+    },
     /// H lies behind the section.
     #[error("the cursor stands at {high}, the section has only {count} packets")]
     Range {
@@ -88,11 +115,27 @@ pub enum CursorError {
     },
 }
 
-/// What the slots in `pair` mean for the section that is `expected`.
+/// What the slots in `pair` mean for the section that is `expected`, in local mode.
 ///
 /// # Errors
 /// See [`CursorError`]: issue nothing.
 pub fn recover(pair: &SlotPair, expected: &Expected) -> Result<Recovered, CursorError> {
+    let found = find(pair, expected)?;
+    if let Some(GrantRecord { id, .. }) = found.grant {
+        return Err(CursorError::Granted { id });
+    }
+    match found.moved_from {
+        Some(inode) => Err(CursorError::Copied { expected: inode, found: expected.inode }),
+        None => Ok(found.recovered),
+    }
+}
+
+/// What the slots in `pair` say about the section that is `expected`, in fleet mode: there a copy
+/// is no error, for settlement decides who may issue what.
+///
+/// # Errors
+/// See [`CursorError`]: issue nothing.
+pub fn find(pair: &SlotPair, expected: &Expected) -> Result<Found, CursorError> {
     let cursor = Cursor::decode(&pair.newest.payload).map_err(CursorError::Content)?;
     check_owner(&cursor, expected)?;
     // With one slot lost, the lost one may have been the newer: H is then as high as it may have
@@ -101,7 +144,14 @@ pub fn recover(pair: &SlotPair, expected: &Expected) -> Result<Recovered, Cursor
     if high > expected.count {
         return Err(CursorError::Range { high, count: expected.count });
     }
-    Ok(Recovered { high, must_rewrite_both: !pair.both_valid })
+    let moved = (cursor.inode, cursor.born_ns) != (expected.inode, expected.born_ns);
+    Ok(Found {
+        recovered: Recovered { high, must_rewrite_both: !pair.both_valid },
+        moved_from: moved.then_some(cursor.inode),
+        written_by: cursor.incarnation,
+        boot_id: cursor.boot_id,
+        grant: cursor.grant,
+    })
 }
 
 fn check_owner(cursor: &Cursor, expected: &Expected) -> Result<(), CursorError> {
@@ -119,9 +169,6 @@ fn check_owner(cursor: &Cursor, expected: &Expected) -> Result<(), CursorError> 
     }
     if cursor.merkle_root != expected.merkle_root {
         return Err(CursorError::OtherSeed);
-    }
-    if (cursor.inode, cursor.born_ns) != (expected.inode, expected.born_ns) {
-        return Err(CursorError::Copied { expected: cursor.inode, found: expected.inode });
     }
     Ok(())
 }
@@ -162,8 +209,26 @@ impl CursorWriter {
             inode: expected.inode,
             born_ns: expected.born_ns,
             boot_id,
+            grant: None,
         };
         Self { cursor, count: expected.count }
+    }
+
+    /// The same, under this grant, which every slot states from now on (M4, fleet mode).
+    #[must_use]
+    pub const fn under(mut self, grant: Option<GrantRecord>) -> Self {
+        self.cursor.grant = grant;
+        self
+    }
+
+    /// The slots that put a grant on disk, in order, with H raised to where it begins. Only the
+    /// second states it: a start that finds the first must not take it for a right to what lies
+    /// between the old H and the grant, which was granted to somebody else (M4).
+    #[must_use]
+    pub fn keep(&mut self, grant: GrantRecord) -> [Cursor; 2] {
+        let [announced, _] = self.raise(grant.lo.max(self.cursor.high));
+        self.cursor.grant = Some(grant);
+        [announced, self.cursor]
     }
 
     /// H as of the last slot made.
@@ -300,6 +365,46 @@ mod tests {
         check(Expected { merkle_root: [4; 32], ..EXPECTED }, "seed file");
         check(Expected { inode: 5, ..EXPECTED }, "copied or restored");
         check(Expected { born_ns: 5, ..EXPECTED }, "copied or restored");
+    }
+
+    const GRANT: GrantRecord = GrantRecord {
+        id: 7,
+        lo: 900,
+        hi: 1_500,
+        holder: Incarnation([1; 16]),
+        not_after: yao_protocol::WallTime(5),
+        until_ns: 6,
+        lifetime_us: 7,
+    };
+
+    #[test]
+    fn m4_a_grant_is_stated_when_h_has_reached_it_and_not_before() {
+        for old in [None, Some(GrantRecord { id: 6, lo: 0, hi: 700, ..GRANT })] {
+            let writer = CursorWriter::new(&EXPECTED, 500, Incarnation([1; 16]), [2; 16]);
+            let [announced, kept] = writer.under(old).keep(GRANT);
+            // A crash between the two leaves the first: what lies between 500 and 900 was granted
+            // to somebody else.
+            assert_eq!((announced.high, announced.next_high_max), (500, 900));
+            assert_eq!(announced.grant, old);
+            assert_eq!((kept.high, kept.next_high_max, kept.grant), (900, 900, Some(GRANT)));
+        }
+        // One that begins below H takes nothing back (M2).
+        let mut writer = CursorWriter::new(&EXPECTED, 950, Incarnation([1; 16]), [2; 16]);
+        assert_eq!(writer.keep(GRANT).map(|slot| slot.high), [950, 950]);
+    }
+
+    #[test]
+    fn m4_a_granted_cursor_is_refused_in_local_mode() {
+        let mut writer = CursorWriter::new(&EXPECTED, 950, Incarnation([1; 16]), [2; 16]);
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        for (sequence, cursor) in (8..).zip(writer.keep(GRANT)) {
+            put(&mut bytes, sequence, &cursor);
+        }
+        let error = read(&bytes, &EXPECTED).expect_err("settlement decides");
+        assert!(error.contains("ownership = \"fleet\""), "{error}");
+        let pair = SlotPair::decode(MAGIC, &bytes).expect("both are whole");
+        let found = find(&pair, &EXPECTED).expect("fleet mode");
+        assert_eq!((found.recovered.high, found.grant), (950, Some(GRANT)));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod admission;
 pub mod connection_id;
 pub mod cursor;
 pub mod gate;
+pub mod grant;
 pub mod issuer;
 pub mod pace;
 pub mod shard;

@@ -78,7 +78,7 @@ fn a_peer_that_is_not_known_yet_costs_at_most_4_kib_and_leaves_nothing() {
             let origin = Some(Origin::of(address.into()));
             // Addresses are many: only the last quarter asks, and each has come once.
             assert_eq!(engine.handle_newcomer(now, origin, true), Decision::Admit);
-            let connection = engine.handle_accepted(now, true).expect("room");
+            let connection = engine.handle_accepted(now, true, round * PEERS + peer).expect("room");
             engine.handle_entered(now, connection.slot, origin);
             let mut out = Vec::new();
             for piece in bytes.chunks(7) {

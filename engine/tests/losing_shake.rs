@@ -58,7 +58,7 @@ fn a_losing_shake_allocates_nothing_and_takes_at_most_150_ns() {
     let campaign = CampaignId(1);
     let settings = Settings::new(campaign, MacKey::new(KeyId(1), [1; 32]));
     let mut engine = ShardEngine::new(settings, now);
-    let connection = engine.handle_accepted(now, true).expect("room");
+    let connection = engine.handle_accepted(now, true, 0).expect("room");
     // Packets are waiting, but only of a sponsor that nobody asks for: the longest losing path.
     let gate = GateView { sponsors: SponsorSet(0), count: 1, running: true };
     let surroundings =

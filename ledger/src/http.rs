@@ -1,20 +1,23 @@
-//! The HTTP face: `POST /v1/opens`, `POST /v1/seals`, `POST /v1/voids`, `GET /v1/audit`,
-//! `GET /v1/audit/opens`, `GET /v1/audit/voids`, `GET /healthz`.
+//! The HTTP face: `POST /v1/opens`, `/v1/grants`, `/v1/seals` and `/v1/voids`, `GET /v1/audit`,
+//! `GET /v1/audit/opens`, `/v1/audit/grants` and `/v1/audit/voids`, `GET /healthz`.
 //!
 //! Batches are read and their signatures checked on blocking threads, a bounded number at once;
 //! what finds no room is told to come again. Never decides about an open.
 
 use crate::{
     admission::{Admission, admit},
+    clock::Clock,
+    grants::is_planned,
     keys::KeyDirectory,
     plans::Plans,
     reclaim::{Opening, Refused, check_planned, check_seal, epochs_of},
     state::{PacketState, Row},
     store::{
         Store, Totals,
+        grants::Tenure,
         reclaim::{Kept, Void},
     },
-    writer::{BatchJob, Job, SealJob, VoidJob, Writer, wall_now},
+    writer::{BatchJob, GrantJob, Job, SealJob, VoidJob, Writer},
 };
 use axum::{
     Json, Router,
@@ -35,11 +38,12 @@ use tokio::{
     task::spawn_blocking,
 };
 use yao_protocol::{
-    Fen, PacketId, SponsorId, WireError,
+    Fen, PacketId, SponsorId, WallTime, WireError,
+    grant::GrantRequest,
     keys::KeySet,
     schedule::format_rfc3339,
     seal::Seal,
-    settlement::{BATCH_BYTES_MAX, Batch},
+    settlement::{BATCH_BYTES_MAX, Batch, digest},
     void::VoidRequest,
 };
 
@@ -61,6 +65,7 @@ pub struct Service {
     pub writer: Writer,
     /// A second connection, for the audit.
     pub reader: Mutex<Store>,
+    clock: Clock,
     room: Semaphore,
 }
 
@@ -69,7 +74,7 @@ impl Service {
     #[must_use]
     pub fn new(plans: Plans, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
         let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
-        Self { plans, keys, writer, reader, room }
+        Self { plans, keys, writer, reader, clock: Clock::start(), room }
     }
 }
 
@@ -77,10 +82,12 @@ impl Service {
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/opens", post(opens))
+        .route("/v1/grants", post(grants))
         .route("/v1/seals", post(seals))
         .route("/v1/voids", post(voids))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/opens", get(audit_opens))
+        .route("/v1/audit/grants", get(audit_grants))
         .route("/v1/audit/voids", get(audit_voids))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
@@ -93,8 +100,8 @@ enum Refusal {
     Bytes(WireError),
     /// They contradict what was planned, or what was decided before.
     Contradicts(String),
-    /// Packets that may still be opened.
-    TooEarly(Opening),
+    /// Packets that may still be opened, and what time it is.
+    TooEarly(Opening, WallTime),
     /// A key has not reached us yet.
     KeyMissing(String),
     /// No room, or the writer is gone.
@@ -114,7 +121,7 @@ impl IntoResponse for Refusal {
             Self::Contradicts(message) => {
                 (StatusCode::CONFLICT, format!("{message}\n")).into_response()
             }
-            Self::TooEarly(opening) => too_early(&opening),
+            Self::TooEarly(opening, now) => too_early(&opening, now),
             Self::Bytes(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
             Self::KeyMissing(message) => {
                 (StatusCode::SERVICE_UNAVAILABLE, again, message).into_response()
@@ -130,9 +137,9 @@ impl IntoResponse for Refusal {
 }
 
 /// When to come again, and whose seals would bring that nearer.
-fn too_early(opening: &Opening) -> Response {
+fn too_early(opening: &Opening, now: WallTime) -> Response {
     const NAMED: usize = 8;
-    let seconds = opening.at.us_since(wall_now()).div_ceil(1_000_000).max(1);
+    let seconds = opening.at.us_since(now).div_ceil(1_000_000).max(1);
     let mut text = format!(
         "too early: tickets may still be opened; come again at {}",
         format_rfc3339(opening.at)
@@ -157,6 +164,11 @@ async fn opens(State(service): State<Arc<Service>>, body: Bytes) -> Result<Respo
     written(service, make).await.map(octets)
 }
 
+async fn grants(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let make = move |service: &Service, answer| granted(service, &body, answer);
+    written(service, make).await.map(octets)
+}
+
 async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
     let make = move |service: &Service, answer| sealed(service, body.into(), answer);
     match written(service, make).await? {
@@ -169,17 +181,18 @@ async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Respo
 }
 
 async fn voids(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
-    let make = move |service: &Service, answer| asked(service, &body, answer);
-    written(service, make).await?.map(octets).map_err(refused)
+    let make = move |service: &Service, answer| voided(service, &body, answer);
+    let clock = service.clock;
+    written(service, make).await?.map(octets).map_err(|why| refused(why, clock.wall()))
 }
 
 fn octets(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
 }
 
-fn refused(refused: Refused) -> Refusal {
+fn refused(refused: Refused, now: WallTime) -> Refusal {
     match refused {
-        Refused::TooEarly(opening) => Refusal::TooEarly(opening),
+        Refused::TooEarly(opening) => Refusal::TooEarly(opening, now),
         Refused::Contradicts(message) => Refusal::Contradicts(message),
     }
 }
@@ -213,6 +226,17 @@ fn decoded<T>(
         read => read,
     }
     .map_err(Refusal::Bytes)
+}
+
+/// Reads a request for a grant.
+fn granted(
+    service: &Service,
+    bytes: &[u8],
+    answer: oneshot::Sender<Vec<u8>>,
+) -> Result<Job, Refusal> {
+    let request = decoded(service, |keys| GrantRequest::decode(bytes, keys))?;
+    let planned = is_planned(&request, service.plans.of(request.generation));
+    Ok(Job::Grant(GrantJob { request, digest: digest(bytes), planned, answer }))
 }
 
 /// Reads a batch and judges its opens, with the keys read again if one is missing.
@@ -250,7 +274,7 @@ fn sealed(
 }
 
 /// Reads a request to void packets and holds it against the plan.
-fn asked(
+fn voided(
     service: &Service,
     bytes: &[u8],
     answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
@@ -265,7 +289,8 @@ fn asked(
         let message = format!("the ledger is of campaign {}", plans.campaign());
         return Err(Refusal::Contradicts(message));
     }
-    check_planned(&request, plans.of(request.generation)).map_err(refused)?;
+    check_planned(&request, plans.of(request.generation))
+        .map_err(|why| refused(why, service.clock.wall()))?;
     let shards = epochs_of(plans.shards(), plans.campaign(), &keys);
     let ticket_lifetime_us = plans.ticket_lifetime_us();
     Ok(Job::Void(VoidJob { request, ticket_lifetime_us, shards, keys, answer }))
@@ -279,7 +304,7 @@ async fn audit(State(service): State<Arc<Service>>) -> Result<Json<Value>, Refus
 
 #[derive(Deserialize)]
 struct Page {
-    /// Only packets above this id.
+    /// Only packets above this id, or tenures above this number.
     after: Option<u64>,
     /// At most this many rows.
     limit: Option<usize>,
@@ -292,6 +317,14 @@ async fn audit_opens(
     let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
     let rows = read(&service, move |store| store.rows(page.after.map(PacketId), limit)).await?;
     Ok(Json(rows.iter().map(row_json).collect()))
+}
+
+async fn audit_grants(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Tenure>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    read(&service, move |store| store.tenures(page.after.unwrap_or(0), limit)).await.map(Json)
 }
 
 async fn audit_voids(
@@ -362,6 +395,7 @@ fn totals_json(service: &Service, totals: &Totals) -> Value {
                 "transactions": counters.transactions.load(Ordering::Relaxed),
                 "batches": counters.batches.load(Ordering::Relaxed),
                 "opens": counters.opens.load(Ordering::Relaxed),
+                "grants": counters.grants.load(Ordering::Relaxed),
             }),
         ),
     ]);

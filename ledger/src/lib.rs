@@ -3,6 +3,7 @@
 //! # Map
 //! * [`state`]: the rules, pure: what becomes of one open, given what is known of packet and user
 //! * [`admission`]: which opens are genuine: signatures, campaign, range of the manifest
+//! * [`grants`]: who may issue what, pure
 //! * [`plans`]: the manifests of every generation
 //! * [`reclaim`]: which packets may be taken back, and from when on, pure
 //! * [`store`]: the rules applied to SQLite, many batches in one transaction
@@ -16,7 +17,9 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod clock;
 pub mod error;
+pub mod grants;
 pub mod http;
 pub mod init;
 pub mod keys;

@@ -2,6 +2,7 @@
 
 use crate::{
     LedgerError,
+    grants::GrantPolicy,
     http::{Service, router},
     init,
     keys::{self, KeyDirectory},
@@ -40,6 +41,8 @@ pub struct Options {
     pub keys: PathBuf,
     /// The campaign's manifests, one for each generation.
     pub manifests: Vec<PathBuf>,
+    /// How far and how long grants reach.
+    pub grants: GrantPolicy,
     /// How long packets wait before they are taken back.
     pub voids: VoidPolicy,
 }
@@ -67,7 +70,8 @@ pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), Le
     };
     let (store, reader) = (open()?, open()?);
     let (stopped, writer_stopped) = oneshot::channel();
-    let rules = Rules { limits: Limits::of(plans.root()), voids: options.voids, key, key_id };
+    let (limits, grants, voids) = (Limits::of(plans.root()), options.grants, options.voids);
+    let rules = Rules { limits, grants, voids, key, key_id };
     let (writer, thread) = Writer::start(store, rules, stopped)?;
     let service = Arc::new(Service::new(plans, Arc::clone(&keys), writer, reader));
     let runtime = Builder::new_current_thread()

@@ -4,6 +4,7 @@
 //! taken back. WAL with `synchronous = FULL`: what is
 //! committed survives a power cut. Never signs, never answers.
 
+pub mod grants;
 pub mod reclaim;
 
 use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
@@ -17,7 +18,7 @@ use yao_protocol::{
 
 /// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
 /// Append-only: a database of an earlier version takes those that it lacks.
-const SCHEMA_STEPS: [&str; 2] = [SCHEMA, reclaim::SCHEMA];
+const SCHEMA_STEPS: [&str; 3] = [SCHEMA, grants::SCHEMA, reclaim::SCHEMA];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
@@ -133,9 +134,13 @@ impl Store {
             assert_eq!(batch.records.len(), genuine.len(), "one verdict per open");
             let mut results = Vec::with_capacity(genuine.len());
             for ((_, open), genuine) in batch.records.iter().zip(*genuine) {
-                results.push(if *genuine {
+                let body = &open.ticket.body;
+                results.push(if !genuine {
+                    OpenResult::Invalid
+                } else if grants::may_have_been_issued(&transaction, body)? {
                     settle_one(&transaction, limits, now, &mut sequence, open)?
                 } else {
+                    tracing::error!(packet = %body.packet, "a valid ticket beyond every grant");
                     OpenResult::Invalid
                 });
             }

@@ -1,9 +1,11 @@
-//! The one thread that writes. Batches that wait together share one transaction; an answer is
-//! signed only after its commit. The first failed write ends the thread, and so the process: what
-//! is on disk is read by the next start, never guessed (M3).
+//! The one thread that writes. Batches that wait together share one transaction, and so do requests
+//! for grants; an answer is signed only after its commit. The first failed write ends the thread,
+//! and so the process: what is on disk is read by the next start, never guessed (M3).
 
 use crate::{
     LedgerError,
+    clock::Clock,
+    grants::{GrantPolicy, answer},
     reclaim::{Refused, VoidPolicy},
     state::Limits,
     store::{
@@ -18,11 +20,11 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::oneshot;
 use yao_protocol::{
     Epoch, KeyId, ShardId, WallTime,
+    grant::GrantRequest,
     keys::{KeySet, SignKey},
     seal::Seal,
     settlement::{Answer, Batch},
@@ -31,14 +33,16 @@ use yao_protocol::{
 
 /// Jobs that wait for the writer. Beyond them the front says 503 (`Retry-After`).
 const QUEUE_JOBS: usize = 64;
-/// Batches that share one transaction: 8,192 opens, some 100 ms of a slow disk.
-const TRANSACTION_BATCHES: usize = 32;
+/// Jobs that share one transaction: 8,192 opens, some 100 ms of a slow disk.
+const TRANSACTION_JOBS: usize = 32;
 
 /// What the writer is asked for. The answer is dropped when there is none.
 #[derive(Debug)]
 pub enum Job {
     /// Settle a batch.
     Batch(BatchJob),
+    /// Rule on a request for a grant.
+    Grant(GrantJob),
     /// Keep a seal.
     Seal(SealJob),
     /// Take packets back.
@@ -54,6 +58,19 @@ pub struct BatchJob {
     pub bytes: Vec<u8>,
     /// Which of its opens are genuine.
     pub genuine: Vec<bool>,
+    /// Gets the signed answer.
+    pub answer: oneshot::Sender<Vec<u8>>,
+}
+
+/// A request for a grant, whose signature is good.
+#[derive(Debug)]
+pub struct GrantJob {
+    /// The request.
+    pub request: GrantRequest,
+    /// BLAKE3 of the bytes it came in.
+    pub digest: [u8; 32],
+    /// Whether the plan has such a section.
+    pub planned: bool,
     /// Gets the signed answer.
     pub answer: oneshot::Sender<Vec<u8>>,
 }
@@ -89,6 +106,8 @@ pub struct VoidJob {
 pub struct Rules {
     /// Per user.
     pub limits: Limits,
+    /// Of grants.
+    pub grants: GrantPolicy,
     /// Of packets that are taken back.
     pub voids: VoidPolicy,
     /// Settlement's key.
@@ -110,6 +129,8 @@ pub struct WriterCounters {
     pub batches: AtomicU64,
     /// Opens settled.
     pub opens: AtomicU64,
+    /// Requests for grants ruled on.
+    pub grants: AtomicU64,
 }
 
 /// The way to the writer; cheap to clone. When the last one is dropped the thread ends.
@@ -132,7 +153,8 @@ impl Writer {
     ) -> Result<(Self, JoinHandle<Result<(), LedgerError>>), LedgerError> {
         let (queue, jobs) = sync_channel(QUEUE_JOBS);
         let counters = Arc::<WriterCounters>::default();
-        let mut run = Run { store, rules, counters: Arc::clone(&counters) };
+        let clock = Clock::start();
+        let mut run = Run { store, rules, clock, counters: Arc::clone(&counters) };
         let thread = thread::Builder::new()
             .name("yao-ledger-writer".to_owned())
             .spawn(move || {
@@ -159,21 +181,56 @@ impl Writer {
 struct Run {
     store: Store,
     rules: Rules,
+    clock: Clock,
     counters: Arc<WriterCounters>,
 }
 
 impl Run {
     fn run(&mut self, jobs: &Receiver<Job>) -> Result<(), LedgerError> {
         while let Ok(first) = jobs.recv() {
-            let mut batches = Vec::new();
-            for job in [first].into_iter().chain(jobs.try_iter().take(TRANSACTION_BATCHES - 1)) {
+            let more = jobs.try_iter().take(TRANSACTION_JOBS - 1);
+            let (mut batches, mut grants) = (Vec::new(), Vec::new());
+            for job in [first].into_iter().chain(more) {
                 match job {
                     Job::Batch(job) => batches.push(job),
+                    Job::Grant(job) => grants.push(job),
                     Job::Seal(job) => self.keep_seal(job)?,
                     Job::Void(job) => self.void(job)?,
                 }
             }
+            // Grants first: who waits for one issues nothing meanwhile.
+            self.grant(grants)?;
             self.settle(batches)?;
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, jobs: Vec<GrantJob>) -> Result<(), LedgerError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let (now, policy) = (self.clock.wall(), self.rules.grants);
+        let asked: Vec<_> =
+            jobs.iter().map(|job| (&job.request, job.digest, job.planned)).collect();
+        let ruled = self.store.grant(policy, now, &asked).map_err(stopped)?;
+        count(&self.counters.transactions, 1);
+        count(&self.counters.grants, jobs.len());
+        for (job, (verdict, section)) in jobs.into_iter().zip(ruled) {
+            let GrantJob { request, digest, .. } = job;
+            tracing::info!(
+                event = "grant",
+                shard = request.shard.0,
+                wave = request.wave.0,
+                node = request.node.as_str(),
+                claim = request.claim.name(),
+                ?verdict,
+                id = section.as_ref().map_or(0, |section| section.id),
+                hi = section.as_ref().map_or(0, |section| section.hi),
+            );
+            let (asked, said) = ((&request, digest), (verdict, section.as_ref()));
+            let answer = answer(policy, now, self.rules.key_id, asked, said);
+            // A node that left asks again and hears how it stands.
+            job.answer.send(answer.encode(&self.rules.key)).ok();
         }
         Ok(())
     }
@@ -186,8 +243,8 @@ impl Run {
             .iter()
             .map(|job| Judged { batch: &job.batch, bytes: &job.bytes, genuine: &job.genuine })
             .collect();
-        let signer = (&self.rules.key, self.rules.key_id);
-        let answers = settle(&mut self.store, self.rules.limits, wall_now(), signer, &judged);
+        let (now, signer) = (self.clock.wall(), (&self.rules.key, self.rules.key_id));
+        let answers = settle(&mut self.store, self.rules.limits, now, signer, &judged);
         let answers = answers.map_err(stopped)?;
         count(&self.counters.transactions, 1);
         count(&self.counters.batches, jobs.len());
@@ -200,7 +257,8 @@ impl Run {
     }
 
     fn keep_seal(&mut self, job: SealJob) -> Result<(), LedgerError> {
-        let kept = self.store.keep_seal(wall_now(), &job.seal, &job.bytes).map_err(stopped)?;
+        let kept =
+            self.store.keep_seal(self.clock.wall(), &job.seal, &job.bytes).map_err(stopped)?;
         count(&self.counters.transactions, 1);
         let (shard, generation) = (job.seal.shard.0, job.seal.generation);
         tracing::info!(event = "seal", shard, generation, epoch = job.seal.epoch.0, ?kept);
@@ -212,7 +270,7 @@ impl Run {
         let VoidJob { request, ticket_lifetime_us, shards, keys, answer } = job;
         let policy = self.rules.voids;
         let ground = Ground { policy, ticket_lifetime_us, shards: &shards, keys: &keys };
-        let voided = self.store.void(wall_now(), &ground, &request).map_err(stopped)?;
+        let voided = self.store.void(self.clock.wall(), &ground, &request).map_err(stopped)?;
         count(&self.counters.transactions, 1);
         let voided = voided.map(|(voided_at, void)| VoidAnswer {
             request,
@@ -267,10 +325,4 @@ pub fn settle(
         Answer::to_batch(judged.batch, judged.bytes, now, key_id, results).encode(key)
     };
     Ok(judged.iter().zip(settled).map(sign).collect())
-}
-
-/// The only reading of the clock: when something is settled, and whether it may be voided.
-pub(crate) fn wall_now() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -29,6 +29,11 @@ pub mod kind {
     pub const POLICY: u8 = 0x05;
     /// The agent has drained and leaves.
     pub const BYE: u8 = 0x06;
+    /// Settlement's signed answer to a GRANT_ASK. Optional, as are the two below: a peer of an
+    /// earlier build ignores them.
+    pub const GRANT_ANSWER: u8 = 0x48;
+    /// A GRANT_ASK that did not reach settlement.
+    pub const GRANT_UNANSWERED: u8 = 0x49;
     /// The access process accepts the agent's GREET.
     pub const GREETED: u8 = 0x81;
     /// May this be issued, or opened?
@@ -39,6 +44,8 @@ pub mod kind {
     pub const DRAIN: u8 = 0x84;
     /// Whom the next VET is about. Optional: an agent that does not know it judges without.
     pub const STANDING: u8 = 0xc2;
+    /// A signed request for a grant, to be carried to settlement.
+    pub const GRANT_ASK: u8 = 0xc8;
 }
 
 const _: () = assert!(kind::STANDING & KIND_OPTIONAL != 0);
@@ -49,7 +56,7 @@ const _: () = assert!(kind::STANDING & KIND_OPTIONAL != 0);
 pub enum Role {
     /// VET and VERDICT, POLICY.
     Vet = 1,
-    /// DELIVER, DELIVERED and UNDELIVERED.
+    /// DELIVER, DELIVERED and UNDELIVERED; GRANT_ASK and its answers.
     Deliver = 2,
 }
 
@@ -141,6 +148,14 @@ pub enum FromAgent<'a> {
         /// Milliseconds.
         retry_after_ms: u32,
     },
+    /// Settlement's signed answer to a request for a grant, untouched (see
+    /// [`crate::grant::GrantAnswer`]).
+    GrantAnswer(&'a [u8]),
+    /// The request for a grant did not reach settlement; ask again after this long.
+    GrantUnanswered {
+        /// Milliseconds.
+        retry_after_ms: u32,
+    },
     /// A policy, JSON (see [`crate::policy::Policy`]).
     Policy(&'a [u8]),
     /// Drained; the socket closes.
@@ -166,6 +181,9 @@ pub enum FromAccess<'a> {
     },
     /// A signed settlement batch. The request id is repeated in the answer.
     Deliver(&'a [u8]),
+    /// A signed request for a grant (see [`crate::grant::GrantRequest`]). The request id is
+    /// repeated in the answer.
+    GrantAsk(&'a [u8]),
     /// Finish, then leave.
     Drain,
 }
@@ -191,6 +209,8 @@ impl<'a> FromAgent<'a> {
             }
             kind::DELIVERED => return frame.unflagged().map(Self::Delivered),
             kind::UNDELIVERED => Self::Undelivered { retry_after_ms: r.u32()? },
+            kind::GRANT_ANSWER => return frame.unflagged().map(Self::GrantAnswer),
+            kind::GRANT_UNANSWERED => Self::GrantUnanswered { retry_after_ms: r.u32()? },
             kind::POLICY => return frame.unflagged().map(Self::Policy),
             kind::BYE => Self::Bye,
             other => return Err(WireError::Kind { kind: other }),
@@ -207,6 +227,8 @@ impl<'a> FromAgent<'a> {
             Self::Verdict { .. } => kind::VERDICT,
             Self::Delivered(_) => kind::DELIVERED,
             Self::Undelivered { .. } => kind::UNDELIVERED,
+            Self::GrantAnswer(_) => kind::GRANT_ANSWER,
+            Self::GrantUnanswered { .. } => kind::GRANT_UNANSWERED,
             Self::Policy(_) => kind::POLICY,
             Self::Bye => kind::BYE,
         };
@@ -226,8 +248,12 @@ impl<'a> FromAgent<'a> {
                 out.put_u64(*call);
                 out.put(&[if *allowed { 1 } else { 2 }, 0, 0, 0, 0, 0, 0, 0]);
             }
-            Self::Delivered(bytes) | Self::Policy(bytes) => out.put(bytes),
-            Self::Undelivered { retry_after_ms } => out.put_u32(*retry_after_ms),
+            Self::Delivered(bytes) | Self::GrantAnswer(bytes) | Self::Policy(bytes) => {
+                out.put(bytes);
+            }
+            Self::Undelivered { retry_after_ms } | Self::GrantUnanswered { retry_after_ms } => {
+                out.put_u32(*retry_after_ms);
+            }
             Self::Bye => {}
         });
     }
@@ -262,6 +288,7 @@ impl<'a> FromAccess<'a> {
             kind::VET => Self::Vet(read_vet(&mut r)?),
             kind::STANDING => read_standing(&mut r)?,
             kind::DELIVER => return frame.unflagged().map(Self::Deliver),
+            kind::GRANT_ASK => return frame.unflagged().map(Self::GrantAsk),
             kind::DRAIN => Self::Drain,
             other => return Err(WireError::Kind { kind: other }),
         };
@@ -277,6 +304,7 @@ impl<'a> FromAccess<'a> {
             Self::Vet(_) => kind::VET,
             Self::Standing { .. } => kind::STANDING,
             Self::Deliver(_) => kind::DELIVER,
+            Self::GrantAsk(_) => kind::GRANT_ASK,
             Self::Drain => kind::DRAIN,
         };
         put_frame(out, kind, 0, request_id, |out| match self {
@@ -295,7 +323,7 @@ impl<'a> FromAccess<'a> {
                 out.put_u64(bearer.device);
                 out.put(&[bearer.risk, user_wins, device_wins, 0, 0, 0, 0, 0]);
             }
-            Self::Deliver(batch) => out.put(batch),
+            Self::Deliver(bytes) | Self::GrantAsk(bytes) => out.put(bytes),
             Self::Drain => {}
         });
     }

@@ -2,12 +2,37 @@
 //! journal-file.md 3). Its file is two [`Slot`](crate::slots::Slot)s.
 
 use crate::{
-    CampaignId, Epoch, Incarnation, ShardId, WaveIndex, WireError,
+    CampaignId, Epoch, Incarnation, ShardId, WallTime, WaveIndex, WireError,
     codec::{Put, Reader},
+    journal::Event,
 };
 
 /// First bytes of a cursor slot.
 pub const MAGIC: [u8; 8] = *b"YAOCURS\0";
+
+/// Bytes of a cursor without a grant.
+const CURSOR_BYTES: usize = 112;
+/// Bytes that a grant adds.
+const GRANT_RECORD_BYTES: usize = 64;
+
+/// The grant under which a node issues, as its cursor remembers it (M4, fleet mode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantRecord {
+    /// Which grant; 1 and above.
+    pub id: u64,
+    /// Position of the first packet that may be issued.
+    pub lo: u32,
+    /// Position behind the last one.
+    pub hi: u32,
+    /// The incarnation to which settlement granted it: what a successor names as the previous one.
+    pub holder: Incarnation,
+    /// Until when it holds, by settlement's clock.
+    pub not_after: WallTime,
+    /// Until when packets may be issued by it, ns of the boot clock: of this boot only.
+    pub until_ns: u64,
+    /// How long it holds in all, us.
+    pub lifetime_us: u64,
+}
 
 /// What a cursor slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +61,15 @@ pub struct Cursor {
     pub born_ns: u64,
     /// The kernel's boot id.
     pub boot_id: [u8; 16],
+    /// The grant in force; `None` in local mode, and before the first one.
+    pub grant: Option<GrantRecord>,
 }
 
 impl Cursor {
     /// The slot's payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128);
+        let mut out = Vec::with_capacity(CURSOR_BYTES + GRANT_RECORD_BYTES);
         out.put_u64(self.campaign.0);
         out.put_u32(self.shard.0);
         out.put_u16(self.wave.0);
@@ -56,14 +83,17 @@ impl Cursor {
         out.put(&self.merkle_root);
         out.put(&self.incarnation.0);
         out.put(&self.boot_id);
+        if let Some(grant) = &self.grant {
+            grant.put(&mut out);
+        }
         out
     }
 
     /// Reads a slot's payload.
     ///
     /// # Errors
-    /// A wrong length, a reserved byte that is set, a shard above 24 bits, or `next_high_max` below
-    /// `high`.
+    /// A wrong length, a reserved byte that is set, a shard above 24 bits, `next_high_max` below
+    /// `high`, or a grant that cannot be one.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new("a cursor", payload);
         let campaign = CampaignId(r.u64()?);
@@ -74,7 +104,7 @@ impl Cursor {
         let epoch = Epoch(r.u32()?);
         let (high, next_high_max) = (r.u32()?, r.u32()?);
         r.reserved::<4>()?;
-        let cursor = Self {
+        let mut cursor = Self {
             campaign,
             shard,
             generation,
@@ -87,7 +117,11 @@ impl Cursor {
             merkle_root: r.array()?,
             incarnation: Incarnation(r.array()?),
             boot_id: r.array()?,
+            grant: None,
         };
+        if r.rest().len() == GRANT_RECORD_BYTES {
+            cursor.grant = Some(GrantRecord::read(&mut r)?);
+        }
         r.finish()?;
         if next_high_max < high {
             return Err(WireError::Value {
@@ -96,5 +130,45 @@ impl Cursor {
             });
         }
         Ok(cursor)
+    }
+}
+
+impl GrantRecord {
+    /// What the journal says when it comes into force.
+    #[must_use]
+    pub const fn event(&self, wave: WaveIndex, at: WallTime) -> Event {
+        let Self { id, lo, hi, holder, not_after, .. } = *self;
+        Event::Grant { wave, id, lo, hi, holder, not_after, at }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.id);
+        out.put_u32(self.lo);
+        out.put_u32(self.hi);
+        out.put(&self.holder.0);
+        out.put_u64(self.not_after.0);
+        out.put_u64(self.until_ns);
+        out.put_u64(self.lifetime_us);
+        out.put_u64(0);
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let grant = Self {
+            id: r.u64()?,
+            lo: r.u32()?,
+            hi: r.u32()?,
+            holder: Incarnation(r.array()?),
+            not_after: WallTime(r.u64()?),
+            until_ns: r.u64()?,
+            lifetime_us: r.u64()?,
+        };
+        r.reserved::<8>()?;
+        if grant.id == 0 {
+            return Err(WireError::Value { field: "grant id", value: 0 });
+        }
+        if grant.hi < grant.lo {
+            return Err(WireError::Value { field: "hi", value: u64::from(grant.hi) });
+        }
+        Ok(grant)
     }
 }

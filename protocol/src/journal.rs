@@ -19,6 +19,8 @@ pub enum SkipReason {
     Restart = 1,
     /// Nobody eligible took them within 60 s of their winning moment.
     Waited = 2,
+    /// They belonged to a grant that was burnt: nobody knows whether its holder issued them (M4).
+    Burnt = 3,
 }
 
 /// One event.
@@ -68,6 +70,23 @@ pub enum Event {
         /// When.
         at: WallTime,
     },
+    /// A grant is on disk in the wave's cursor: what is issued from now on is issued by it.
+    Grant {
+        /// The wave.
+        wave: WaveIndex,
+        /// Which grant.
+        id: u64,
+        /// Position of the first packet.
+        lo: u32,
+        /// Position behind the last one.
+        hi: u32,
+        /// To whom settlement granted it.
+        holder: Incarnation,
+        /// Until when, by settlement's clock.
+        not_after: WallTime,
+        /// When it came into force.
+        at: WallTime,
+    },
     /// Persisting failed; nothing is issued from now on.
     Fence {
         /// Which file failed: 1 cursor, 2 seed file. (A failed journal cannot say so.)
@@ -84,6 +103,8 @@ mod kind {
     pub(super) const SKIP: u8 = 4;
     pub(super) const CLOSE: u8 = 5;
     pub(super) const FENCE: u8 = 6;
+    /// Its number leaves room, for 7 is published as a kind that does not exist.
+    pub(super) const GRANT: u8 = 16;
 }
 
 impl Event {
@@ -126,6 +147,18 @@ impl Event {
                 out.put_u64(at.0);
                 kind::CLOSE
             }
+            Self::Grant { wave, id, lo, hi, holder, not_after, at } => {
+                out.put_u16(wave.0);
+                out.put_u16(0);
+                out.put_u32(*lo);
+                out.put_u32(*hi);
+                out.put_u32(0);
+                out.put_u64(*id);
+                out.put_u64(not_after.0);
+                out.put(&holder.0);
+                out.put_u64(at.0);
+                kind::GRANT
+            }
             Self::Fence { place, at } => {
                 out.put(&[*place, 0, 0, 0, 0, 0, 0, 0]);
                 out.put_u64(at.0);
@@ -158,6 +191,7 @@ impl Event {
                 let reason = match r.u8()? {
                     1 => SkipReason::Restart,
                     2 => SkipReason::Waited,
+                    3 => SkipReason::Burnt,
                     n => {
                         return Err(WireError::Value { field: "skip reason", value: u64::from(n) });
                     }
@@ -175,6 +209,18 @@ impl Event {
                 r.reserved::<2>()?;
                 let unissued = r.u32()?;
                 Self::Close { wave, unissued, sum: Fen(r.u64()?), at: WallTime(r.u64()?) }
+            }
+            kind::GRANT => {
+                let wave = WaveIndex(r.u16()?);
+                r.reserved::<2>()?;
+                let (lo, hi) = (r.u32()?, r.u32()?);
+                r.reserved::<4>()?;
+                if hi < lo {
+                    return Err(WireError::Value { field: "hi", value: u64::from(hi) });
+                }
+                let (id, not_after) = (r.u64()?, WallTime(r.u64()?));
+                let holder = Incarnation(r.array()?);
+                Self::Grant { wave, id, lo, hi, holder, not_after, at: WallTime(r.u64()?) }
             }
             kind::FENCE => {
                 let place = r.u8()?;

@@ -5,8 +5,8 @@
 //! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`],
 //! [`receipt`], [`token`] and [`reconnect`]; the files in [`seed_file`], [`manifest`], [`slots`],
 //! [`cursor`], [`log`], [`journal`] and [`spool`]; the other processes in [`agent`],
-//! [`settlement`], [`policy`] and [`schedule`]; what takes packets back in [`seal`], [`void`] and
-//! [`parents`].
+//! [`settlement`], [`grant`], [`policy`] and [`schedule`]; what takes packets back in [`seal`],
+//! [`void`] and [`parents`].
 //! `docs/wire.md` and its neighbours describe the same bytes in prose.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod cursor;
 pub mod endpoint;
 pub mod error;
 pub mod frame;
+pub mod grant;
 pub mod hex;
 pub mod ids;
 pub mod journal;

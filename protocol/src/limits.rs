@@ -59,6 +59,12 @@ pub const BATCH_RECORDS_MAX: usize = 256;
 /// wait.
 pub const VOID_PACKETS_MAX: u32 = 65_536;
 
+/// A node's name where others are told of it, bytes.
+pub const NODE_NAME_BYTES_MAX: usize = 63;
+/// A grant reaches at most so many packets beyond the H of its request: 13 minutes of the gala's
+/// 83 packets a second on one node.
+pub const GRANT_PACKETS_MAX: u32 = 65_536;
+
 const _: () = assert!(CLIENT_PAYLOAD_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(GREETING_PAYLOAD_BYTES_MAX <= CLIENT_PAYLOAD_BYTES_MAX);
 const _: () = assert!(

@@ -10,6 +10,8 @@ mod codecs;
 mod crafted;
 #[path = "formats/fields.rs"]
 mod fields;
+#[path = "formats/grants.rs"]
+mod grants;
 #[path = "formats/numbers.rs"]
 mod numbers;
 #[path = "formats/reclaim.rs"]

@@ -161,6 +161,8 @@ impl Agent {
                     );
                 }
                 FromAccess::Deliver(batch) => self.delivery.handle_batch(request_id, batch),
+                // Nobody asks for one in local mode.
+                FromAccess::GrantAsk(_) => {}
                 FromAccess::Drain => self.delivery.handle_drain(),
             }
         }

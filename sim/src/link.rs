@@ -356,7 +356,11 @@ impl AgentLink {
             match word {
                 Word::Verdict { call, allowed } => self.handle_verdict(call, allowed),
                 Word::Delivered { request_id, answer } => self.handle_delivered(request_id, answer),
-                Word::Undelivered { .. } | Word::Policy(_) | Word::Bye => {}
+                Word::Undelivered { .. }
+                | Word::GrantAnswer(_)
+                | Word::GrantUnanswered { .. }
+                | Word::Policy(_)
+                | Word::Bye => {}
             }
         }
     }
@@ -373,6 +377,8 @@ impl AgentLink {
                     self.spool.try_send(undelivered).ok();
                 }
             }
+            // Nobody asks for one in local mode.
+            Word::GrantAnswer(_) | Word::GrantUnanswered { .. } => {}
             Word::Policy(bytes) => match Policy::decode(&bytes) {
                 Ok(policy) => self.take_policy(policy),
                 Err(_) => self.lose(now),

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a command answers on standard output")]
 
 use clap::Parser;
+use rustix::time::{ClockId, clock_gettime};
 use std::{process::ExitCode, thread, time::Instant};
 use yao_sim::{
     canary::Canary,
@@ -13,6 +14,8 @@ use yao_sim::{
 
 /// Violations after which a search ends.
 const VIOLATIONS_MAX: usize = 5;
+/// Seeds between two lines of a long search: a minute or so.
+const SEEDS_PER_LINE: u64 = 1_000;
 
 /// Runs the whole system in simulated worlds
 #[derive(Parser)]
@@ -24,6 +27,9 @@ struct Arguments {
     /// Run so many seeds and print a table
     #[arg(long, default_value_t = 500)]
     seeds: u64,
+    /// Instead of so many seeds: go on until the processors have worked so many hours
+    #[arg(long, conflicts_with = "seeds")]
+    cpu_hours: Option<f64>,
     /// The first of them
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -62,8 +68,13 @@ fn many(arguments: &Arguments) -> bool {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.unwrap_or(cores);
     let begun = Instant::now();
-    let seeds = arguments.from..arguments.from + arguments.seeds;
-    let found = search(seeds, arguments.canary, threads, VIOLATIONS_MAX);
+    let found = match arguments.cpu_hours {
+        Some(hours) => soak(arguments, threads, hours),
+        None => {
+            let seeds = arguments.from..arguments.from + arguments.seeds;
+            search(seeds, arguments.canary, threads, VIOLATIONS_MAX)
+        }
+    };
     print(&found);
     let seconds = begun.elapsed().as_secs_f64();
     println!(
@@ -79,6 +90,28 @@ fn many(arguments: &Arguments) -> bool {
         println!("  again: cargo xtask sim --seed {}", report.seed);
     }
     !found.violations.is_empty()
+}
+
+/// Goes on until the process has used so many hours of processor time, or has found enough.
+fn soak(arguments: &Arguments, threads: usize, hours: f64) -> Found {
+    let mut all = Found::default();
+    loop {
+        let from = arguments.from + all.seeds;
+        let wanted = VIOLATIONS_MAX - all.violations.len();
+        all.add(search(from..from + SEEDS_PER_LINE, arguments.canary, threads, wanted));
+        let used = cpu_hours();
+        let (next, violated) = (arguments.from + all.seeds, all.violations.len());
+        println!("{used:.2} CPU hours: seeds {} to {next}, {violated} violated", arguments.from);
+        if used >= hours || violated >= VIOLATIONS_MAX {
+            return all;
+        }
+    }
+}
+
+/// What the process has used, all threads together.
+fn cpu_hours() -> f64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec as f64 / 3_600.0
 }
 
 fn print(found: &Found) {

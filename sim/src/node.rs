@@ -19,7 +19,7 @@ use std::{
 };
 use yao_access::{
     clock::Clock,
-    config::SpoolConfig,
+    config::{Owning, SpoolConfig},
     crypto::{self, CryptoContext, Waiting},
     disk::Disk,
     gate::Gate,
@@ -238,6 +238,8 @@ fn issuer_context(
         disk_counters: Arc::clone(counters),
         vet: link.vet_out(),
         vet_ms_max: crate::link::VET_MS_MAX,
+        // Local mode: the disk alone has the section.
+        ask_grant: Box::new(|_, _| false),
         status: Arc::default(),
     }
 }
@@ -283,7 +285,7 @@ impl<'a> Process<'a> {
         let seed = SeedShard::open(&disk, Path::new(SEED), key, &campaign_key, &event.manifest);
         let seed = seed.map_err(|error| error.to_string())?;
         let state = StateDir::on(Arc::clone(&disk), Path::new(STATE));
-        let recovered = recovery::recover(&node, &state, seed.header());
+        let recovered = recovery::recover(&node, &state, seed.header(), &Owning::default());
         let recovered = recovered.map_err(|error| error.to_string())?;
         Self::wire(start, arena, node, seed, &state, recovered)
     }
@@ -449,7 +451,8 @@ impl<'a> Process<'a> {
     /// A client connects over `link`; its slot, unless the node has no room.
     pub fn accept(&mut self, link: usize) -> Option<u32> {
         let now = self.now();
-        let connection = self.sessions.engine.handle_accepted(now, true)?;
+        let number = self.sessions.context.registry.next_number();
+        let connection = self.sessions.engine.handle_accepted(now, true, number)?;
         self.sessions.engine.handle_entered(now, connection.slot, None);
         self.sessions.carrier.insert(connection.slot, link);
         Some(connection.slot)
@@ -468,7 +471,6 @@ impl<'a> Process<'a> {
         let closed = self.sessions.carrier.links();
         let context = self.sessions.context;
         context.registry.forget_thread(self.settings.thread);
-        self.settings.generation_first = self.settings.generation_first.wrapping_add(1 << 20);
         self.sessions = Sessions::new(context, self.settings.clone(), SimCarrier::default());
         closed
     }

@@ -65,8 +65,6 @@ pub struct Phone {
     pub link: Option<usize>,
     /// Nothing more comes of it.
     pub stopped: bool,
-    /// It was told that another connection of its user took its place.
-    pub replaced: bool,
     /// When the session wants to be woken, ms.
     pub wake_at: Option<u64>,
     /// When the world will wake it, ns.
@@ -101,7 +99,6 @@ impl Phone {
             cheat,
             link: None,
             stopped: false,
-            replaced: false,
             wake_at: None,
             woken_at: None,
             session: Session::new(config.clone(), Wallet::default()),
@@ -261,13 +258,6 @@ impl Phone {
         if cheat == Cheat::Hop {
             self.reconnect.handle_end(now, Retry::After { delay_ms: 1, jitter_ms: 0 }, &[]);
         }
-    }
-
-    /// The user opens his app again, which had ended.
-    pub fn reopen(&mut self, now_ms: u64) {
-        (self.stopped, self.replaced) = (false, false);
-        self.live_anew(&self.records.clone());
-        self.begin(now_ms);
     }
 
     /// The app is killed and opened again: how many of the unflushed records survive is the

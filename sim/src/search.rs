@@ -90,6 +90,27 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Adds what other seeds came to.
+    pub fn add(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.seconds += other.seconds;
+        self.drawn.resize(Fault::ALL.len(), 0);
+        for (count, more) in self.drawn.iter_mut().zip(other.drawn) {
+            *count += more;
+        }
+        let (sums, more) = (&mut self.sums, other.sums);
+        sums.phones += more.phones;
+        sums.issued += more.issued;
+        sums.acknowledged += more.acknowledged;
+        sums.paid += more.paid;
+        sums.counts += more.counts;
+        sums.starts += more.starts;
+        sums.lost_nodes += more.lost_nodes;
+        self.violations.extend(other.violations);
+    }
+}
+
 /// Runs the seeds on `threads` threads; ends early after `violations_max` of them failed.
 #[must_use]
 pub fn search(seeds: Range<u64>, canary: Canary, threads: usize, violations_max: usize) -> Found {

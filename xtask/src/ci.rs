@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: every check in the order in which it is cheapest to fail.
 
-use crate::{conform, demo, layers, mutants, programs, shell, tidy};
+use crate::{conform, demo, layers, mutants, process, programs, shell, sim, tidy};
 use anyhow::{Context, Result};
 use std::{
     process::Command,
@@ -30,8 +30,9 @@ const STEPS: &[Step] = &[
         let flags = "-D warnings -A rustdoc::private_intra_doc_links";
         shell::run(shell::cargo().args(arguments).env("RUSTDOCFLAGS", flags))
     }),
+    ("sim", sim::run_some),
     ("conform", conform::run),
-    ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000 })),
+    ("demo", || demo::run(&demo::DemoArguments { json: false, clients: 2_000, fleet: false })),
 ];
 
 /// Runs every step; the first that fails ends it and is named.
@@ -69,6 +70,6 @@ pub(crate) fn test() -> Result<()> {
         ),
     }
     // Says so if no power could be cut here (`xtask/tests/faults.rs`).
-    let mut cuts = Command::new(std::env::current_exe()?);
+    let mut cuts = Command::new(process::this_program()?);
     shell::run(cuts.args(["soak", "power-cuts", "--debug", "--cuts", "0"]))
 }

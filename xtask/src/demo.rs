@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a whole small event with the real programs, and the audit that it balanced.
 
 use crate::{
-    event::{self, Event, Plan, Way},
+    event::{self, Event, Life, Plan, Way},
     process::Process,
     table,
 };
@@ -29,13 +29,19 @@ pub(crate) struct DemoArguments {
     /// How many SDK clients shake.
     #[arg(long, default_value_t = 5_000)]
     pub(crate) clients: u32,
+    /// The node issues by grants of the ledger, and is killed with -9 in the middle.
+    #[arg(long)]
+    pub(crate) fleet: bool,
 }
 
 /// Runs the event; an error unless everything balances.
 pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     let mut event = Event::prepare("demo", Plan::DEMO)?;
     let start = Instant::now();
-    let result = play(&mut event, arguments.clients);
+    let memory = Memory::new();
+    let overrides = [("shard.ownership", "fleet"), ("shard.witness", memory.name())];
+    let fleet = arguments.fleet.then_some(&overrides[..]);
+    let result = play(&mut event, arguments.clients, fleet);
     let audit = result.with_context(|| {
         format!("the event's files are kept in {}", event.directory().display())
     })?;
@@ -50,9 +56,36 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     event.remove()
 }
 
-fn play(event: &mut Event, clients: u32) -> Result<Value> {
+/// Of a node in fleet mode: its configuration's keys that differ.
+type Fleet<'a> = Option<&'a [(&'a str, &'a str)]>;
+
+/// A directory in memory for the node's witness; it ends with the demo.
+struct Memory(String);
+
+impl Memory {
+    fn new() -> Self {
+        Self(format!("/dev/shm/yao-demo-{}", std::process::id()))
+    }
+
+    fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // In local mode nobody made it.
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn start_access(event: &mut Event, fleet: Fleet<'_>) -> Result<()> {
+    event.start_access_as(Life { overrides: fleet.unwrap_or_default(), ..Life::PLAIN })
+}
+
+fn play(event: &mut Event, clients: u32, fleet: Fleet<'_>) -> Result<Value> {
     event.start_ledger()?;
-    event.start_access()?;
+    start_access(event, fleet)?;
     event.await_agent()?;
     println!(
         "ledger, node (2 shard and 2 QUIC threads) and agent serve; {clients} SDK clients connect, \
@@ -85,6 +118,11 @@ fn play(event: &mut Event, clients: u32) -> Result<Value> {
             if code != 200 {
                 bail!("the swap was refused");
             }
+        }
+        if second == LEAD_SECONDS + 2 && fleet.is_some() {
+            event.kill_access()?;
+            start_access(event, fleet)?;
+            println!("      node killed with -9 and started again: {}", event.status()?["grants"]);
         }
         if second == LEAD_SECONDS + 7 {
             println!("      agent {} killed with -9", event.kill_agent()?);

@@ -21,6 +21,9 @@ use std::{
 };
 use yao_protocol::WallTime;
 
+/// How often a node is asked how far it is.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// A way into the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Way {
@@ -207,7 +210,17 @@ impl Event {
 
     /// The same with binaries that are there, and without `init`.
     pub(crate) fn prepare_with(binaries: PathBuf, name: &str, plan: Plan) -> Result<Self> {
-        let directory = shell::target().join(format!("{name}-{}", std::process::id()));
+        Self::prepare_in(&shell::target(), binaries, name, plan)
+    }
+
+    /// The same below a folder of the caller's.
+    pub(crate) fn prepare_in(
+        folder: &Path,
+        binaries: PathBuf,
+        name: &str,
+        plan: Plan,
+    ) -> Result<Self> {
+        let directory = folder.join(format!("{name}-{}", std::process::id()));
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
@@ -404,7 +417,7 @@ impl Event {
 
     /// A shell command that posts to the node's admin port.
     pub(crate) fn post_command(&self, path: &str) -> Result<String> {
-        let program = std::env::current_exe()?;
+        let program = process::this_program()?;
         Ok(format!("'{}' post {} '{path}'", program.display(), self.admin_address))
     }
 
@@ -461,7 +474,7 @@ impl Event {
                 let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
                 bail!("waited {time_max:?} for {what} in vain; the last status: {status}");
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(LOOK);
         }
     }
 

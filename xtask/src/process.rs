@@ -17,6 +17,14 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when its process failed.
 const LOG_LINES: usize = 15;
 
+/// This program's file, to run it again. `cargo test` links a new xtask over the running one; then
+/// the kernel calls the old file deleted, and the new one, of the same sources, is at its path.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    let path = program.to_string_lossy();
+    Ok(path.strip_suffix(" (deleted)").map_or_else(|| program.clone(), PathBuf::from))
+}
+
 /// A running program. Dropping it kills it.
 pub(crate) struct Process {
     name: &'static str,

@@ -12,6 +12,14 @@ pub(crate) struct SimArguments {
     arguments: Vec<String>,
 }
 
+/// Seeds of one run of `ci`: a minute and a half on two cores.
+const SEEDS_IN_CI: &str = "800";
+
+/// Runs as many seeds as `ci` has time for.
+pub(crate) fn run_some() -> Result<()> {
+    run(&SimArguments { arguments: vec!["--seeds".to_owned(), SEEDS_IN_CI.to_owned()] })
+}
+
 /// Runs the simulator; it fails when a world violated something.
 pub(crate) fn run(arguments: &SimArguments) -> Result<()> {
     let mut command = shell::cargo();

@@ -4,35 +4,33 @@
 mod blocked;
 mod crash;
 mod crash_points;
+mod kills;
 mod migrate;
 mod namespace;
+pub(crate) mod owners;
 mod people;
 mod power_cuts;
 mod quic_crash;
 mod reclaim;
+mod record;
 mod rehearsal;
 mod sick_disk;
 mod sick_seed;
 mod slowloris;
 mod storm;
+mod windows;
 
+use self::record::Share;
 use crate::{
     event::{self, Event, Plan, Way},
-    process::Process,
     shell, table,
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
 
 /// From arming to T0, seconds.
 const LEAD_SECONDS: u64 = 3;
-/// The block of M1 lasts so many seconds of release.
-const BLOCK_SECONDS: u64 = 3;
 
 /// Which soak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,6 +57,8 @@ pub(crate) enum Soak {
     Storm,
     /// 15,000 connections held half-way, and how fast a legitimate client gets in.
     Slowloris,
+    /// Others want to issue from a shard that has its owner: 200 trials of each way to.
+    Owners,
     /// UDP is swallowed, from the start and in the middle: clients are on TLS in 5 s.
     Blocked,
     /// One trial for each persistence call of a node and each thing that can go wrong there.
@@ -101,11 +101,20 @@ pub(crate) struct SoakArguments {
     /// Moves of each client to another address and port (migrate)
     #[arg(long, default_value_t = 20)]
     moves: u64,
-    /// Times that it happens (storm: 3, slowloris: 20, sick-disk: 16)
+    /// Times that it happens (storm: 3, slowloris: 20, kills: 1, sick-disk: 16)
     #[arg(long)]
     rounds: Option<u64>,
+    /// Trials of each case (owners)
+    #[arg(long, default_value_t = 200)]
+    trials: u32,
+    /// Only this case (owners)
+    #[arg(long, value_enum)]
+    case: Option<owners::Case>,
+    /// Only in this mode (owners)
+    #[arg(long, value_enum)]
+    mode: Option<owners::Mode>,
     /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
-    /// power-cuts, sick-disk, sick-seed, reclaim)
+    /// power-cuts, sick-disk, sick-seed, owners, reclaim)
     #[arg(long)]
     debug: bool,
     /// Only what has this in its name (crash-points, sick-disk)
@@ -117,6 +126,19 @@ pub(crate) struct SoakArguments {
     /// Only a few trials of each kind (crash-points)
     #[arg(long)]
     few: bool,
+    /// Leave out what an earlier run has made with the same programs (crash-points, power-cuts,
+    /// kills)
+    #[arg(long)]
+    resume: bool,
+    /// Begin nothing after so many minutes; --resume goes on (crash-points, power-cuts, kills)
+    #[arg(long)]
+    minutes: Option<u64>,
+}
+
+impl SoakArguments {
+    const fn share(&self) -> Share {
+        Share { resume: self.resume, minutes: self.minutes }
+    }
 }
 
 /// Runs one soak; an error unless it holds what it promises.
@@ -124,7 +146,10 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
     match arguments.which {
         Soak::Gala => gala(),
         Soak::Rush => rush(),
-        Soak::Kills => kills(arguments.seed, arguments.kills),
+        Soak::Kills => {
+            let rounds = arguments.rounds.unwrap_or(1);
+            kills::run(arguments.seed, arguments.kills, rounds, arguments.share())
+        }
         Soak::Idle => idle(arguments.over),
         Soak::Malformed => malformed(arguments.over, arguments.frames),
         Soak::Compare => compare(arguments.over),
@@ -139,6 +164,12 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             let connections = arguments.clients.unwrap_or(15_000);
             slowloris::run(arguments.over, connections, rounds, !arguments.debug)
         }
+        Soak::Owners => owners::run(owners::Programme {
+            trials: arguments.trials,
+            case: arguments.case,
+            mode: arguments.mode,
+            release: !arguments.debug,
+        }),
         Soak::Blocked => blocked::run(arguments.clients.unwrap_or(50)),
         Soak::SickDisk => {
             let rounds = arguments.rounds.unwrap_or(16);
@@ -146,11 +177,15 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
         }
         Soak::SickSeed => sick_seed::run(!arguments.debug),
         Soak::Reclaim => reclaim::run(!arguments.debug),
-        Soak::PowerCuts => power_cuts::run(arguments.cuts, arguments.seed, !arguments.debug),
+        Soak::PowerCuts => {
+            let (cuts, share) = (arguments.cuts, arguments.share());
+            power_cuts::run(cuts, arguments.seed, share, !arguments.debug)
+        }
         Soak::CrashPoints => crash_points::run(&crash_points::Choice {
             only: arguments.only.as_deref(),
             part: arguments.part.as_deref(),
             few: arguments.few,
+            share: arguments.share(),
             release: !arguments.debug,
         }),
         Soak::Migrate => migrate::run(arguments.clients.unwrap_or(200), arguments.moves),
@@ -406,121 +441,6 @@ fn balanced(event: &Event, audit: &Value) -> Result<()> {
         bail!("the audit is not balanced; files are kept in {}", event.directory().display());
     }
     event.remove()
-}
-
-/// Which process is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
-    Access,
-    Agent,
-    Ledger,
-}
-
-fn kills(seed: u64, each: u32) -> Result<()> {
-    let plan =
-        Plan { campaign_file: "campaigns/siege.toml", campaign: 92, grace_seconds: 20, ..RUSH };
-    let mut event = ready("kills", plan)?;
-    arm(&event)?;
-    let mut loads = start_loads(&event)?;
-    std::thread::sleep(Duration::from_secs(LEAD_SECONDS + 1));
-    let mut random = Random(seed);
-    let mut plan = victims(each, &mut random);
-    let start = Instant::now();
-    while let Some(victim) = plan.pop() {
-        // The moments must be random, so this is no wait for anything.
-        std::thread::sleep(Duration::from_millis(300 + random.below(2_700)));
-        strike(&mut event, victim)?;
-        print!("\r{:>4} s: {} kills to go   ", start.elapsed().as_secs(), plan.len());
-    }
-    println!();
-    for load in loads.drain(..) {
-        load.finish()?;
-    }
-    event.await_settled()?;
-    let audit = end(&mut event, &["shake.log", "crowd.log"])?;
-    let block = 100 * BLOCK_SECONDS;
-    let count = |key: &str| audit[key].as_u64().with_context(|| format!("no {key}"));
-    // What waited a minute for somebody eligible was skipped by no crash.
-    let skipped = count("skipped")? - count("waited")?;
-    let most = block * u64::from(each);
-    table::print(
-        "kills",
-        &[
-            ("of each process".to_owned(), each.to_string()),
-            ("skipped by restarts".to_owned(), skipped.to_string()),
-            ("at most, B per crash".to_owned(), most.to_string()),
-        ],
-    );
-    if skipped > most {
-        bail!("{skipped} packets were skipped; {most} are allowed (M1)");
-    }
-    balanced(&event, &audit)
-}
-
-/// People with the SDK, and raw connections of users who come and go.
-fn start_loads(event: &Event) -> Result<Vec<Process>> {
-    let mut shake = event.program("netbench");
-    shake.arg("shake").args(event.load_options()).args([
-        "--connections",
-        "1500",
-        "--closed",
-        "--relogin",
-        "--open",
-        "--reconnect",
-        "--seconds",
-        "400",
-        "--tickets",
-        "shake.log",
-        "--progress",
-    ]);
-    shake.stdout(Stdio::null());
-    let mut crowd = event.program("netbench");
-    let options = event.load_options();
-    // The last option is the first user: these are other people.
-    crowd.arg("crowd").args(&options[..options.len() - 1]).arg("10000000").args([
-        "--clients",
-        "1000",
-        "--seconds",
-        "400",
-        "--shake-every-ms",
-        "500",
-        "--tickets",
-        "crowd.log",
-    ]);
-    crowd.stdout(Stdio::null());
-    Ok(vec![
-        Process::start("shake", &mut shake, &event.path("shake.err"))?,
-        Process::start("crowd", &mut crowd, &event.path("crowd.err"))?,
-    ])
-}
-
-fn strike(event: &mut Event, victim: Victim) -> Result<()> {
-    match victim {
-        Victim::Access => {
-            event.kill_access()?;
-            event.start_access()
-        }
-        Victim::Ledger => {
-            event.kill_ledger()?;
-            event.start_ledger()
-        }
-        Victim::Agent => {
-            // It may be between two lives: then the next one is struck.
-            event.await_agent()?;
-            event.kill_agent().map(|_| ())
-        }
-    }
-}
-
-/// Each victim so often, in random order.
-fn victims(each: u32, random: &mut Random) -> Vec<Victim> {
-    let mut plan: Vec<Victim> =
-        (0..each).flat_map(|_| [Victim::Access, Victim::Agent, Victim::Ledger]).collect();
-    for last in (1..plan.len()).rev() {
-        let other = usize::try_from(random.below(last as u64 + 1)).expect("below a usize");
-        plan.swap(last, other);
-    }
-    plan
 }
 
 /// SplitMix64: repeatable moments, nothing secret.

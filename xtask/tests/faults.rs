@@ -18,9 +18,21 @@ fn holds(arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {err}\n{out}");
 }
 
+// Together these three are all of the few.
+
 #[test]
-fn a_few_crash_points_hold() {
-    holds(&["crash-points", "--few"]);
+fn m1_a_few_crash_points_of_cursors_hold() {
+    holds(&["crash-points", "--few", "--only", "cursor/"]);
+}
+
+#[test]
+fn m6_a_few_crash_points_of_the_journal_hold() {
+    holds(&["crash-points", "--few", "--only", "journal/"]);
+}
+
+#[test]
+fn m7_a_few_crash_points_of_the_spool_hold() {
+    holds(&["crash-points", "--few", "--only", "spool/"]);
 }
 
 #[test]

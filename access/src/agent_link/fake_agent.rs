@@ -168,6 +168,9 @@ fn serve(mode: Mode, generation: u32, role: Role) {
                     FromAgent::Delivered(&answer(generation, batch))
                         .put(answers, frame.header.request_id);
                 }
+                FromAccess::GrantAsk(request) => {
+                    ask(generation, request, frame.header.request_id, answers);
+                }
                 FromAccess::Drain if mode == Mode::Staying => {}
                 FromAccess::Drain => {
                     return leave(stream, if mode == Mode::Late { withheld } else { Vec::new() });
@@ -175,6 +178,14 @@ fn serve(mode: Mode, generation: u32, role: Role) {
             }
         }
         received.drain(..received.len() - rest.len());
+    }
+}
+
+/// An answer to a request for a grant; an empty one is not answered.
+fn ask(generation: u32, request: &[u8], id: u32, out: &mut Vec<u8>) {
+    match request {
+        [] => FromAgent::GrantUnanswered { retry_after_ms: 7 }.put(out, id),
+        request => FromAgent::GrantAnswer(&answer(generation, request)).put(out, id),
     }
 }
 

@@ -138,6 +138,12 @@ impl Generation {
         self.deliver_out.as_ref().is_some_and(|outbox| outbox.put(&message, request_id))
     }
 
+    /// Sends a request for a grant; `false` when the agent has not read for too long.
+    pub(super) fn ask_grant(&self, request_id: u32, request: &[u8]) -> bool {
+        let message = FromAccess::GrantAsk(request);
+        self.deliver_out.as_ref().is_some_and(|outbox| outbox.put(&message, request_id))
+    }
+
     /// Asks it to leave until `deadline`.
     pub(super) fn drain(&mut self, deadline: Timestamp) {
         self.deadline = deadline;

@@ -74,6 +74,7 @@ pub struct AgentStatus {
 pub struct AgentHandle {
     pub(super) vets: mpsc::Sender<Question>,
     pub(super) batches: mpsc::Sender<(u32, Vec<u8>)>,
+    pub(super) grants: mpsc::Sender<(u32, Vec<u8>)>,
     pub(super) swaps: mpsc::Sender<oneshot::Sender<Swapped>>,
     pub(super) shared: Arc<Shared>,
     pub(super) thread: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -109,6 +110,14 @@ impl AgentHandle {
     pub fn deliver(&self, request_id: u32, batch: Vec<u8>) -> bool {
         self.shared.available.load(Ordering::Relaxed)
             && self.batches.try_send((request_id, batch)).is_ok()
+    }
+
+    /// Hands a signed request for a grant over; `false` when no agent serves or there is no room.
+    /// It may get lost all the same: whoever asks, asks again.
+    #[must_use]
+    pub fn ask_grant(&self, request_id: u32, request: Vec<u8>) -> bool {
+        self.shared.available.load(Ordering::Relaxed)
+            && self.grants.try_send((request_id, request)).is_ok()
     }
 
     /// Starts a successor. What became of it can be waited for, blocking or not.

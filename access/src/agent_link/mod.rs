@@ -47,6 +47,8 @@ use yao_protocol::policy::Policy;
 const VETS_WAITING: usize = 2 * in_flight::VETS_MAX;
 /// Batches that may wait for the link's thread.
 const BATCHES_WAITING: usize = in_flight::BATCHES_MAX;
+/// Requests for grants that may wait: one for each wave.
+const GRANTS_WAITING: usize = yao_protocol::limits::WAVES_MAX;
 /// Swaps that may wait; all but the first are refused when they are looked at.
 const SWAPS_WAITING: usize = 8;
 /// After a panic of the link it begins again after this long.
@@ -62,6 +64,10 @@ pub struct AgentSinks {
     pub delivered: Box<dyn Fn(u32, Vec<u8>) + Send + Sync>,
     /// A batch did not reach settlement; when to ask again, ms.
     pub undelivered: Box<dyn Fn(u32, u32) + Send + Sync>,
+    /// Settlement's signed answer to a request for a grant, not yet verified.
+    pub grant_answer: Box<dyn Fn(Vec<u8>) + Send + Sync>,
+    /// A request for a grant did not reach settlement; when to ask again, ms.
+    pub grant_unanswered: Box<dyn Fn(u32, u32) + Send + Sync>,
     /// Whether an agent serves; also told, as true, when a successor took over.
     pub available: Box<dyn Fn(bool) + Send + Sync>,
     /// The policy of the serving agent.
@@ -120,9 +126,11 @@ fn start_at(
     let socket = Socket::bind(&config.socket)?;
     let (vets, vet_queue) = mpsc::channel(VETS_WAITING);
     let (batches, batch_queue) = mpsc::channel(BATCHES_WAITING);
+    let (grants, grant_queue) = mpsc::channel(GRANTS_WAITING);
     let (swaps, swap_queue) = mpsc::channel(SWAPS_WAITING);
     let shared = Arc::<Shared>::default();
-    let inputs = Inputs { vets: vet_queue, batches: batch_queue, swaps: swap_queue };
+    let inputs =
+        Inputs { vets: vet_queue, batches: batch_queue, grants: grant_queue, swaps: swap_queue };
     let mut thread = LinkThread {
         config,
         clock,
@@ -137,7 +145,7 @@ fn start_at(
         .spawn(move || thread.run())
         .map_err(AgentLinkError::Thread)?;
     let thread = Arc::new(Mutex::new(Some(thread)));
-    Ok(AgentHandle { vets, batches, swaps, shared, thread })
+    Ok(AgentHandle { vets, batches, grants, swaps, shared, thread })
 }
 
 /// What the link's thread owns. It outlives a panic of the link itself.

@@ -101,6 +101,9 @@ impl Proving {
             Word::Delivered { .. } | Word::Undelivered { .. } => {
                 return Err("answered a batch that it was not given".to_owned());
             }
+            Word::GrantAnswer(_) | Word::GrantUnanswered { .. } => {
+                return Err("answered a request for a grant that it was not given".to_owned());
+            }
             Word::Bye => return Err("took its leave".to_owned()),
         }
         Ok(())

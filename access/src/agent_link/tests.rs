@@ -37,6 +37,8 @@ enum Told {
     Open(u64, bool),
     Delivered(u32, Vec<u8>),
     Undelivered(u32, u32),
+    GrantAnswer(Vec<u8>),
+    GrantUnanswered(u32),
     PolicyChanged(u64),
 }
 
@@ -183,12 +185,15 @@ fn sinks(sender: &mpsc::Sender<Told>, policy: &Arc<ArcSwap<Policy>>) -> AgentSin
     };
     let (win, open, delivered) = (to(sender), to(sender), to(sender));
     let (undelivered, available, changed) = (to(sender), to(sender), to(sender));
+    let (grant, ungranted) = (to(sender), to(sender));
     let current = Arc::clone(policy);
     AgentSinks {
         win_verdict: Box::new(move |call, allowed| win(Told::Win(call, allowed))),
         open_verdict: Box::new(move |call, allowed| open(Told::Open(call, allowed))),
         delivered: Box::new(move |id, answer| delivered(Told::Delivered(id, answer))),
         undelivered: Box::new(move |id, ms| undelivered(Told::Undelivered(id, ms))),
+        grant_answer: Box::new(move |answer| grant(Told::GrantAnswer(answer))),
+        grant_unanswered: Box::new(move |id, _| ungranted(Told::GrantUnanswered(id))),
         available: Box::new(move |yes| available(Told::Available(yes))),
         policy: Arc::clone(policy),
         policy_changed: Box::new(move || changed(Told::PolicyChanged(current.load().version))),
@@ -257,6 +262,16 @@ fn a_good_agent_serves() {
 }
 
 #[test]
+fn m4_a_request_for_a_grant_is_carried_and_its_answer_untouched() {
+    let world = World::serving(Mode::Good);
+    assert!(world.handle.ask_grant(3, vec![1, 2, 3]));
+    world.expect(&Told::GrantAnswer(answer(1, &[1, 2, 3])));
+    // An empty one is what the fake cannot post.
+    assert!(world.handle.ask_grant(5, Vec::new()));
+    world.expect(&Told::GrantUnanswered(5));
+}
+
+#[test]
 fn the_agent_hears_how_the_user_stands_before_each_question_also_after_a_swap() {
     let world = World::serving(Mode::Good);
     let ask = |call: u64| {
@@ -294,6 +309,7 @@ fn without_a_serving_agent_nothing_is_taken() {
     let world = World::new(Mode::Hanging);
     assert!(!world.handle.vet(vet(1, VetKind::Win, UserId(1))));
     assert!(!world.handle.deliver(1, vec![1]));
+    assert!(!world.handle.ask_grant(1, vec![1]));
 }
 
 #[test]

@@ -46,6 +46,15 @@ pub enum Word {
         /// When to ask again, ms.
         retry_after_ms: u32,
     },
+    /// [`FromAgent::GrantAnswer`].
+    GrantAnswer(Vec<u8>),
+    /// [`FromAgent::GrantUnanswered`].
+    GrantUnanswered {
+        /// To which request.
+        request_id: u32,
+        /// When to ask again, ms.
+        retry_after_ms: u32,
+    },
     /// [`FromAgent::Policy`].
     Policy(Vec<u8>),
     /// [`FromAgent::Bye`].
@@ -147,6 +156,10 @@ pub fn words(role: Role, received: &mut Vec<u8>) -> Result<Vec<Word>, String> {
             }
             (Role::Deliver, FromAgent::Undelivered { retry_after_ms }) => {
                 Word::Undelivered { request_id, retry_after_ms }
+            }
+            (Role::Deliver, FromAgent::GrantAnswer(bytes)) => Word::GrantAnswer(bytes.to_vec()),
+            (Role::Deliver, FromAgent::GrantUnanswered { retry_after_ms }) => {
+                Word::GrantUnanswered { request_id, retry_after_ms }
             }
             (_, FromAgent::Bye) => Word::Bye,
             (role, _) => return Err(format!("sent a message that has no place on {role:?}")),

@@ -1,7 +1,7 @@
 //! From TOML and environment to a [`Config`] that cannot be wrong. Every error names the key, what
 //! is wrong with it, and what to do. Reads one file and the environment it is given; nothing else.
 
-use super::{AgentConfig, Config, HEARTBEAT_MS_MAX, IdentityConfig, SessionConfig};
+use super::{AgentConfig, Config, HEARTBEAT_MS_MAX, IdentityConfig, Ownership, SessionConfig};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -121,7 +121,7 @@ const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tls", &["certificates"]),
-    ("shard", &["seed", "key", "manifest", "schedule"]),
+    ("shard", &["seed", "key", "manifest", "schedule", "ownership", "witness", "after_reboot"]),
     ("identity", &["jwks", "audience", "threads", "reconnect"]),
     (
         "session",
@@ -259,6 +259,7 @@ fn resolve_paths(config: &mut Config, base: &Path) {
             paths.push(&mut agent.program);
         }
     }
+    paths.extend(config.shard.witness.as_mut());
     paths.extend(&mut config.spool.fallback);
     paths.extend(config.identity.reconnect.iter_mut().map(|reconnect| &mut reconnect.keys));
     let certificates = config.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
@@ -293,6 +294,12 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
         "name at most 8 endpoints of at most 255 bytes",
     )?;
     check_identity(&config.identity, config.admin.fail_points)?;
+    check(
+        config.shard.ownership == Ownership::Local || config.agent.is_some(),
+        "shard.ownership",
+        &"fleet",
+        "add an [agent] section: it is the agent that asks settlement for grants",
+    )?;
     check_session(&config.session)?;
     let spool = &config.spool;
     check(
@@ -490,6 +497,9 @@ jwks = "jwks.json"
         check("[drain]\nper_second = 0\n", &[], "drain.per_second");
         check("[admission]\nbursts = 1\n", &[], "did you mean `burst`");
         check("", &[("YAO__LISTEN__PROXY_FROM", "[\"10.0.0.0/33\"]")], "no block of addresses");
+        check("", &[("YAO__SHARD__OWNERSHIP", "fleet")], "add an [agent] section");
+        check("", &[("YAO__SHARD__OWNERSHIP", "shared")], "ownership");
+        check("", &[("YAO__SHARD__WITNES", "/run")], "did you mean `witness`");
         check("[admin]\nlisten = \"0.0.0.0:80\"\n", &[], "loopback");
         check("[session]\nshake_interval_ms = \"x\"\n", &[], "shake_interval_ms");
         check("", &[("YAO__SESION__X", "1")], "did you mean `session`");
@@ -511,6 +521,7 @@ jwks = "jwks.json"
         let mut full = Config { agent: Some(agent), tls: Some(tls), ..config };
         let reconnect = ReconnectConfig { keys: "k".into(), lifetime_seconds: 600 };
         full.identity.reconnect = Some(reconnect);
+        full.shard.witness = Some("w".into());
         full.spool.fallback = Some("f".into());
         let table = Table::try_from(&full).expect("serialises");
         let mut found: Vec<String> = Vec::new();

@@ -172,6 +172,59 @@ pub struct ShardConfig {
     pub manifest: PathBuf,
     /// The schedule: when each wave starts.
     pub schedule: PathBuf,
+    /// Who says which packets this node may issue (M4).
+    #[serde(default)]
+    pub ownership: Ownership,
+    /// Directory in memory (tmpfs), such as /run/yao, which remembers the newest cursors: with it a
+    /// node that is started again in the same boot needs nobody's word, and a state directory that
+    /// was put back is noticed.
+    #[serde(default)]
+    pub witness: Option<PathBuf>,
+    /// What a node asks for after a reboot, in fleet mode.
+    #[serde(default)]
+    pub after_reboot: AfterReboot,
+}
+
+/// How a node comes by the right to its shard (M4).
+#[derive(Clone, Debug, Default)]
+pub struct Owning {
+    /// `shard.ownership`.
+    pub ownership: Ownership,
+    /// `shard.witness`.
+    pub witness: Option<PathBuf>,
+    /// `shard.after_reboot`.
+    pub after_reboot: AfterReboot,
+}
+
+impl ShardConfig {
+    /// How this node comes by its right.
+    #[must_use]
+    pub fn owning(&self) -> Owning {
+        let Self { ownership, after_reboot, .. } = *self;
+        Owning { ownership, witness: self.witness.clone(), after_reboot }
+    }
+}
+
+/// Who says which packets a node may issue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ownership {
+    /// Its own state directory: nobody else has this shard.
+    #[default]
+    Local,
+    /// Settlement, by grants; needs an `[agent]`.
+    Fleet,
+}
+
+/// What a node asks for after a reboot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AfterReboot {
+    /// To go on where its disk says that it stopped.
+    #[default]
+    Resume,
+    /// For packets that were granted to nobody, whatever its disk says.
+    Burn,
 }
 
 /// How sessions are believed.

@@ -72,6 +72,12 @@ fn samples(control: &Control) -> Vec<Sample> {
             all.push(Sample { name: name.to_owned(), labels, value });
         }
     }
+    for grant in &issuer.grants {
+        for (name, value) in grant.numbers() {
+            let labels = vec![("wave", grant.wave.to_string())];
+            all.push(Sample { name: name.to_owned(), labels, value });
+        }
+    }
     for (name, value) in control.spool.numbers() {
         all.push(plain(&format!("{SPOOL}{name}"), value));
     }
@@ -86,7 +92,9 @@ pub(crate) fn names() -> std::collections::BTreeSet<String> {
     let issuer = crate::issuer_thread::IssuerStatus::default();
     let issuer = issuer.numbers().map(|(name, _)| name);
     let waves = crate::issuer_thread::WAVE_NUMBERS.iter().map(|(name, _)| *name);
+    let grants = crate::grant_status::GRANT_NUMBERS.iter().map(|(name, _)| *name);
     let names = shards.chain([THREAD_CONNECTIONS]).chain(plain).chain(issuer).chain(waves);
+    let names = names.chain(grants);
     let spool = crate::spool::SpoolCounters::default();
     let spool = spool.numbers().map(|(name, _)| format!("{SPOOL}{name}"));
     names.map(str::to_owned).chain(spool).collect()

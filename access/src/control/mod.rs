@@ -185,6 +185,7 @@ impl Control {
         if let Some(reason) = &self.issuer_status.load().fenced {
             reasons.push(format!("fenced: {reason}"));
         }
+        reasons.extend(self.issuer_status.load().grants.iter().filter_map(|g| g.no_grant()));
         if self.spool.is_fenced() {
             reasons.push("spool: opens cannot be stored; see the log and restart".to_owned());
         }

@@ -44,6 +44,8 @@ pub(super) fn status(control: &Control) -> Value {
         "unready": control.unready_reasons(),
         "warnings": control.spool.warnings(),
         "fenced": issuer.fenced,
+        "ownership": control.config.load().shard.ownership,
+        "grants": issuer.grants,
         "waves": waves,
         "issuer": issuer.numbers().map(|(n, v)| (n.to_owned(), v.into())).collect::<Map<_, _>>(),
         "spool": spool,

@@ -237,8 +237,8 @@ fn on_datagram(
             return false;
         }
     }
-    let slot = sessions.engine.handle_accepted(now, false);
-    let Some(connection) = slot else {
+    let number = sessions.context.registry.next_number();
+    let Some(connection) = sessions.engine.handle_accepted(now, false, number) else {
         sessions.carrier.refuse(incoming);
         return false;
     };

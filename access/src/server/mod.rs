@@ -12,7 +12,9 @@ pub use self::seal::seal;
 use self::{
     ports::Addresses,
     threads::Way,
-    wiring::{agent_sinks, backlog_per_second, start_spool_and_agent, vet_ms_max, vet_out},
+    wiring::{
+        agent_sinks, backlog_per_second, grant_out, start_spool_and_agent, vet_ms_max, vet_out,
+    },
 };
 use crate::{
     agent_link::AgentHandle,
@@ -169,7 +171,7 @@ pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
         manifest: checked.manifest.clone(),
         clock,
     });
-    let recovered = recovery::recover(&node, &state, header)?;
+    let recovered = recovery::recover(&node, &state, header, &config.shard.owning())?;
     let parts = Parts::start(config, node, &state, checked, recovered)?;
     let ended = parts.serve(config_path)?;
     drop(lock);
@@ -231,6 +233,7 @@ impl Parts {
             disk_counters: Arc::clone(&disk_counters),
             vet: vet_out(agent.clone()),
             vet_ms_max: vet_ms_max(&config),
+            ask_grant: grant_out(agent.clone()),
             status: Arc::clone(&issuer_status),
         };
         let registry = Arc::<Registry>::default();
@@ -429,7 +432,6 @@ fn shard_settings(config: &Config, node: &Node, thread: u16, thread_count: u32) 
     Settings {
         thread,
         connections_max: config.listen.connections_max.div_ceil(thread_count),
-        generation_first: 0,
         campaign: node.campaign,
         wins_per_user: node.manifest.wins_per_user,
         mac_key: node.mac_key.clone(),

@@ -8,16 +8,18 @@
 use super::check_files;
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, Ownership},
     files::{self, FileError, content},
+    recovery,
     segments::{LogKind, SegmentLog},
-    slot_file::SlotFile,
+    slot_file::{SlotFile, SlotMark},
     spool,
-    state_dir::{EPOCH_LOCAL, StateDir, create_synced},
+    state_dir::{EPOCH_LOCAL, StateDir, create_synced, lock_cursor},
+    witness::Witness,
 };
 use anyhow::{Context, Result, bail};
 use std::{collections::BTreeMap, fs, io, path::Path};
-use yao_engine::{cursor, issuer::History};
+use yao_engine::{cursor, grant, issuer::History};
 use yao_protocol::{
     Incarnation, WallTime, WaveIndex,
     cursor::MAGIC,
@@ -36,11 +38,19 @@ pub fn seal(config: &Config, out: &Path) -> Result<String> {
     let checked = check_files(config)?;
     let header = checked.seed.header();
     let state = StateDir::new(&config.node.state);
+    if config.shard.ownership == Ownership::Fleet {
+        bail!(
+            "shard.ownership is \"fleet\": others may have held this shard, too, so no seal of \
+             one directory says what of it never left; its packets come back when settlement's \
+             claim window ends (docs/reclaim.md 3)"
+        );
+    }
     let _lock = state.lock(header.campaign, header.shard)?;
     let key = files::private_key(&state.ticket_key(EPOCH_LOCAL))?;
     let key = SignKey::from_seed(&key.seed);
     let fallback = config.spool.fallback.as_deref();
-    let bytes = seal_state(&state, header, &key, fallback, Clock::start().wall())?;
+    let witness = config.shard.witness.as_deref();
+    let bytes = seal_state(&state, header, &key, (witness, fallback), Clock::start().wall())?;
     match fs::read(out) {
         Ok(found) if found == bytes => {}
         Ok(_) => bail!("{} holds something else; choose another --out", out.display()),
@@ -63,7 +73,7 @@ fn seal_state(
     state: &StateDir,
     header: &SeedHeader,
     key: &SignKey,
-    fallback: Option<&Path>,
+    (witness, fallback): (Option<&Path>, Option<&Path>),
     now: WallTime,
 ) -> Result<Vec<u8>> {
     let path = state.seal();
@@ -75,7 +85,7 @@ fn seal_state(
     let highs: BTreeMap<WaveIndex, u32> = header
         .sections
         .iter()
-        .map(|section| Ok((section.wave, read_high(state, header, section)?)))
+        .map(|section| Ok((section.wave, read_high(state, header, section, witness)?)))
         .collect::<Result<_, FileError>>()?;
     let incarnation = read_journal(state, header, &highs, now)?;
     let settled = read_spool(state, header, fallback)?;
@@ -132,25 +142,29 @@ fn check_kept(path: &Path, header: &SeedHeader, key: &SignKey, bytes: Vec<u8>) -
     Ok(bytes)
 }
 
-/// How far packets of a section may have left: as a start would take it (M2).
-fn read_high(state: &StateDir, header: &SeedHeader, section: &Section) -> Result<u32, FileError> {
+/// How far packets of a section may have left: as a start in local mode would take it (M2), so not
+/// from a cursor that was put back, copied, or ever under a grant.
+fn read_high(
+    state: &StateDir,
+    header: &SeedHeader,
+    section: &Section,
+    witness: Option<&Path>,
+) -> Result<u32, FileError> {
     let path = state.cursor(section.wave);
     let about = |error: &dyn ToString| content(&path, error.to_string());
+    let _held = lock_cursor(&**state.disk(), &path)?;
     let (file, pair) =
         SlotFile::open(&**state.disk(), &path, MAGIC).map_err(|error| about(&error))?;
     let identity = file.identity().map_err(|error| about(&error))?;
-    let expected = cursor::Expected {
-        campaign: header.campaign,
-        shard: header.shard,
-        generation: header.generation,
-        wave: section.wave,
-        epoch: EPOCH_LOCAL,
-        merkle_root: header.merkle_root,
-        count: section.count,
-        inode: identity.inode,
-        born_ns: identity.born_ns,
-    };
-    cursor::recover(&pair, &expected).map(|found| found.high).map_err(|error| about(&error))
+    let expected = recovery::expected(header, section, identity);
+    let found = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
+    if let Some(folder) = witness {
+        let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
+        if Witness::open(folder, identity)?.of(mark) == grant::Witness::RolledBack {
+            return Err(about(&recovery::PUT_BACK));
+        }
+    }
+    Ok(found.high)
 }
 
 fn template(header: &SeedHeader) -> SegmentHeader {
@@ -279,7 +293,7 @@ mod tests {
 
         fn seal(&self, now: WallTime) -> Result<Vec<u8>> {
             let _lock = self.lock();
-            seal_state(&self.state, &self.header, &self.key, None, now)
+            seal_state(&self.state, &self.header, &self.key, (None, None), now)
         }
 
         fn said(&self, bytes: &[u8]) -> Seal {

@@ -40,7 +40,7 @@ impl Way {
 
 /// Runs a thread of sessions; a panic closes its connections and starts it again. Other threads
 /// notice nothing.
-pub(super) fn run(context: &SessionContext, mut settings: Settings, mut way: Way) {
+pub(super) fn run(context: &SessionContext, settings: Settings, mut way: Way) {
     loop {
         match catch_unwind(AssertUnwindSafe(|| way.run(context, settings.clone()))) {
             Ok(Ok(())) => return,
@@ -56,7 +56,5 @@ pub(super) fn run(context: &SessionContext, mut settings: Settings, mut way: Way
         }
         let lost = context.registry.forget_thread(settings.thread);
         context.orders.cut_off(lost);
-        // A slot of the new life must not be taken for one of the old.
-        settings.generation_first = settings.generation_first.wrapping_add(1 << 20);
     }
 }

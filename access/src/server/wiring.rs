@@ -3,7 +3,7 @@
 use crate::{
     agent_link::{self, AgentHandle, AgentSinks},
     config::Config,
-    issuer_thread::VetOut,
+    issuer_thread::{GrantOut, VetOut},
     messages::{ToIssuer, ToSpool},
     node::{Node, Shards},
     spool::{self, SpoolHandle, Ways},
@@ -13,7 +13,7 @@ use anyhow::Result;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, OnceLock, mpsc::SyncSender};
 use yao_engine::wave_clock::{Curve, PACKET};
-use yao_protocol::{policy::Policy, schedule::Schedule, seed_file::SeedHeader};
+use yao_protocol::{WaveIndex, policy::Policy, schedule::Schedule, seed_file::SeedHeader};
 
 /// Starts the spool and the link to the agent, if there shall be one, and makes them known to each
 /// other.
@@ -46,6 +46,11 @@ pub(super) fn vet_ms_max(config: &Config) -> u32 {
 /// The issuer's way to the agent.
 pub(super) fn vet_out(agent: Option<AgentHandle>) -> VetOut {
     Box::new(move |question| agent.as_ref().is_some_and(|agent| agent.vet(question)))
+}
+
+/// The way of requests for grants to the agent.
+pub(super) fn grant_out(agent: Option<AgentHandle>) -> GrantOut {
+    Box::new(move |id, request| agent.as_ref().is_some_and(|agent| agent.ask_grant(id, request)))
 }
 
 /// Opens of the backlog that are delivered in a second unless the configuration says otherwise: 1.5
@@ -90,6 +95,7 @@ pub(super) fn agent_sinks(
 ) -> AgentSinks {
     let (wins, available_issuer, changed) = (issuer.clone(), issuer.clone(), issuer.clone());
     let (opens, available_spool) = (spool.clone(), spool.clone());
+    let (granted, ungranted) = (issuer.clone(), issuer.clone());
     let (delivered, undelivered) = (spool.clone(), spool.clone());
     let current = Arc::clone(policy);
     AgentSinks {
@@ -104,6 +110,17 @@ pub(super) fn agent_sinks(
         }),
         undelivered: Box::new(move |request_id, retry_after_ms| {
             undelivered.send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
+        }),
+        grant_answer: Box::new(move |answer| {
+            // Lost when the queue is full: the issuer asks again.
+            granted.try_send(ToIssuer::GrantAnswer { answer }).ok();
+        }),
+        grant_unanswered: Box::new(move |wave, retry_after_ms| {
+            // The request's id is its wave.
+            let wave = u16::try_from(wave).map(WaveIndex);
+            if let Ok(wave) = wave {
+                ungranted.try_send(ToIssuer::GrantUnanswered { wave, retry_after_ms }).ok();
+            }
         }),
         available: Box::new(move |available| {
             available_issuer.send(ToIssuer::AgentAvailable(available)).ok();

@@ -6,7 +6,7 @@ use yao_engine::{
     ConnectionId,
     shard::{CandidateShake, Effect, Surroundings},
 };
-use yao_protocol::client::NoWinReason;
+use yao_protocol::{UserId, WallTime, client::NoWinReason};
 
 impl<C: Carrier> Sessions<'_, C> {
     /// Does everything the engine asks for.
@@ -46,17 +46,7 @@ impl<C: Carrier> Sessions<'_, C> {
                 self.send(connection, &out);
             }
             Effect::Opened { connection, user, wins, sponsors, bearer } => {
-                // Its WELCOME may have found the socket broken: nobody would ever take it out of
-                // the registry again.
-                if !self.engine.is_live(connection) {
-                    return;
-                }
-                let now = surroundings.wall;
-                let opened = self.context.registry.opened(now, user, bearer.device, connection);
-                if let Some(older) = opened.older {
-                    self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
-                }
-                if opened.drawn {
+                if self.enter(surroundings.wall, connection, (user, bearer.device)) {
                     // Without room the user's tickets come with his next session, or by RESEND.
                     let welcomed = ToIssuer::Welcomed { connection, user, wins, sponsors, bearer };
                     self.context.issuer.try_send(welcomed).ok();
@@ -85,6 +75,33 @@ impl<C: Carrier> Sessions<'_, C> {
             Effect::Send { connection, bytes } => self.send(connection, &bytes),
             Effect::Close { connection } => self.close(connection),
         }
+    }
+
+    /// Enters the connection as its user's, and sees to it that he has but one. Returns whether the
+    /// issuer must hear of it.
+    fn enter(
+        &mut self,
+        now: WallTime,
+        connection: ConnectionId,
+        (user, device): (UserId, u64),
+    ) -> bool {
+        // Its WELCOME may have found the socket broken: nobody would ever take it out of the
+        // registry again.
+        if !self.engine.is_live(connection) {
+            return false;
+        }
+        let opened = self.context.registry.opened(now, user, device, connection);
+        if opened.replaced == Some(connection) {
+            // Its HELLO was overtaken: he is here on a connection that was accepted after it.
+            let mut out = Vec::new();
+            self.engine.handle_replaced(connection, &mut out);
+            self.send(connection, &out);
+            return false;
+        }
+        if let Some(older) = opened.replaced {
+            self.context.shards.send(older.thread, ToShard::Replaced { connection: older });
+        }
+        opened.drawn
     }
 
     /// Takes a slot of the gate and pushes the candidate in one step, undone when the queue is

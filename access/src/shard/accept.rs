@@ -97,14 +97,16 @@ impl Shard<'_> {
         let balanced = self.ports.proxy_from.iter().any(|network| network.contains(peer));
         // Only its header says where a balanced connection comes from.
         let origin = (!balanced).then(|| Origin::of(peer));
-        let Sessions { engine, carrier, .. } = &mut self.sessions;
+        let Sessions { context, engine, carrier, .. } = &mut self.sessions;
         match engine.handle_newcomer(now, origin, true) {
             Decision::Admit => {}
             // The others need what a word to this address would cost.
             Decision::Refuse(RefusedBy::Address) => return,
             Decision::Refuse(_) | Decision::Prove => return self.send_away(stream, tls),
         }
-        let Some(connection) = engine.handle_accepted(now, !tls && !balanced) else {
+        let Some(connection) =
+            engine.handle_accepted(now, !tls && !balanced, context.registry.next_number())
+        else {
             return self.send_away(stream, tls);
         };
         engine.handle_entered(now, connection.slot, origin);

@@ -109,7 +109,7 @@ impl Rig {
     }
 
     fn open(&self, request_id: u32, ticket: Box<Ticket>) {
-        let connection = ConnectionId { thread: 0, slot: 1, generation: 0 };
+        let connection = ConnectionId { thread: 0, slot: 1, number: 0 };
         self.send(ToSpool::Open { connection, request_id, bearer: Bearer::default(), ticket });
     }
 

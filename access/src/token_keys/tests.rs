@@ -137,7 +137,8 @@ impl Door {
             tier: 0,
         };
         let now = Timestamp::from_ns(0);
-        let connection = self.engine.handle_accepted(now, true).expect("room");
+        let connection =
+            self.engine.handle_accepted(now, true, self.registry.next_number()).expect("room");
         let (mut hello, mut out) = (Vec::new(), Vec::new());
         let (campaign, tally) = (CAMPAIGN, None);
         Hello { version_min: 1, version_max: 1, software: 1, campaign, tally, token }

@@ -186,6 +186,7 @@ impl Judge<'_> {
                 Event::Close { wave, unissued, sum, .. } => {
                     self.close(*wave, (*unissued, sum.0));
                 }
+                Event::Grant { .. } => {}
                 Event::Fence { place, .. } => {
                     self.verdict.fences += 1;
                     if !self.evidence.fences_allowed {

@@ -202,5 +202,21 @@ fn replaced(facts: &Facts) -> Vec<Case> {
         on(1),
         goes_on(2),
     ];
-    vec![case("W9.2-11", "the newest session of a user replaces the older", steps)]
+    let newer = case("W9.2-11", "the newest session of a user replaces the older", steps);
+    let user = facts.user();
+    let session = || [send(facts.hello(user)), expect(1, Answer::Welcome)].concat();
+    let steps = [
+        // Before HELLO nothing tells over TCP that a connection was accepted.
+        vec![Step::Connect, Step::Silence(200)],
+        on(1),
+        session(),
+        on(0),
+        session(),
+        expect(0, Answer::Replaced),
+        vec![Step::Farewell],
+        on(1),
+        goes_on(2),
+    ];
+    let what = "a HELLO that was overtaken does not end the session in use";
+    vec![newer, case("W9.2-11.overtaken", what, steps)]
 }

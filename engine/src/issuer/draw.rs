@@ -2,7 +2,7 @@
 
 use super::{
     Issuer, Output,
-    wave::{Queued, WaveState},
+    wave::{Queued, Wave, WaveState},
 };
 use crate::{ConnectionId, shard::CandidateShake, time::Timestamp, vetting::Asked};
 use yao_protocol::{
@@ -40,14 +40,14 @@ impl Issuer {
             claim.candidate.request_id = candidate.request_id;
             return;
         }
-        match self.claim(candidate) {
+        match self.claim(now, candidate) {
             Some(claim) => self.vet(now, claim),
             None => self.lose(candidate),
         }
     }
 
     /// Binds a packet to the candidate, if the rules allow him one and one is there.
-    fn claim(&mut self, candidate: &CandidateShake) -> Option<Claim> {
+    fn claim(&mut self, now: Timestamp, candidate: &CandidateShake) -> Option<Claim> {
         if self.fenced.is_some() || self.hold || self.policy.is_banned(candidate.user) {
             return None;
         }
@@ -64,7 +64,7 @@ impl Issuer {
             .waves
             .iter()
             .filter(|wave| wave.state == WaveState::Running)
-            .find_map(|wave| Some((wave.wave, wave.earliest(eligible)?)));
+            .find_map(|wave| Some((wave.wave, wave.earliest(now, eligible)?)));
         let (wave, queued) = found?;
         let taken_from = self.wave_mut(wave).expect("it was found just now");
         taken_from.take(queued);
@@ -113,7 +113,10 @@ impl Issuer {
         if !allowed {
             self.counters.refused += 1;
         }
-        let open = self.wave_mut(claim.wave).is_some_and(|w| w.state == WaveState::Running);
+        let position = claim.queued.packet.position;
+        let is_ours =
+            |wave: &mut Wave| wave.state == WaveState::Running && wave.right.allows(now, position);
+        let open = self.wave_mut(claim.wave).is_some_and(is_ours);
         if allowed && open && self.fenced.is_none() {
             self.issue(now, &claim);
         } else {
@@ -142,7 +145,7 @@ impl Issuer {
             wave: claim.wave,
         };
         let wave = self.wave_mut(claim.wave).expect("the claim took the packet from it");
-        wave.issue(packet.position);
+        wave.issue(now, packet.position);
         self.counters.issued += 1;
         self.winners.record(body, Some(candidate.bearer.device));
         // Once he is a winner his tally is kept, so that no later one forgets it.

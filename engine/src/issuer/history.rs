@@ -2,6 +2,7 @@
 //! and which reserved packets nobody accounts for. Never touches the journal's bytes.
 
 use super::{Recovered, RecoveredSection};
+use crate::grant::Right;
 use yao_protocol::{
     PacketIndex, WallTime, WaveIndex,
     journal::{Event, SkipReason},
@@ -76,7 +77,10 @@ impl History {
                     past.closed = true;
                 }
             }
-            Event::Start { .. } | Event::Reserve { .. } | Event::Fence { .. } => {}
+            Event::Start { .. }
+            | Event::Reserve { .. }
+            | Event::Grant { .. }
+            | Event::Fence { .. } => {}
         }
     }
 
@@ -108,7 +112,8 @@ impl History {
                 count,
                 at,
             }));
-            sections.push(RecoveredSection { section: past.section, high, closed: past.closed });
+            let (section, closed) = (past.section, past.closed);
+            sections.push(RecoveredSection { section, high, closed, right: Right::Local });
         }
         (Recovered { sections, issued: self.issued }, skips)
     }

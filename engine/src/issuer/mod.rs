@@ -7,6 +7,7 @@
 //! Never here: files, sockets, the gate's atomics, settlement.
 
 mod draw;
+mod grants;
 mod history;
 mod limits;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use wave::WaveState;
 use self::{draw::Claim, wave::Wave, winners::Winners};
 use crate::{
     Anchor, ConnectionId, GateView,
+    grant::Right,
     shard::CandidateShake,
     time::Timestamp,
     vetting::{VetCounters, VetDesk},
@@ -29,6 +31,8 @@ use std::{collections::VecDeque, sync::Arc};
 use yao_protocol::{
     CampaignId, Epoch, PacketId, PacketIndex, ShakeId, ShardId, SponsorSet, UserId, WaveIndex,
     agent::Question,
+    cursor::GrantRecord,
+    grant::GrantAnswer,
     journal::{Event, SkipReason},
     keys::SignKey,
     policy::Policy,
@@ -89,6 +93,8 @@ pub struct RecoveredSection {
     pub high: u32,
     /// An earlier life has closed its wave.
     pub closed: bool,
+    /// By what right its packets are issued (M4).
+    pub right: Right,
 }
 
 impl RecoveredSection {
@@ -159,6 +165,29 @@ pub enum Input {
         /// The packets.
         records: Vec<SeedRecord>,
     },
+    /// Settlement's answer to a request for a grant; its signature is good.
+    GrantAnswer(Box<GrantAnswer>),
+    /// The request for a grant could not be handed to the agent link.
+    GrantUnsent {
+        /// The wave.
+        wave: WaveIndex,
+    },
+    /// The request for a grant did not reach settlement.
+    GrantUnanswered {
+        /// The wave.
+        wave: WaveIndex,
+        /// Ask again after this long.
+        retry_after_ms: u32,
+    },
+    /// A grant is on disk in the wave's cursor, and H with it.
+    GrantKept {
+        /// The wave.
+        wave: WaveIndex,
+        /// Which grant.
+        id: u64,
+        /// H, raised where the grant begins above it.
+        high: u32,
+    },
     /// Persisting failed: nothing is issued any more (M3).
     Fenced {
         /// Why.
@@ -213,6 +242,22 @@ pub enum Output {
         ticket: Box<Ticket>,
         /// What the user has won with it.
         tally: Tally,
+    },
+    /// Carry this signed request for a grant to settlement: then comes [`Input::GrantAnswer`], or
+    /// one of the two that say that there is none.
+    AskGrant {
+        /// The wave.
+        wave: WaveIndex,
+        /// The bytes.
+        request: Vec<u8>,
+    },
+    /// Write this grant into the wave's cursor, with H raised to its first packet where that lies
+    /// above, and sync it: then report [`Input::GrantKept`].
+    KeepGrant {
+        /// The wave.
+        wave: WaveIndex,
+        /// The grant.
+        grant: GrantRecord,
     },
     /// Nothing for this candidate.
     Lost {
@@ -369,6 +414,18 @@ impl Issuer {
                     wave.on_reserved(first, high, records);
                 }
             }
+            Input::GrantAnswer(answer) => self.on_grant_answer(now, &answer),
+            Input::GrantUnsent { wave } => {
+                if let Some(fleet) = self.fleet_mut(wave) {
+                    fleet.on_unsent(now);
+                }
+            }
+            Input::GrantUnanswered { wave, retry_after_ms } => {
+                if let Some(fleet) = self.fleet_mut(wave) {
+                    fleet.on_unanswered(now, retry_after_ms);
+                }
+            }
+            Input::GrantKept { wave, id, high } => self.on_grant_kept(wave, id, high),
             Input::Fenced { reason } => self.fenced = self.fenced.take().or(Some(reason)),
             Input::JournalHold(hold) => self.hold = hold,
             Input::Throttle { percent } => {
@@ -395,8 +452,9 @@ impl Issuer {
         }
         if self.fenced.is_none() {
             self.step_waves(now);
+            self.ask_grants(now);
         }
-        let view = self.view();
+        let view = self.view(now);
         if view != self.gate {
             self.gate = view;
             self.outputs.push_back(Output::Gate(view));
@@ -426,14 +484,14 @@ impl Issuer {
     }
 
     /// What the shards may know: from the books alone, so that a lost slot heals.
-    fn view(&self) -> GateView {
+    fn view(&self, now: Timestamp) -> GateView {
         let running = self.waves.iter().any(|wave| wave.state == WaveState::Running);
         if self.fenced.is_some() || self.hold {
             return GateView { running, ..GateView::default() };
         }
         let sponsors =
-            self.waves.iter().fold(SponsorSet::EMPTY, |all, wave| all.union(wave.available()));
-        let count = self.waves.iter().map(Wave::available_count).sum();
+            self.waves.iter().fold(SponsorSet::EMPTY, |all, wave| all.union(wave.available(now)));
+        let count = self.waves.iter().map(|wave| wave.available_count(now)).sum();
         GateView { sponsors, count, running }
     }
 

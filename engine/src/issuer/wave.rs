@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Anchor,
     cursor::{BLOCK_MAX, BLOCK_MIN},
+    grant::Right,
     time::Timestamp,
     wave_clock::{Curve, PACKET, WaveClock},
 };
@@ -64,6 +65,8 @@ pub(super) struct Wave {
     pub(super) first: PacketIndex,
     pub(super) count: u32,
     pub(super) state: WaveState,
+    /// By what right packets are issued (M4).
+    pub(super) right: Right,
     /// H as it is on disk: positions below it may be issued (M1).
     pub(super) high: u32,
     /// Position of the first packet of this life of the process.
@@ -97,7 +100,7 @@ pub(super) struct Wave {
 
 impl Wave {
     pub(super) fn new(recovered: &RecoveredSection) -> Self {
-        let RecoveredSection { section, high, closed } = recovered;
+        let RecoveredSection { section, high, closed, right } = recovered;
         let high = *high;
         assert!(high <= section.count, "H lies in the section");
         Self {
@@ -105,6 +108,7 @@ impl Wave {
             first: section.first,
             count: section.count,
             state: if *closed { WaveState::Closed } else { WaveState::Idle },
+            right: right.clone(),
             high,
             start: high,
             issued: 0,
@@ -172,13 +176,15 @@ impl Wave {
     }
 
     /// Sponsors of whom a packet may be issued now.
-    pub(super) const fn available(&self) -> SponsorSet {
-        if self.credit >= PACKET { self.waiting } else { SponsorSet::EMPTY }
+    pub(super) fn available(&self, now: Timestamp) -> SponsorSet {
+        let any = self.credit >= PACKET && self.right.is_live(now);
+        if any { self.waiting } else { SponsorSet::EMPTY }
     }
 
     /// How many packets may be issued now.
-    pub(super) fn available_count(&self) -> u32 {
-        self.queued.min(u32::try_from(self.credit / PACKET).unwrap_or(u32::MAX))
+    pub(super) fn available_count(&self, now: Timestamp) -> u32 {
+        let earned = u32::try_from(self.credit / PACKET).unwrap_or(u32::MAX);
+        if self.right.is_live(now) { self.queued.min(earned) } else { 0 }
     }
 
     /// B: how many packets a reservation holds (M1).
@@ -202,6 +208,20 @@ impl Wave {
         }
     }
 
+    /// A grant that begins above H is on disk, and H with it: what lies between was granted to
+    /// others, or nobody knows what became of it.
+    pub(super) fn jump(&mut self, high: u32) {
+        assert!(high >= self.high && high <= self.count, "M2: H never falls");
+        let untouched = self.high == self.start && self.reserving.is_none();
+        assert!(untouched && self.unissued() == 0, "M4: nothing is issued before the first grant");
+        (self.high, self.start) = (high, high);
+    }
+
+    /// Whether packets of this wave will be issued: then the right to do so is kept alive.
+    pub(super) fn wants_right(&self) -> bool {
+        matches!(self.state, WaveState::Armed | WaveState::Running)
+    }
+
     /// Brings the books to `now`.
     pub(super) fn step(&mut self, now: Timestamp, anchor: &Anchor) -> Step {
         let mut step = Step::default();
@@ -222,7 +242,7 @@ impl Wave {
         } else if wall.plus_us(LEAD_US) < clock.t0() {
             return step;
         }
-        step.reserve = self.reserve();
+        step.reserve = self.reserve(now);
         step
     }
 
@@ -287,8 +307,8 @@ impl Wave {
     }
 
     /// The queued packet of an eligible sponsor whose moment is the earliest.
-    pub(super) fn earliest(&self, eligible: SponsorSet) -> Option<Queued> {
-        let sponsors = SponsorSet(self.available().0 & eligible.0);
+    pub(super) fn earliest(&self, now: Timestamp, eligible: SponsorSet) -> Option<Queued> {
+        let sponsors = SponsorSet(self.available(now).0 & eligible.0);
         let fronts = sponsors.iter().filter_map(|s| self.queues[s.index()].front().copied());
         fronts.min_by_key(|queued| queued.packet.record.offset_us)
     }
@@ -321,8 +341,10 @@ impl Wave {
         self.credit = self.credit.saturating_add(PACKET);
     }
 
-    /// Marks the packet issued. It must be below the durable mark, and nobody's yet.
-    pub(super) fn issue(&mut self, position: u32) {
+    /// Marks the packet issued. It must be ours to give now, below the durable mark, and nobody's
+    /// yet.
+    pub(super) fn issue(&mut self, now: Timestamp, position: u32) {
+        assert!(self.right.allows(now, position), "M4: only by a right that has not ended");
         assert!(position < self.high, "M1: only below the mark that is on disk");
         assert!(position >= self.start, "M1: a start never issues below its own mark");
         let (word, bit) = (position as usize / 64, 1 << (position % 64));
@@ -374,19 +396,30 @@ impl Wave {
     /// Packets that nobody here may take do not count: with them H would stand still, and no packet
     /// of any other sponsor would come, until they are skipped after a minute
     /// (docs/decisions/0010-overlooked-packets.md).
-    fn reserve(&mut self) -> Option<(u32, u32)> {
+    fn reserve(&mut self, now: Timestamp) -> Option<(u32, u32)> {
         let (block, left) = (self.block(), self.unissued() - self.overlooked);
-        if self.reserving.is_some() || self.high == self.count || left >= block / 2 {
+        let end = self.count.min(self.right.ceiling());
+        let full = self.reserving.is_some() || self.high >= end || left >= block / 2;
+        if full || !self.right.is_live(now) {
             return None;
         }
-        let high = self.high.saturating_add(block - left).min(self.count);
+        let high = self.high.saturating_add(block - left).min(end);
         self.reserving = Some(high);
         Some((self.high, high))
     }
 
-    /// When [`Self::step`] next has something to do.
+    /// When [`Self::step`] next has something to do, or the right to issue.
     pub(super) fn deadline(&self, now: Timestamp, anchor: &Anchor) -> Timestamp {
         let Some(clock) = &self.clock else { return Timestamp::NEVER };
+        let right = if self.wants_right() {
+            self.right.deadline(now, self.high).max(now.plus_ns(STEP_NS_MIN))
+        } else {
+            Timestamp::NEVER
+        };
+        right.min(self.books_deadline(now, anchor, clock))
+    }
+
+    fn books_deadline(&self, now: Timestamp, anchor: &Anchor, clock: &WaveClock) -> Timestamp {
         match self.state {
             WaveState::Idle | WaveState::Closed => Timestamp::NEVER,
             WaveState::Armed => {

@@ -75,8 +75,8 @@ pub(super) struct Connection {
     pub(super) timer_next: u32,
     /// The other neighbour.
     pub(super) timer_previous: u32,
-    /// How often the slot was used before.
-    pub(super) generation: u32,
+    /// The how-manieth connection of the process it is.
+    pub(super) number: u32,
     /// Index of the incomplete frame, or `NONE`.
     pub(super) partial: u32,
     /// Request id of the HELLO being checked.
@@ -96,7 +96,7 @@ const _: () = assert!(size_of::<Connection>() <= 64);
 
 impl Connection {
     /// An unused slot; `next` continues the free list.
-    pub(super) const fn free(generation: u32, next: u32) -> Self {
+    pub(super) const fn free(next: u32) -> Self {
         Self {
             user: UserId(0),
             sponsors: SponsorSet::EMPTY,
@@ -105,7 +105,7 @@ impl Connection {
             timer_tick: 0,
             timer_next: next,
             timer_previous: NONE,
-            generation,
+            number: 0,
             partial: NONE,
             hello_request: 0,
             resend_tick: 0,

@@ -60,9 +60,6 @@ pub struct Settings {
     pub thread: u16,
     /// Connections it holds at most.
     pub connections_max: u32,
-    /// Generation of every slot's first connection: another one after each restart of the thread,
-    /// so that an answer to a connection of its former life finds nobody.
-    pub generation_first: u32,
     /// The campaign that is served.
     pub campaign: CampaignId,
     /// Packets a user may win in it.
@@ -93,7 +90,6 @@ impl Settings {
         Self {
             thread: 0,
             connections_max: 10_000,
-            generation_first: 0,
             campaign,
             wins_per_user: 3,
             mac_key,
@@ -250,7 +246,7 @@ impl ShardEngine {
     #[must_use]
     pub fn new(settings: Settings, now: Timestamp) -> Self {
         Self {
-            table: Table::new(settings.connections_max, settings.generation_first),
+            table: Table::new(settings.connections_max),
             wheel: Wheel::new(now),
             partials: Partials::default(),
             admission: Admission::new(AdmissionLimits::NONE, now),
@@ -287,9 +283,15 @@ impl ShardEngine {
     }
 
     /// A connection was accepted, `secured` when frames may come at once and not only after a
-    /// handshake of its transport. `None` when the thread holds as many as it may: close it.
-    pub fn handle_accepted(&mut self, now: Timestamp, secured: bool) -> Option<ConnectionId> {
-        let Some(slot) = self.table.take() else {
+    /// handshake of its transport. `number` is the next one of the process, of which each is given
+    /// out once. `None` when the thread holds as many as it may: close it.
+    pub fn handle_accepted(
+        &mut self,
+        now: Timestamp,
+        secured: bool,
+        number: u32,
+    ) -> Option<ConnectionId> {
+        let Some(slot) = self.table.take(number) else {
             self.counters.refused_full += 1;
             return None;
         };
@@ -364,7 +366,7 @@ impl ShardEngine {
     /// Whether `id` is still the connection in its slot.
     #[must_use]
     pub fn is_live(&mut self, id: ConnectionId) -> bool {
-        self.table.live_mut(id.slot, id.generation).is_some()
+        self.table.live_mut(id.slot, id.number).is_some()
     }
 
     /// Bytes arrived on the connection in `slot`; answers are appended to `out`.
@@ -502,11 +504,7 @@ impl ShardEngine {
     }
 
     fn id(&self, slot: u32) -> ConnectionId {
-        ConnectionId {
-            thread: self.settings.thread,
-            slot,
-            generation: self.table.slot(slot).generation,
-        }
+        ConnectionId { thread: self.settings.thread, slot, number: self.table.slot(slot).number }
     }
 }
 

@@ -115,7 +115,7 @@ impl ShardEngine {
         id: ConnectionId,
         out: &mut Vec<u8>,
     ) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         if matches!(connection.state(), State::Open | State::Leaving) {
             self.put_reconnect_due(surroundings, id.slot, out);
         }

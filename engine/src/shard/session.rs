@@ -140,7 +140,7 @@ impl ShardEngine {
         identity: Option<Identity>,
         out: &mut Vec<u8>,
     ) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         if connection.state() != State::Checking {
             return;
         }
@@ -184,7 +184,7 @@ impl ShardEngine {
 
     /// The thread that checks tokens has no room: the client is asked to come back.
     pub fn handle_token_busy(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         let request_id = connection.hello_request;
         let refusal = Refusal { closes: true, jitter_ms: 5_000, ..BUSY };
         self.refuse(id.slot, request_id, refusal, out);
@@ -320,7 +320,7 @@ impl ShardEngine {
         reason: NoWinReason,
         out: &mut Vec<u8>,
     ) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         connection.pending_set(false);
         if reason == NoWinReason::NoneDue {
             self.counters.lost_none_due += 1;
@@ -337,7 +337,7 @@ impl ShardEngine {
         tally: &[u8; TALLY_BYTES],
         out: &mut Vec<u8>,
     ) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         if request_id != 0 {
             connection.pending_set(false);
         }
@@ -384,7 +384,7 @@ impl ShardEngine {
         reply: Result<&[u8; RECEIPT_BYTES], Refusal>,
         out: &mut Vec<u8>,
     ) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         connection.opens_in_flight = connection.opens_in_flight.saturating_sub(1);
         match reply {
             Ok(receipt) => {
@@ -400,9 +400,9 @@ impl ShardEngine {
         self.handle_open_decided(id, request_id, Err(BUSY), out);
     }
 
-    /// The same user connected again: the newest connection wins.
+    /// The same user has a connection that was accepted later: that one wins.
     pub fn handle_replaced(&mut self, id: ConnectionId, out: &mut Vec<u8>) {
-        let Some(connection) = self.table.live_mut(id.slot, id.generation) else { return };
+        let Some(connection) = self.table.live_mut(id.slot, id.number) else { return };
         if !matches!(connection.state(), State::Open | State::Leaving) {
             return;
         }

@@ -19,21 +19,12 @@ pub(super) struct Table {
     free: u32,
     used: u32,
     slots_max: u32,
-    generation_first: u32,
 }
 
 impl Table {
-    /// An empty table for at most `slots_max` connections, whose generations begin with
-    /// `generation_first`.
-    pub(super) const fn new(slots_max: u32, generation_first: u32) -> Self {
-        Self {
-            pages: Vec::new(),
-            cold_pages: Vec::new(),
-            free: NONE,
-            used: 0,
-            slots_max,
-            generation_first,
-        }
+    /// An empty table for at most `slots_max` connections.
+    pub(super) const fn new(slots_max: u32) -> Self {
+        Self { pages: Vec::new(), cold_pages: Vec::new(), free: NONE, used: 0, slots_max }
     }
 
     /// Connections there are.
@@ -46,8 +37,8 @@ impl Table {
         u32::try_from(self.pages.len()).expect("slots_max bounds the pages") << PAGE_BITS
     }
 
-    /// Takes a slot, or `None` when the table is full.
-    pub(super) fn take(&mut self) -> Option<u32> {
+    /// Takes a slot for the connection with this number, or `None` when the table is full.
+    pub(super) fn take(&mut self, number: u32) -> Option<u32> {
         if self.used >= self.slots_max {
             return None;
         }
@@ -57,29 +48,28 @@ impl Table {
         let slot = self.free;
         let connection = self.slot_mut(slot);
         let next = connection.timer_next;
-        let generation = connection.generation;
-        *connection = Connection::free(generation, NONE);
+        connection.timer_next = NONE;
+        connection.number = number;
         self.free = next;
         self.used += 1;
         Some(slot)
     }
 
-    /// Gives `slot` back; its generation rises, so that late answers find nobody.
+    /// Gives `slot` back: late answers find nobody, or a connection with another number.
     pub(super) fn give_back(&mut self, slot: u32) {
         let free = self.free;
         let connection = self.slot_mut(slot);
         assert!(connection.state() != State::Free, "slot {slot} is given back once");
-        let generation = connection.generation.wrapping_add(1);
-        *connection = Connection::free(generation, free);
+        *connection = Connection::free(free);
         self.free = slot;
         self.used -= 1;
     }
 
     fn grow(&mut self) {
-        let (first, generation) = (self.slots(), self.generation_first);
+        let first = self.slots();
         let page: Vec<Connection> = (0..PAGE_SLOTS)
             .map(|offset| if offset + 1 == PAGE_SLOTS { NONE } else { first + offset + 1 })
-            .map(|next| Connection::free(generation, next))
+            .map(Connection::free)
             .collect();
         self.pages.push(page.into_boxed_slice());
         self.cold_pages.push(vec![Cold::default(); PAGE_SLOTS as usize].into_boxed_slice());
@@ -108,13 +98,13 @@ impl Table {
         &mut self.cold_pages[(slot >> PAGE_BITS) as usize][(slot & (PAGE_SLOTS - 1)) as usize]
     }
 
-    /// The connection in `slot` if it is used and still of this generation.
-    pub(super) fn live_mut(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+    /// The connection in `slot` if it is used, and has this number.
+    pub(super) fn live_mut(&mut self, slot: u32, number: u32) -> Option<&mut Connection> {
         if slot >= self.slots() {
             return None;
         }
         let connection = self.slot_mut(slot);
-        let live = connection.generation == generation && connection.state() != State::Free;
+        let live = connection.number == number && connection.state() != State::Free;
         live.then_some(connection)
     }
 }

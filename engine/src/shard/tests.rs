@@ -44,6 +44,7 @@ struct World {
     now: Timestamp,
     surroundings: Surroundings,
     connection: ConnectionId,
+    accepted: u32,
 }
 
 impl World {
@@ -57,7 +58,7 @@ impl World {
         };
         let now = at(1_000_000);
         let mut engine = ShardEngine::new(settings, now);
-        let connection = engine.handle_accepted(now, true).expect("room");
+        let connection = engine.handle_accepted(now, true, 0).expect("room");
         let surroundings = Surroundings {
             gate: GateView::default(),
             wall: WallTime(5),
@@ -65,7 +66,13 @@ impl World {
             cue: 4,
             tier: 0,
         };
-        Self { engine, now, surroundings, connection }
+        Self { engine, now, surroundings, connection, accepted: 0 }
+    }
+
+    /// Another connection.
+    fn accept(&mut self) -> ConnectionId {
+        self.accepted += 1;
+        self.engine.handle_accepted(self.now, true, self.accepted).expect("room")
     }
 
     /// A world whose connection has been welcomed.
@@ -400,7 +407,7 @@ fn a_reused_slot_gets_nothing_that_was_meant_for_its_predecessor() {
     let mut world = World::open();
     let old = world.connection;
     assert_eq!(world.engine.handle_closed(old.slot), Some((old, Some(USER))));
-    let new = world.engine.handle_accepted(world.now, true).expect("room");
+    let new = world.accept();
     assert_eq!(new.slot, old.slot);
     let mut out = Vec::new();
     world.engine.handle_replaced(old, &mut out);

@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn timers_fire_in_their_tick_and_not_before() {
-        let mut table = Table::new(100, 0);
+        let mut table = Table::new(100);
         let mut wheel = Wheel::new(at(1_000));
-        let slots: Vec<u32> = (0..5).map(|_| table.take().expect("room")).collect();
+        let slots: Vec<u32> = (0..5).map(|number| table.take(number).expect("room")).collect();
         for (slot, ms) in slots.iter().zip([3_000, 1_000, 2_000, 900_000, 2_000]) {
             table.slot_mut(*slot).become_state(State::Greeting);
             wheel.link(&mut table, *slot, tick_after(at(1_000), ms));

@@ -78,7 +78,6 @@ fn settings() -> Settings {
     Settings {
         thread: 1,
         connections_max: CONNECTIONS_MAX,
-        generation_first: 5,
         reconnect: Some(Reconnect { keys, lifetime_seconds: 1_200 }),
         heartbeat_ms_max: 60_000,
         hint: Hint { endpoints: vec!["tls://other.example:7443".to_owned()], ..Hint::default() },
@@ -98,6 +97,7 @@ struct World {
     now: Timestamp,
     surroundings: Surroundings,
     live: Vec<ConnectionId>,
+    accepted: u32,
     /// What was asked and not answered yet.
     asked: Vec<Effect>,
 }
@@ -106,7 +106,14 @@ impl World {
     fn new() -> Self {
         let now = Timestamp::from_ns(1_000_000_000_000);
         let engine = ShardEngine::new(settings(), now);
-        Self { engine, now, surroundings: surroundings(), live: Vec::new(), asked: Vec::new() }
+        Self {
+            engine,
+            now,
+            surroundings: surroundings(),
+            live: Vec::new(),
+            accepted: 0,
+            asked: Vec::new(),
+        }
     }
 
     /// The connection that a byte names, if there is one.
@@ -213,7 +220,8 @@ fn operations(bytes: &[u8]) -> Counters {
         let which = tape.byte();
         match operation % 8 {
             0 => {
-                let accepted = world.engine.handle_accepted(world.now, true);
+                world.accepted += 1;
+                let accepted = world.engine.handle_accepted(world.now, true, world.accepted);
                 assert_eq!(accepted.is_none(), world.live.len() == CONNECTIONS_MAX as usize);
                 world.live.extend(accepted);
             }
@@ -278,7 +286,7 @@ fn cuts(bytes: &[u8]) {
 fn answered(stream: &[u8], sizes: &[usize]) -> (Vec<u8>, Vec<Effect>) {
     let (now, surroundings) = (Timestamp::from_ns(1_000_000_000_000), surroundings());
     let mut engine = ShardEngine::new(settings(), now);
-    let id = engine.handle_accepted(now, true).expect("room");
+    let id = engine.handle_accepted(now, true, 0).expect("room");
     let mut out = Vec::new();
     assert!(engine.handle_received(now, &surroundings, id.slot, &hello(), &mut out));
     let expires_at = surroundings.wall.plus_us(600_000_000);

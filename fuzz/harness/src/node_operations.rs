@@ -8,6 +8,7 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use yao_engine::{
     Anchor, ConnectionId, GateView, Timestamp,
+    grant::Right,
     issuer::{self, History, Input, Issuer, Output, Recovered, RecoveredSection},
     shard::{Effect, Settings, ShardEngine, Surroundings},
     wave_clock::WaveClock,
@@ -59,6 +60,7 @@ struct Phone {
 
 struct World {
     engine: ShardEngine,
+    accepted: u32,
     issuer: Issuer,
     section: Section,
     records: Vec<SeedRecord>,
@@ -123,10 +125,9 @@ fn new_issuer(recovered: &Recovered) -> Issuer {
     Issuer::new(settings, Arc::new(sign_key()), recovered)
 }
 
-fn new_engine(now: Timestamp, generation_first: u32) -> ShardEngine {
+fn new_engine(now: Timestamp) -> ShardEngine {
     let settings = Settings {
         connections_max: u32::from(USERS) * 2,
-        generation_first,
         wins_per_user: WINS_PER_USER,
         heartbeat_ms_max: 3_600_000,
         ..Settings::new(CAMPAIGN, mac_key())
@@ -138,10 +139,16 @@ impl World {
     fn new() -> Self {
         let (section, records) = plan();
         let now = Timestamp::from_ns(0);
-        let past = RecoveredSection { section: section.clone(), high: 0, closed: false };
+        let past = RecoveredSection {
+            section: section.clone(),
+            high: 0,
+            closed: false,
+            right: Right::Local,
+        };
         let recovered = Recovered { sections: vec![past], issued: Vec::new() };
         let mut world = Self {
-            engine: new_engine(now, 0),
+            engine: new_engine(now),
+            accepted: 0,
             issuer: new_issuer(&recovered),
             section,
             records,
@@ -205,7 +212,9 @@ impl World {
 
     fn connect(&mut self, user: u64) {
         self.disconnect(user);
-        let id = self.engine.handle_accepted(self.now, true).expect("two for each user");
+        self.accepted += 1;
+        let accepted = self.engine.handle_accepted(self.now, true, self.accepted);
+        let id = accepted.expect("two for each user");
         let phone = self.phones.entry(user).or_default();
         phone.connection = Some(id);
         let tally = phone.tally;
@@ -306,6 +315,9 @@ impl World {
                     self.engine.handle_won(connection, request_id, &ticket, &tally, &mut out);
                     self.hear(connection, &out);
                 }
+                Output::AskGrant { .. } | Output::KeepGrant { .. } => {
+                    unreachable!("local mode asks nobody")
+                }
                 Output::Lost { connection, request_id, shake } => {
                     self.lost(connection, request_id, shake, NoWinReason::NoneDue);
                 }
@@ -352,7 +364,7 @@ impl World {
         assert!(recovered.issued_above_high().is_none(), "M1: issued above H");
         self.journal.extend(skips);
         self.issuer = new_issuer(&recovered);
-        self.engine = new_engine(self.now, 1 << 20);
+        self.engine = new_engine(self.now);
         self.phones.values_mut().for_each(|phone| phone.connection = None);
         self.gate = GateView::default();
         self.vets.clear();

@@ -5,7 +5,7 @@
 use super::{Store, signed, stretches, unsigned};
 use crate::reclaim::{Opening, Refused, Sealed, VoidPolicy, never_left, opening};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use yao_protocol::{
     Epoch, PacketId, ShardId, WallTime, keys::KeySet, seal::Seal, spool::Open, void::VoidRequest,
 };
@@ -300,7 +300,42 @@ fn opens_at(
         })
     };
     let seals: Vec<Sealed> = statement.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
-    Ok(opening(ground.policy, ground.ticket_lifetime_us, ground.shards, &seals, asked_at))
+    let granted = granted(transaction)?;
+    // Of a shard with grants no seal speaks for all of its holders, and who holds one issues on.
+    let shards: Vec<_> = ground
+        .shards
+        .iter()
+        .map(|(shard, epochs)| match granted.contains_key(shard) {
+            true => (*shard, Vec::new()),
+            false => (*shard, epochs.clone()),
+        })
+        .collect();
+    let since = granted.into_values().max().map_or(asked_at, |until| until.max(asked_at));
+    Ok(opening(ground.policy, ground.ticket_lifetime_us, &shards, &seals, since))
+}
+
+/// The shards of which packets were ever granted (fleet mode), and until when at the latest.
+fn granted(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<ShardId, WallTime>> {
+    transaction
+        .prepare_cached(
+            "SELECT s.shard, MAX(t.not_after) FROM sections s JOIN tenures t USING (tenure)
+             GROUP BY s.shard",
+        )?
+        .query_map([], |row| Ok((ShardId(row.get(0)?), WallTime(unsigned(row.get(1)?)))))?
+        .collect()
+}
+
+/// Whether a shard was sealed, or packets of it are void: nobody is granted any of it again.
+pub(super) fn is_taken_back(
+    transaction: &Transaction<'_>,
+    shard: ShardId,
+) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM seals WHERE shard = ?1)
+                 OR EXISTS (SELECT 1 FROM void_requests WHERE shard = ?1)",
+        )?
+        .query_row([shard.0], |row| row.get(0))
 }
 
 fn epochs<'a>(ground: &Ground<'a>, shard: ShardId) -> &'a [Epoch] {
@@ -308,13 +343,16 @@ fn epochs<'a>(ground: &Ground<'a>, shard: ShardId) -> &'a [Epoch] {
     found.map_or(&[][..], |(_, epochs)| epochs.as_slice())
 }
 
-/// The seals of the request's shard. One whose key is gone is none: its packets then wait for the
-/// claim window.
+/// The seals of the request's shard. One whose key is gone is none, and neither is one of a shard
+/// of which packets were granted, for others may have held it: both wait for the claim window.
 fn seals(
     transaction: &Transaction<'_>,
     ground: &Ground<'_>,
     request: &VoidRequest,
 ) -> rusqlite::Result<Vec<Seal>> {
+    if granted(transaction)?.contains_key(&request.shard) {
+        return Ok(Vec::new());
+    }
     let mut statement = transaction
         .prepare_cached("SELECT seal FROM seals WHERE shard = ?1 AND generation = ?2")?;
     let rows = statement

@@ -25,7 +25,7 @@ const YEAR_9999: u64 = 253_370_764_800_000_000;
 fn event() -> impl Strategy<Value = Event> {
     let life = uniform16(any::<u8>());
     let (at, wave) = (wall_time, || any::<u16>().prop_map(WaveIndex));
-    let reason = select(vec![SkipReason::Restart, SkipReason::Waited]);
+    let reason = select(vec![SkipReason::Restart, SkipReason::Waited, SkipReason::Burnt]);
     prop_oneof![
         (life, life, at()).prop_map(|(life, boot_id, at)| {
             Event::Start { incarnation: Incarnation(life), boot_id, at }
@@ -41,6 +41,12 @@ fn event() -> impl Strategy<Value = Event> {
         (wave(), any::<u32>(), any::<u64>(), at()).prop_map(|(wave, unissued, sum, at)| {
             Event::Close { wave, unissued, sum: Fen(sum), at }
         }),
+        (wave(), any::<u64>(), any::<[u32; 2]>(), life, at(), at()).prop_map(
+            |(wave, id, range, life, not_after, at)| {
+                let (lo, hi) = (range[0].min(range[1]), range[0].max(range[1]));
+                Event::Grant { wave, id, lo, hi, holder: Incarnation(life), not_after, at }
+            }
+        ),
         (1_u8..=2, at()).prop_map(|(place, at)| Event::Fence { place, at }),
     ]
 }
@@ -163,6 +169,7 @@ proptest! {
             inode: ids[1],
             born_ns: ids[2],
             boot_id: life,
+            grant: None,
         };
         prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
         let watermark = Watermark { campaign, shard, settled, answer_digest: [generation; 32] };

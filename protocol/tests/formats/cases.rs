@@ -97,7 +97,7 @@ pub(crate) fn valid() -> &'static [Case] {
 }
 
 fn all() -> Vec<Case> {
-    [plain(), super::numbers::valid()].concat()
+    [plain(), super::numbers::valid(), super::grants::numbers()].concat()
 }
 
 /// Those whose every cut and scrambled form is published too.
@@ -111,6 +111,7 @@ fn plain() -> Vec<Case> {
         disk(),
         events(),
         settlement(),
+        super::grants::plain(),
         super::texts::valid(),
         super::reclaim::valid(),
     ]
@@ -250,11 +251,18 @@ fn agent() -> Vec<Case> {
         (from_agent, "VERDICT no", agent(&FromAgent::Verdict { call: 78, allowed: false })),
         (from_agent, "DELIVERED", agent(&FromAgent::Delivered(b"answer"))),
         (from_agent, "UNDELIVERED", agent(&FromAgent::Undelivered { retry_after_ms: 250 })),
+        (from_agent, "GRANT_ANSWER", agent(&FromAgent::GrantAnswer(b"answer"))),
+        (
+            from_agent,
+            "GRANT_UNANSWERED",
+            agent(&FromAgent::GrantUnanswered { retry_after_ms: 250 }),
+        ),
         (from_agent, "POLICY", agent(&FromAgent::Policy(&policy))),
         (from_agent, "BYE", agent(&FromAgent::Bye)),
         (from_access, "GREETED", access(&FromAccess::Greeted { version: 1 })),
         (from_access, "VET", access(&vet)),
         (from_access, "DELIVER", access(&FromAccess::Deliver(b"batch"))),
+        (from_access, "GRANT_ASK", access(&FromAccess::GrantAsk(b"request"))),
         (from_access, "DRAIN", access(&FromAccess::Drain)),
         (from_access, "STANDING before a win", access(&win)),
         (from_access, "STANDING before an open", access(&open)),
@@ -286,7 +294,7 @@ fn proofs() -> Vec<Case> {
     ]
 }
 
-fn cursor() -> Cursor {
+pub(crate) fn cursor() -> Cursor {
     Cursor {
         campaign: CAMPAIGN,
         shard: SHARD,
@@ -300,6 +308,7 @@ fn cursor() -> Cursor {
         inode: 4_711,
         born_ns: 1_424_269_000_000_000_123,
         boot_id: [2; 16],
+        grant: None,
     }
 }
 
@@ -344,6 +353,7 @@ fn disk() -> Vec<Case> {
         Watermark { campaign: CAMPAIGN, shard: SHARD, settled: 4_711, answer_digest: [6; 32] };
     let written = Record { kind: 3, sequence: 5, committed: 4, payload: b"payload" };
     let open = Open { accepted_at: NOW.plus_us(999), ticket: ticket() };
+    let granted = Cursor { grant: Some(super::grants::a_record()), ..cursor() };
     let slot = Slot { sequence: 6, payload: cursor().encode() };
     vec![
         ("seed-record", "a packet", record.encode().to_vec()),
@@ -351,6 +361,7 @@ fn disk() -> Vec<Case> {
         ("seed-chunk", "two records", sealed(&[record.encode(), other.encode()].concat())),
         ("seed-chunk", "no record", sealed(&[])),
         ("cursor", "in the middle of a wave", cursor().encode()),
+        ("cursor", "under a grant", granted.encode()),
         ("slot", "a cursor", slot.encode(cursor::MAGIC)),
         ("watermark", "settled", watermark.encode()),
         ("segment-header", "a journal", segment.encode(journal::MAGIC)),
@@ -363,6 +374,16 @@ fn events() -> Vec<Case> {
     let (wave, at) = (WaveIndex(0), NOW);
     let start = Event::Start { incarnation: Incarnation([1; 16]), boot_id: [2; 16], at };
     let skip = |reason, first, count| Event::Skip { wave, reason, first, count, at };
+    let grant = super::grants::a_record();
+    let granted = Event::Grant {
+        wave,
+        id: grant.id,
+        lo: grant.lo,
+        hi: grant.hi,
+        holder: grant.holder,
+        not_after: grant.not_after,
+        at,
+    };
     let case = |name, event: &Event| {
         let (kind, payload) = event.encode();
         ("journal-event", name, [vec![kind], payload].concat())
@@ -373,6 +394,8 @@ fn events() -> Vec<Case> {
         case("ISSUE", &Event::Issue(ticket().body)),
         case("SKIP after a restart", &skip(SkipReason::Restart, PacketIndex(500), 252)),
         case("SKIP after waiting", &skip(SkipReason::Waited, PacketIndex(7), 1)),
+        case("SKIP of what was burnt", &skip(SkipReason::Burnt, PacketIndex(500), 65_000)),
+        case("GRANT", &granted),
         case("CLOSE", &Event::Close { wave, unissued: 12, sum: Fen(4_711), at }),
         case("FENCE", &Event::Fence { place: 1, at }),
     ]

@@ -96,6 +96,8 @@ pub(crate) const CODECS: &[(&str, Codec)] = &[
     ("spool-open", spool_open),
     ("settlement-batch", batch),
     ("settlement-answer", answer),
+    ("grant-request", super::grants::request),
+    ("grant-answer", super::grants::answer),
     ("policy", policy),
     ("manifest", super::texts::read_manifest),
     ("token-claims", super::texts::read_claims),

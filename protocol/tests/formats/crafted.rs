@@ -8,7 +8,8 @@ use super::{
 use yao_protocol::keys::{MAC_BYTES, SIGNATURE_BYTES, context};
 
 /// Format, name of the valid case, what is wrong, and the bytes put at each offset.
-type Wrong = (&'static str, &'static str, &'static str, &'static [(usize, &'static [u8])]);
+pub(crate) type Wrong =
+    (&'static str, &'static str, &'static str, &'static [(usize, &'static [u8])]);
 
 /// Every crafted case: format, name, bytes.
 pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -23,12 +24,8 @@ pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
         prove(format, &mut bytes);
         (*format, format!("{of}: {what}"), bytes)
     };
-    [CLIENT, SERVER, AGENT, SIGNED, SEED, DISK, RECLAIM]
-        .iter()
-        .copied()
-        .flatten()
-        .map(made)
-        .collect()
+    let all = [CLIENT, SERVER, AGENT, SIGNED, SEED, DISK, RECLAIM, super::grants::WRONG];
+    all.iter().copied().flatten().map(made).collect()
 }
 
 /// Makes signature, MAC or checksum right again, where there is room for one.
@@ -51,6 +48,8 @@ pub(crate) fn prove(format: &str, bytes: &mut [u8]) {
         "seal" => sign(context::SEAL, bytes),
         "void-request" => sign(context::VOID, bytes),
         "void-answer" => sign(context::VOIDED, bytes),
+        "grant-request" => sign(context::GRANT_REQUEST, bytes),
+        "grant-answer" => sign(context::GRANT, bytes),
         "tally" => mac(context::TALLY, bytes),
         "receipt" => mac(context::RECEIPT, bytes),
         "reconnect-ticket" => mac(context::RECONNECT, bytes),
@@ -119,6 +118,9 @@ const AGENT: &[Wrong] = &[
     ("access-message", "VET", "unknown vet kind", &[(16, &[4])]),
     ("access-message", "VET", "sponsor 64", &[(17, &[64])]),
     ("access-message", "DELIVER", "a flag", &[(3, &[1])]),
+    ("agent-message", "GRANT_ANSWER", "a flag", &[(3, &[1])]),
+    ("agent-message", "GRANT_UNANSWERED", "a flag", &[(3, &[1])]),
+    ("access-message", "GRANT_ASK", "a flag", &[(3, &[1])]),
     ("access-message", "DRAIN", "kind of the agent", &[(2, &[0x06])]),
 ];
 

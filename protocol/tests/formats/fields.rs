@@ -35,7 +35,7 @@ pub(crate) fn named(number: impl Into<u64>, name: &str) -> Value {
     json!({ "number": number.into(), "name": name })
 }
 
-fn time(time: WallTime) -> Value {
+pub(crate) fn time(time: WallTime) -> Value {
     long(time.0)
 }
 
@@ -43,12 +43,12 @@ fn money(amount: Fen) -> Value {
     long(amount.0)
 }
 
-fn incarnation(incarnation: Incarnation) -> Value {
+pub(crate) fn incarnation(incarnation: Incarnation) -> Value {
     json!(hex::encode(&incarnation.0))
 }
 
 /// The last `length` bytes: a signature or a MAC.
-fn proof(bytes: &[u8], length: usize) -> Value {
+pub(crate) fn proof(bytes: &[u8], length: usize) -> Value {
     json!(hex::encode(&bytes[bytes.len() - length..]))
 }
 
@@ -146,6 +146,10 @@ pub(crate) fn from_agent(message: &FromAgent<'_>) -> (&'static str, Value) {
         FromAgent::Undelivered { retry_after_ms } => {
             ("UNDELIVERED", json!({ "retry_after_ms": retry_after_ms }))
         }
+        FromAgent::GrantAnswer(bytes) => ("GRANT_ANSWER", json!({ "answer": hex::encode(bytes) })),
+        FromAgent::GrantUnanswered { retry_after_ms } => {
+            ("GRANT_UNANSWERED", json!({ "retry_after_ms": retry_after_ms }))
+        }
         FromAgent::Policy(bytes) => ("POLICY", json!({ "policy": hex::encode(bytes) })),
         FromAgent::Bye => ("BYE", json!({})),
     }
@@ -178,6 +182,7 @@ pub(crate) fn from_access(message: &FromAccess<'_>) -> (&'static str, Value) {
             ("STANDING", fields)
         }
         FromAccess::Deliver(bytes) => ("DELIVER", json!({ "batch": hex::encode(bytes) })),
+        FromAccess::GrantAsk(bytes) => ("GRANT_ASK", json!({ "request": hex::encode(bytes) })),
         FromAccess::Drain => ("DRAIN", json!({})),
     }
 }
@@ -259,13 +264,21 @@ pub(crate) fn seed_header(header: &SeedHeader, signed: &[u8]) -> Value {
 }
 
 pub(crate) fn cursor(cursor: &Cursor) -> Value {
-    json!({
+    let mut fields = json!({
         "campaign": long(cursor.campaign.0), "shard": cursor.shard.0, "wave": cursor.wave.0,
         "generation": cursor.generation, "epoch": cursor.epoch.0, "h": cursor.high,
         "next_h_max": cursor.next_high_max, "inode": long(cursor.inode),
         "born_ns": long(cursor.born_ns), "merkle_root": hex::encode(&cursor.merkle_root),
         "incarnation": incarnation(cursor.incarnation), "boot_id": hex::encode(&cursor.boot_id),
-    })
+    });
+    if let Some(grant) = &cursor.grant {
+        fields["grant"] = json!({
+            "id": long(grant.id), "lo": grant.lo, "hi": grant.hi,
+            "holder": incarnation(grant.holder), "not_after": time(grant.not_after),
+            "until_ns": long(grant.until_ns), "lifetime_us": long(grant.lifetime_us),
+        });
+    }
+    fields
 }
 
 pub(crate) fn watermark(watermark: &Watermark) -> Value {
@@ -306,6 +319,7 @@ pub(crate) fn journal_event(kind: u8, event: &Event) -> Value {
             let name = match reason {
                 SkipReason::Restart => "restart",
                 SkipReason::Waited => "waited",
+                SkipReason::Burnt => "burnt",
             };
             let reason = named(*reason as u8, name);
             let said = json!({
@@ -319,6 +333,13 @@ pub(crate) fn journal_event(kind: u8, event: &Event) -> Value {
                 "wave": wave.0, "unissued": unissued, "sum": money(*sum), "at": time(*at),
             });
             ("CLOSE", said)
+        }
+        Event::Grant { wave, id, lo, hi, holder, not_after, at } => {
+            let said = json!({
+                "wave": wave.0, "lo": lo, "hi": hi, "grant": long(*id),
+                "not_after": time(*not_after), "holder": incarnation(*holder), "at": time(*at),
+            });
+            ("GRANT", said)
         }
         Event::Fence { place, at } => {
             let place = named(*place, if *place == 1 { "cursor" } else { "seed file" });

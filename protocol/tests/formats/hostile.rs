@@ -184,6 +184,8 @@ fn a_flipped_bit_anywhere_never_passes_a_proof() {
         "settlement-batch",
         "slot",
         "settlement-answer",
+        "grant-request",
+        "grant-answer",
         "segment-header",
         "log-record",
         "seal",

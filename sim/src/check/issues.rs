@@ -60,6 +60,7 @@ impl Checks {
                 format!("packet {} is dated {:?} at {:?}", body.packet, body.issued_at, seen.wall)
             })?;
             self.nodes[node].fresh[usize::from(wave.0)] += 1;
+            self.left(node, wave, body.issued_at)?;
         }
         self.totals.issued += 1;
         self.issued.insert(body.packet, Issued { body, node, ticket: *ticket });

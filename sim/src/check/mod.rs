@@ -7,10 +7,11 @@ mod issues;
 mod ledger;
 mod money;
 mod opens;
+mod pace;
 
 pub(crate) use evidence::{cursor_path, segments};
 
-use self::{issues::Issued, opens::Acknowledged};
+use self::{issues::Issued, opens::Acknowledged, pace::Pace};
 use crate::{
     disk::SimDisk,
     plan::{Event, NODES_MAX, WAVES},
@@ -21,8 +22,12 @@ use std::{
 };
 use yao_ledger::state::Row;
 use yao_protocol::{
-    PacketId, UserId, WallTime, client::ServerMessage, frame::split_frame,
-    limits::CLIENT_PAYLOAD_BYTES_MAX, receipt::Receipt, ticket::Ticket,
+    PacketId, UserId, WallTime,
+    client::{NoWinReason, ServerMessage},
+    frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX,
+    receipt::Receipt,
+    ticket::Ticket,
 };
 
 /// Something that must hold and does not.
@@ -53,6 +58,10 @@ pub(crate) fn must(rule: &'static str, holds: bool, what: impl FnOnce() -> Strin
 struct NodeBook {
     /// The earliest T0 that the node was ever told, by wave.
     t0: [Option<WallTime>; WAVES as usize],
+    /// A T0 was corrected.
+    moved: bool,
+    /// How each wave goes.
+    pace: [Pace; WAVES as usize],
     /// Users of whom a death took a journal record: the node may let them win once more.
     forgotten: BTreeSet<UserId>,
     /// Packets whose journal record a death took: skipped by the next start, and honoured.
@@ -109,6 +118,8 @@ pub struct Seen<'a> {
     pub disk: &'a SimDisk,
     /// Its own wall clock.
     pub wall: WallTime,
+    /// To whom it speaks, if he is honest and nothing that should hold him up has happened here.
+    pub served: Option<UserId>,
 }
 
 impl Checks {
@@ -127,7 +138,9 @@ impl Checks {
 
     /// A node was told when a wave begins.
     pub fn told(&mut self, node: usize, wave: u16, t0: WallTime) {
-        let known = &mut self.nodes[node].t0[usize::from(wave)];
+        let book = &mut self.nodes[node];
+        let known = &mut book.t0[usize::from(wave)];
+        book.moved |= known.is_some_and(|known| known != t0);
         *known = Some(known.map_or(t0, |known| known.min(t0)));
     }
 
@@ -150,6 +163,11 @@ impl Checks {
                 Ok(ServerMessage::Receipt(proof)) => {
                     let receipt = Receipt::peek(proof);
                     self.receipt(seen, &receipt.expect("a node's receipt is well formed"))?;
+                }
+                Ok(ServerMessage::NoWin(no_win)) if no_win.reason == NoWinReason::NoneDue => {
+                    if let Some(user) = seen.served {
+                        self.none_due(seen, user)?;
+                    }
                 }
                 Ok(_) => {}
                 Err(error) => {

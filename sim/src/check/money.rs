@@ -57,7 +57,10 @@ impl<'a> Journal<'a> {
                 self.closed.push(*wave);
                 if whole { self.close(*wave, *unissued, *sum) } else { Ok(()) }
             }
-            Event::Start { .. } | Event::Reserve { .. } | Event::Fence { .. } => Ok(()),
+            Event::Start { .. }
+            | Event::Reserve { .. }
+            | Event::Grant { .. }
+            | Event::Fence { .. } => Ok(()),
         }
     }
 

@@ -256,6 +256,11 @@ impl Disk for SimDisk {
         Ok(Box::new(SimFile { disk: self.clone(), inode }))
     }
 
+    /// A simulated disk has one process at a time, and its operators make no links.
+    fn hold(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path, Access::Read)
+    }
+
     fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         let state = self.state();
         let inode = state.names.find(path).ok_or(io::ErrorKind::NotFound)?;

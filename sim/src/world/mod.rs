@@ -26,7 +26,9 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 use yao_agent::delivery::Outcome;
-use yao_protocol::{WallTime, agent::Role, policy::Policy, schedule::Schedule};
+use yao_protocol::{
+    WallTime, agent::Role, keys::remember_signatures, policy::Policy, schedule::Schedule,
+};
 
 pub use plan::Plot;
 
@@ -53,6 +55,8 @@ enum Event {
     Start(usize),
     /// The network brings bytes to a node or to a phone; no bytes: the end of the connection.
     Deliver { link: usize, to_node: bool, bytes: Vec<u8> },
+    /// A node that stood still reads what a connection brought meanwhile.
+    Resume(usize),
     /// A connection reaches a node.
     Arrive(usize),
     /// A connection is made, or not.
@@ -165,6 +169,8 @@ struct World<'a> {
     nemesis_random: Random,
     hosts: Vec<Host<'a>>,
     links: Vec<Link>,
+    /// Bytes in the socket buffers of nodes that stand still, by link.
+    held: BTreeMap<usize, Vec<Vec<u8>>>,
     phones: Vec<Phone>,
     wishes: Vec<u64>,
     settlement: Settlement,
@@ -182,6 +188,8 @@ struct World<'a> {
 /// Runs one seed to its end. `clocks` is one clock for each node, of the calling thread alone.
 #[must_use]
 pub fn run(plot: &Plot, clocks: &[&'static AtomicU64], loud: bool) -> Report {
+    // Each ticket is signed once here and checked by three parties, all of them this thread.
+    remember_signatures();
     let arena = Arena::new(PROCESSES_MAX);
     let mut world = World::new(plot.clone(), &arena, clocks, loud);
     world.set_out();
@@ -211,6 +219,7 @@ impl<'a> World<'a> {
             nemesis_random: random.fork(104),
             hosts,
             links: Vec::new(),
+            held: BTreeMap::new(),
             phones: Vec::new(),
             wishes: Vec::new(),
             settlement,
@@ -283,6 +292,7 @@ impl<'a> World<'a> {
             Event::Turn(node, life, thread) => self.turn(node, life, thread),
             Event::Start(node) => self.start(node),
             Event::Deliver { link, to_node, bytes } => self.deliver(link, to_node, &bytes),
+            Event::Resume(link) => self.resume(link),
             Event::Arrive(link) => self.arrive(link),
             Event::Connected { link, made } => self.connected(link, made),
             Event::Dial { phone, wish } => self.dial(phone, wish),

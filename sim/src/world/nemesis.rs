@@ -73,6 +73,7 @@ impl World<'_> {
         }
         let about = [("fault", fault as u64), ("node", node as u64), ("ends", u64::from(ends))];
         self.trace.say(self.now, "trouble", &about);
+        self.hosts[node].troubled = true;
         match fault {
             Fault::Crash => self.kill(node, false),
             Fault::PowerCut => self.kill(node, true),
@@ -83,7 +84,8 @@ impl World<'_> {
             }
             Fault::Pause => {
                 let long = self.nemesis_random.between(10 * MS, 6 * SECOND);
-                self.hosts[node].paused_until = self.now + long;
+                let until = &mut self.hosts[node].paused_until;
+                *until = (*until).max(self.now + long);
             }
             Fault::SlowThread => {
                 let thread = Thread::ALL[self.nemesis_random.index(Thread::ALL.len())];
@@ -198,7 +200,7 @@ impl World<'_> {
             (Fault::AgentHang, Some(generation)) => {
                 let until = self.now + self.nemesis_random.between(10 * MS, 15 * SECOND);
                 if let Some(agent) = self.hosts[node].agents.get_mut(&generation) {
-                    agent.hangs_until = until;
+                    agent.hangs_until = agent.hangs_until.max(until);
                 }
             }
             (Fault::AgentSwap | Fault::AgentHostile | Fault::AgentOld, _) => {
@@ -262,8 +264,8 @@ impl World<'_> {
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
             host.disk.set_troubles(|troubles| *troubles = crate::disk::Troubles::default());
-            (host.slow, host.slow_disk_until, host.paused_until) = (None, 0, 0);
-            host.agents.values_mut().for_each(|agent| agent.hangs_until = 0);
+            // Who stands still goes on by himself: what waits for him must not be overtaken.
+            (host.slow, host.slow_disk_until) = (None, 0);
             host.next_character = Character::Honest;
             // A disk that failed, or an agent that lies, is noticed by people; they restart the
             // node, and with it its agent.

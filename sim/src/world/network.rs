@@ -123,16 +123,36 @@ impl World<'_> {
     }
 
     fn deliver_to_node(&mut self, link: usize, bytes: &[u8]) -> Checked {
+        let Link { node, life, .. } = self.links[link];
+        let host = &self.hosts[node];
+        if host.paused_until > self.now && host.life == life {
+            // Its socket buffer keeps them.
+            let until = host.paused_until;
+            self.held.entry(link).or_default().push(bytes.to_vec());
+            self.at(until, Event::Resume(link));
+            return Ok(());
+        }
+        self.resume(link)?;
+        self.read_at_node(link, bytes)
+    }
+
+    /// The node reads what came while it stood still: before anything that comes later.
+    pub(super) fn resume(&mut self, link: usize) -> Checked {
+        let paused_until = self.hosts[self.links[link].node].paused_until;
+        if paused_until > self.now {
+            self.at(paused_until, Event::Resume(link));
+            return Ok(());
+        }
+        for bytes in self.held.remove(&link).unwrap_or_default() {
+            self.read_at_node(link, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn read_at_node(&mut self, link: usize, bytes: &[u8]) -> Checked {
         let Link { node, life, slot, at_node, .. } = self.links[link];
         let host = &mut self.hosts[node];
         let (true, Some(slot), true) = (at_node, slot, host.life == life) else { return Ok(()) };
-        if host.paused_until > self.now {
-            // Its socket buffer keeps them.
-            let at = host.paused_until.max(self.links[link].last[0] + 1);
-            self.links[link].last[0] = at;
-            self.at(at, Event::Deliver { link, to_node: true, bytes: bytes.to_vec() });
-            return Ok(());
-        }
         host.tell_time(self.now);
         let Some(process) = host.process.as_mut() else { return Ok(()) };
         if bytes.is_empty() {

@@ -1,6 +1,6 @@
 //! The nodes: their machines, the lives of their processes, and whose turn it is.
 
-use super::{Checked, Event, MS, PROCESSES_MAX, SECOND, World};
+use super::{Checked, Event, Fault, MS, PROCESSES_MAX, SECOND, World};
 use crate::{
     agent::{Agent, Character},
     canary::Canary,
@@ -23,9 +23,12 @@ use std::{
 };
 use yao_access::{disk::Disk, state_dir::StateDir};
 use yao_engine::Timestamp;
+use yao_protocol::UserId;
 
 /// What a machine's clock says when it has booted, ns.
 const BOOT: u64 = SECOND;
+/// A spool with less room than this may throttle the issuer.
+const SMALL_SPOOL: u64 = 1 << 20;
 /// A node that refuses to start so often on a ruined disk is given up.
 const REFUSALS_MAX: u32 = 4;
 
@@ -52,6 +55,8 @@ pub(super) struct Host<'a> {
     pub(super) ruined: bool,
     /// It was given up.
     pub(super) lost: bool,
+    /// Something went wrong on it, at any time.
+    pub(super) troubled: bool,
     pub(super) agents: BTreeMap<u32, Agent>,
     /// What the next agent turns out to be.
     pub(super) next_character: Character,
@@ -87,6 +92,7 @@ impl Host<'_> {
             dies_dark: false,
             ruined: false,
             lost: false,
+            troubled: false,
             agents: BTreeMap::new(),
             next_character: Character::Honest,
             clock,
@@ -332,8 +338,9 @@ impl<'a> World<'a> {
         for carried in done {
             match carried {
                 Carried::Bytes(link, bytes) => {
+                    let served = self.served(node, link);
                     let disk = &self.hosts[node].disk;
-                    self.checks.sent(Seen { node, disk, wall }, &bytes)?;
+                    self.checks.sent(Seen { node, disk, wall, served }, &bytes)?;
                     self.transmit(link, false, &bytes);
                 }
                 Carried::Closed(link) => self.node_closed(link, true),
@@ -344,6 +351,16 @@ impl<'a> World<'a> {
         }
         self.give_turns(node);
         Ok(())
+    }
+
+    /// Whose link it is, if he is honest and nothing should hold up his win: his node had no
+    /// trouble so far and has room for opens, and nobody is banned.
+    fn served(&self, node: usize, link: usize) -> Option<UserId> {
+        let calm = !self.hosts[node].troubled
+            && !self.faults.has(Fault::Policy)
+            && self.plot.spool_bytes_max > SMALL_SPOOL;
+        let phone = &self.phones[self.links[link].phone];
+        (calm && phone.cheat.is_none()).then_some(phone.user)
     }
 
     pub(super) fn give_turns(&mut self, node: usize) {

@@ -5,7 +5,7 @@ use crate::{
     phone::{Act, Cheat, Phone},
     plan::{USERS_MAX, identity},
 };
-use yao_protocol::{UserId, client::GoAwayReason};
+use yao_protocol::UserId;
 
 /// People shake until then, ns.
 const SHAKES_END: u64 = 45 * SECOND;
@@ -143,7 +143,6 @@ impl World<'_> {
 
     fn act_for(&mut self, phone: usize) {
         let user = self.phones[phone].user.0;
-        let mut reopened = false;
         for act in self.phones[phone].take_acts() {
             match act {
                 Act::Transmit(bytes) => {
@@ -178,23 +177,9 @@ impl World<'_> {
                 Act::ToldToLeave(reason) => {
                     let about = [("user", user), ("reason", reason as u64)];
                     self.trace.say(self.now, "told to leave", &about);
-                    self.phones[phone].replaced |= reason == GoAwayReason::Replaced;
                 }
-                Act::Stopped => {
-                    self.trace.say(self.now, "stopped", &[("user", user)]);
-                    let own = self.phones[phone].cheat.is_none();
-                    if own && self.phones[phone].replaced {
-                        // docs/simulator.md, "What it found": his own older connection came late.
-                        let soon = self.now + self.people_random.between(SECOND, 4 * SECOND);
-                        self.phones[phone].reopen(soon / MS);
-                        self.trace.say(self.now, "opens app again", &[("user", user)]);
-                        reopened = true;
-                    }
-                }
+                Act::Stopped => self.trace.say(self.now, "stopped", &[("user", user)]),
             }
-        }
-        if reopened {
-            self.act_for(phone);
         }
     }
 }

@@ -3,8 +3,10 @@
 
 pub(super) mod disk;
 pub(super) mod faults;
+pub(super) mod kit;
 mod phone;
 mod phones;
 pub(super) mod play;
 mod seen;
 pub(super) mod stage;
+pub(super) mod stages;

@@ -12,32 +12,26 @@ mod witness;
 use self::trial::{Blow, Life, Point};
 use super::{
     crash::{
-        disk,
-        faults::{Call, Faults},
-        play::{Counted, Play},
-        stage::{Kit, Stage},
+        faults::Call,
+        kit::{Kit, Ready},
+        play::Play,
+        stage::Stage,
+        stages::{Made, Outcome, Stages},
     },
-    namespace,
+    record::Share,
     rehearsal::Rehearsal,
 };
-use crate::{event, shell};
-use anyhow::{Context, Result, bail};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use anyhow::{Result, bail};
+use std::collections::BTreeMap;
 
 /// Trials side by side: they wait more than they work.
 const STAGES: u64 = 6;
 /// So often a trial is made whose skips cannot be judged.
 const TRIES: u32 = 4;
-/// Problems that are told one by one.
-const TOLD_MAX: usize = 10;
+/// The write of a cursor that begins the second raise of the first life.
+const SECOND_RAISE: u64 = 3;
+/// Syncs with which a start writes both slots of a cursor anew.
+const SLOTS: usize = 2;
 
 /// What can be chosen.
 pub(super) struct Choice<'a> {
@@ -47,64 +41,35 @@ pub(super) struct Choice<'a> {
     pub(super) part: Option<&'a str>,
     /// Only a few points of each kind.
     pub(super) few: bool,
+    pub(super) share: Share,
     pub(super) release: bool,
 }
 
-/// One trial that was made.
-struct Tried {
-    label: String,
-    blow: Blow,
-    counted: Counted,
-    reached: bool,
-}
-
 pub(super) fn run(choice: &Choice<'_>) -> Result<()> {
-    let kit = match kit(choice.release, "crash-points")? {
+    let kit = match Kit::prepare(choice.release, "crash-points")? {
         Ready::Here(kit) => kit,
         Ready::Elsewhere(result) => return result,
     };
-    let start = Instant::now();
-    let mut stages = (0..STAGES)
-        .map(|number| Stage::new(&kit, "crash-points", number))
-        .collect::<Result<Vec<_>>>()?;
-    let points = points(&mut stages[0])?;
+    let mut stages = Stages::new(&kit, "crash-points", STAGES)?;
+    let points = points(stages.first())?;
     let mut rehearsal = Rehearsal::new("crash-points");
     for life in Life::ALL {
         let calls = points.iter().filter(|point| point.life == life).count();
         rehearsal.tell(&format!("calls_{life}"), calls);
     }
     if !choice.few && choice.only.is_none() {
-        witness::check(&mut stages[0], &mut rehearsal)?;
+        witness::check(stages.first(), &mut rehearsal)?;
     }
-    let jobs = chosen(&points, &kit, choice)?;
-    let tried = side_by_side(&mut stages, &jobs, start)?;
-    judge(&mut rehearsal, &tried, start);
+    let trials: Vec<_> = chosen(&points, &kit, choice)?
+        .into_iter()
+        .map(|(point, blow)| (label(&point, blow), (point, blow)))
+        .collect();
+    let make = |stage: &mut Stage, (point, blow): &(Point, Blow)| judged(stage, point, *blow);
+    let outcome = stages.make(&kit, choice.share, &trials, make)?;
+    tell_blows(&mut rehearsal, &trials, &outcome);
+    outcome.judge(&mut rehearsal);
     rehearsal.judge()?;
-    stages.into_iter().try_for_each(Stage::remove)
-}
-
-/// Whether the soak goes on in this process.
-pub(super) enum Ready {
-    Here(Kit),
-    /// It ran to its end in a namespace.
-    Elsewhere(Result<()>),
-}
-
-/// Builds everything, enters a namespace where disks can be mounted, and says plainly when power
-/// cuts must be skipped.
-pub(super) fn kit(release: bool, name: &str) -> Result<Ready> {
-    let mountable = disk::why_not_mounted();
-    if mountable.is_none() && !namespace::is_inside() {
-        return Ok(Ready::Elsewhere(namespace::enter(&["--mount", "--propagation", "private"])));
-    }
-    let binaries = event::build(release)?;
-    let library = Faults::build(release)?;
-    let folder = shell::target().join(format!("{name}-canary-{}", std::process::id()));
-    let why_not = mountable.or_else(|| disk::why_no_power_cuts(&folder, &library));
-    if let Some(why_not) = &why_not {
-        println!("power cuts are SKIPPED: {why_not}");
-    }
-    Ok(Ready::Here(Kit { binaries, library, loses_power: why_not.is_none() }))
+    stages.remove()
 }
 
 /// Plays the script once without a fault of ours, and says which calls were made.
@@ -129,7 +94,24 @@ fn points(stage: &mut Stage) -> Result<Vec<Point>> {
         bail!("the script without a fault: {}", counted.problems.join("; "));
     }
     add(Life::Second, stage)?;
+    check_mended(&points)?;
     Ok(points)
+}
+
+/// The first life left one slot torn. H was taken as high as that slot may have said, and both say
+/// so before anything is issued: else the next crash may find neither (M2).
+fn check_mended(points: &[Point]) -> Result<()> {
+    let second = points.iter().filter(|point| point.life == Life::Second).map(|point| &point.call);
+    let journaled = |call: &&Call| call.operation == "write" && call.name.starts_with("journal/");
+    let before = second.take_while(|call| !journaled(call));
+    let synced =
+        before.filter(|call| call.operation == "sync" && call.name.starts_with("cursor/")).count();
+    if synced < SLOTS {
+        bail!(
+            "a start with a torn slot writes {synced} slots before the journal, not {SLOTS} (M2)"
+        );
+    }
+    Ok(())
 }
 
 /// The trials of this run.
@@ -196,90 +178,51 @@ fn few(jobs: Vec<(Point, Blow)>) -> Vec<(Point, Blow)> {
             && !call.name.ends_with(".draft")
             && ["write", "sync"].contains(&call.operation.as_str())
     };
-    jobs.into_iter()
-        .filter(|(point, blow)| is_chosen(point) && serves(point, *blow) && money(&point.call))
-        .collect()
-}
-
-/// Makes all trials, several at a time.
-fn side_by_side(
-    stages: &mut [Stage],
-    jobs: &[(Point, Blow)],
-    start: Instant,
-) -> Result<Vec<Tried>> {
-    let next = AtomicUsize::new(0);
-    let tried = Mutex::new(Vec::with_capacity(jobs.len()));
-    let work = |stage: &mut Stage| -> Result<()> {
-        while let Some((point, blow)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let label = label(point, *blow);
-            let (reached, counted) = judged(stage, point, *blow).with_context(|| label.clone())?;
-            if !counted.problems.is_empty() {
-                let kept = stage.keep(&label)?;
-                println!("\n{label}: {} (see {})", counted.problems.join("; "), kept.display());
-            }
-            let mut tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
-            tried.push(Tried { label, blow: *blow, counted, reached });
-            print!(
-                "\r{:>4} s: {} of {} trials   ",
-                start.elapsed().as_secs(),
-                tried.len(),
-                jobs.len()
-            );
-        }
-        Ok(())
+    // A raise while packets below H are being won.
+    let raise = |point: &Point, blow: Blow| {
+        (point.life, blow, point.call.number) == (Life::First, Blow::Cut, SECOND_RAISE)
+            && point.call.raises()
+            && point.call.operation == "write"
     };
-    thread::scope(|scope| {
-        let workers: Vec<_> = stages.iter_mut().map(|stage| scope.spawn(|| work(stage))).collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker.join().map_err(|_| anyhow::anyhow!("a trial panicked"))?
-        })
-    })?;
-    println!();
-    Ok(tried.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let is_one = |point: &Point, blow: Blow| {
+        raise(point, blow) || (is_chosen(point) && serves(point, blow) && money(&point.call))
+    };
+    jobs.into_iter().filter(|(point, blow)| is_one(point, *blow)).collect()
 }
 
 /// A trial in which packets had to wait, as on a machine that does other work, is made again: what
 /// it skips says nothing. A stall makes them wait by itself.
-fn judged(stage: &mut Stage, point: &Point, blow: Blow) -> Result<(bool, Counted)> {
-    let mut tried = trial::make(stage, point, blow)?;
+fn judged(stage: &mut Stage, point: &Point, blow: Blow) -> Result<Made> {
+    let mut made = trial::make(stage, point, blow)?;
     for _ in 1..TRIES {
-        if tried.1.skips_judged || blow == Blow::Stall {
+        if made.counted.skips_judged || blow == Blow::Stall {
             break;
         }
-        tried = trial::make(stage, point, blow)?;
+        made = trial::make(stage, point, blow)?;
     }
-    Ok(tried)
+    Ok(made)
 }
 
-fn judge(rehearsal: &mut Rehearsal, tried: &[Tried], start: Instant) {
+/// How many trials of each kind came to pass.
+fn tell_blows(rehearsal: &mut Rehearsal, trials: &[(String, (Point, Blow))], outcome: &Outcome) {
+    let reached = |name: &String| outcome.made.get(name).is_some_and(|made| made.reached);
     for blow in Blow::ALL {
-        let of_it = tried.iter().filter(|one| one.blow == blow && one.reached).count();
-        rehearsal.tell(&format!("trials_{}", blow.word()), of_it);
+        let of_it = trials.iter().filter(|(name, (_, its))| *its == blow && reached(name));
+        rehearsal.tell(&format!("trials_{}", blow.word()), of_it.count());
     }
-    let sum = |number: fn(&Counted) -> u64| tried.iter().map(|one| number(&one.counted)).sum();
-    rehearsal.tell("receipts", sum(|counted| counted.receipts));
-    rehearsal.tell("crashes", sum(|counted| counted.crashes));
-    rehearsal.tell("skipped", sum(|counted| counted.skipped));
-    let unjudged = tried.iter().filter(|one| !one.counted.skips_judged).count();
-    rehearsal.tell("trials_whose_skips_are_not_judged", unjudged);
-    rehearsal.exactly("duplicates", sum(|counted| counted.duplicates), 0);
-    rehearsal.exactly("lost", sum(|counted| counted.lost), 0);
-    let bad = tried.iter().filter(|one| !one.counted.problems.is_empty());
-    for one in bad.clone().take(TOLD_MAX) {
-        println!("! {}: {}", one.label, one.counted.problems.join("; "));
-    }
-    rehearsal.exactly("trials_with_problems", bad.count() as u64, 0);
-    let unreached = tried.iter().filter(|one| !one.reached);
-    for one in unreached.clone().take(TOLD_MAX) {
-        println!("! {} was not reached", one.label);
-    }
-    rehearsal.exactly("unreached", unreached.count() as u64, 0);
-    rehearsal.tell("seconds", start.elapsed().as_secs());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: Choice<'static> = Choice {
+        only: None,
+        part: None,
+        few: false,
+        share: Share { resume: false, minutes: None },
+        release: false,
+    };
 
     fn point(life: Life, operation: &str, number: u64) -> Point {
         let (operation, name) = (operation.to_owned(), "a.yaocursor".to_owned());
@@ -291,7 +234,7 @@ mod tests {
         let kit = Kit { binaries: "".into(), library: "".into(), loses_power: false };
         let points: Vec<Point> = (1..=7).map(|n| point(Life::First, "sync", n)).collect();
         let jobs = |part| {
-            let choice = Choice { only: None, part, few: false, release: false };
+            let choice = Choice { part, ..ALL };
             let jobs = chosen(&points, &kit, &choice).expect("there are some");
             jobs.iter().map(|(point, blow)| label(point, *blow)).collect::<Vec<_>>()
         };
@@ -314,7 +257,7 @@ mod tests {
         let mut points: Vec<Point> = (1..=3).map(|n| point(Life::First, "write", n)).collect();
         points.extend([point(Life::First, "sync", 1), point(Life::Init, "sync", 1)]);
         points.push(point(Life::Second, "create", 1));
-        let choice = Choice { only: Some("cut"), part: None, few: true, release: false };
+        let choice = Choice { only: Some("cut"), few: true, ..ALL };
         let jobs = chosen(&points, &kit, &choice).expect("there are some");
         let labels: Vec<String> = jobs.iter().map(|(p, blow)| label(p, *blow)).collect();
         let expected = [
@@ -323,5 +266,36 @@ mod tests {
             "first sync a.yaocursor 1 cut",
         ];
         assert_eq!(labels, expected);
+    }
+
+    #[test]
+    fn the_raise_that_the_first_life_ends_in_is_one_of_the_few() {
+        let kit = Kit { binaries: "".into(), library: "".into(), loses_power: true };
+        let cursor = |number| {
+            let (operation, name) = ("write".to_owned(), "cursor/wave-000.yaocursor".to_owned());
+            Point { life: Life::First, call: Call { operation, name, number } }
+        };
+        let points: Vec<Point> = (1..=3).map(cursor).collect();
+        let jobs = chosen(&points, &kit, &Choice { few: true, ..ALL }).expect("there are some");
+        let cuts: Vec<u64> = jobs
+            .iter()
+            .filter(|(_, blow)| *blow == Blow::Cut)
+            .map(|(p, _)| p.call.number)
+            .collect();
+        assert_eq!(cuts, [2, SECOND_RAISE]);
+        assert_eq!(jobs.iter().filter(|(point, _)| point.call.number == SECOND_RAISE).count(), 1);
+    }
+
+    #[test]
+    fn a_start_that_leaves_a_torn_slot_is_found() {
+        let second = |operation: &str, name: &str, number| {
+            let (operation, name) = (operation.to_owned(), name.to_owned());
+            Point { life: Life::Second, call: Call { operation, name, number } }
+        };
+        let journal = second("write", "journal/journal-#.yaojournal", 1);
+        let slot = |number| second("sync", "cursor/wave-000.yaocursor", number);
+        check_mended(&[slot(1), slot(2), journal.clone()]).expect("both slots");
+        let error = check_mended(&[slot(1), journal, slot(2)]).expect_err("one slot");
+        assert!(error.to_string().contains("writes 1 slots"), "{error}");
     }
 }

@@ -5,21 +5,15 @@
 use super::{
     Random,
     crash::{
-        play::{Counted, End, Play},
+        kit::{Kit, Ready},
+        play::{End, Play},
         stage::Stage,
+        stages::{Made, Stages},
     },
-    crash_points::{self, Ready},
+    record::Share,
     rehearsal::Rehearsal,
 };
 use anyhow::{Result, bail};
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
-};
 
 /// Cuts of one event: each passes over a block of its 21.
 const CUTS_EACH: u64 = 12;
@@ -34,8 +28,8 @@ const LINGER_MS_MAX: u64 = 60;
 /// Receipts that come after the last cut.
 const AFTERWARDS: usize = 3;
 
-pub(super) fn run(cuts: u64, seed: u64, release: bool) -> Result<()> {
-    let kit = match crash_points::kit(release, "power-cuts")? {
+pub(super) fn run(cuts: u64, seed: u64, share: Share, release: bool) -> Result<()> {
+    let kit = match Kit::prepare(release, "power-cuts")? {
         Ready::Here(kit) => kit,
         Ready::Elsewhere(result) => return result,
     };
@@ -47,65 +41,34 @@ pub(super) fn run(cuts: u64, seed: u64, release: bool) -> Result<()> {
         println!("the power of a disk can be cut here");
         return Ok(());
     }
-    let start = Instant::now();
-    let mut stages = (0..STAGES.min(cuts.div_ceil(CUTS_EACH)))
-        .map(|number| Stage::new(&kit, "power-cuts", number))
-        .collect::<Result<Vec<_>>>()?;
-    let made = AtomicU64::new(0);
-    let counted = Mutex::new(Vec::new());
-    let work = |stage: &mut Stage| -> Result<()> {
-        loop {
-            let first = made.fetch_add(CUTS_EACH, Ordering::Relaxed);
-            if first >= cuts {
-                return Ok(());
-            }
-            // An event can be played again by its own seed.
-            let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(first));
-            let own = event(stage, CUTS_EACH.min(cuts - first), &mut random)?;
-            if !own.problems.is_empty() {
-                let kept = stage.keep(&format!("power-cuts-{seed}-{first}"))?;
-                println!(
-                    "\nfrom cut {first} on: {} (see {})",
-                    own.problems.join("; "),
-                    kept.display()
-                );
-            }
-            let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-            counted.push(own);
-            let done: u64 = counted.iter().map(|one| one.crashes).sum();
-            print!("\r{:>4} s: {done} of {cuts} power cuts   ", start.elapsed().as_secs());
-        }
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = stages.iter_mut().map(|stage| scope.spawn(|| work(stage))).collect();
-        workers.into_iter().try_for_each(|worker| {
-            worker.join().map_err(|_| anyhow::anyhow!("an event panicked"))?
+    let events: Vec<(String, u64)> = (0..cuts.div_ceil(CUTS_EACH))
+        .map(|number| {
+            let first = number * CUTS_EACH;
+            (format!("seed {seed} cut {first} of {cuts}"), first)
         })
-    })?;
-    println!();
-    let counted = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    judge(&counted, cuts, start)?;
-    stages.into_iter().try_for_each(Stage::remove)
-}
-
-fn judge(counted: &[Counted], cuts: u64, start: Instant) -> Result<()> {
-    let sum = |number: fn(&Counted) -> u64| counted.iter().map(number).sum();
+        .collect();
+    let mut stages = Stages::new(&kit, "power-cuts", STAGES.min(events.len() as u64))?;
+    let make = |stage: &mut Stage, first: &u64| {
+        // An event can be played again by its own seed.
+        let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(*first));
+        event(stage, CUTS_EACH.min(cuts - first), &mut random)
+    };
+    let outcome = stages.make(&kit, share, &events, make)?;
     let mut rehearsal = Rehearsal::new("power-cuts");
-    rehearsal.exactly("power_cuts", sum(|one| one.crashes), cuts);
-    rehearsal.tell("receipts", sum(|one| one.receipts));
-    rehearsal.tell("skipped", sum(|one| one.skipped));
-    let unjudged = counted.iter().filter(|one| !one.skips_judged).count();
-    rehearsal.tell("events_whose_skips_are_not_judged", unjudged);
-    rehearsal.exactly("duplicates", sum(|one| one.duplicates), 0);
-    rehearsal.exactly("lost", sum(|one| one.lost), 0);
-    let bad = counted.iter().filter(|one| !one.problems.is_empty());
-    rehearsal.exactly("events_with_problems", bad.count() as u64, 0);
-    rehearsal.tell("seconds", start.elapsed().as_secs());
-    rehearsal.judge()
+    let of_made: u64 = events
+        .iter()
+        .filter(|(name, _)| outcome.made.contains_key(name))
+        .map(|(_, first)| CUTS_EACH.min(cuts - first))
+        .sum();
+    rehearsal.exactly("power_cuts", outcome.sum(|counted| counted.crashes), of_made);
+    rehearsal.tell("power_cuts_left", cuts - of_made);
+    outcome.judge(&mut rehearsal);
+    rehearsal.judge()?;
+    stages.remove()
 }
 
 /// One event with so many cuts.
-fn event(stage: &mut Stage, cuts: u64, random: &mut Random) -> Result<Counted> {
+fn event(stage: &mut Stage, cuts: u64, random: &mut Random) -> Result<Made> {
     let mut play = Play::begin(stage, PHONES)?;
     if let Err(said) = play.init(None)? {
         bail!("init: {said}");
@@ -128,5 +91,5 @@ fn event(stage: &mut Stage, cuts: u64, random: &mut Random) -> Result<Counted> {
     if play.problems.is_empty() {
         play.go_on(AFTERWARDS)?;
     }
-    play.finish()
+    Ok(Made { counted: play.finish()?, reached: true })
 }

@@ -4,8 +4,9 @@
 use super::{
     crash::{
         faults::Faults,
+        kit::Kit,
         play::{End, Play},
-        stage::{Kit, Stage},
+        stage::Stage,
     },
     rehearsal::Rehearsal,
 };

@@ -98,6 +98,10 @@ impl Supervisor<'_> {
                 // Whoever answers first, answers.
                 Word::Verdict { call, allowed } => self.handle_verdict(call, allowed),
                 Word::Delivered { request_id, answer } => self.handle_delivered(request_id, answer),
+                Word::GrantAnswer(answer) => (self.sinks.grant_answer)(answer),
+                Word::GrantUnanswered { request_id, retry_after_ms } => {
+                    (self.sinks.grant_unanswered)(request_id, retry_after_ms);
+                }
                 // Its successor has the batch, and the policy.
                 Word::Undelivered { .. } | Word::Policy(_) | Word::Bye => {}
             }
@@ -122,6 +126,10 @@ impl Supervisor<'_> {
                 if self.in_flight.batch_ended(request_id) {
                     (self.sinks.undelivered)(request_id, retry_after_ms);
                 }
+            }
+            Word::GrantAnswer(answer) => (self.sinks.grant_answer)(answer),
+            Word::GrantUnanswered { request_id, retry_after_ms } => {
+                (self.sinks.grant_unanswered)(request_id, retry_after_ms);
             }
             Word::Policy(bytes) => match Policy::decode(&bytes) {
                 Ok(policy) => self.take_policy(policy),

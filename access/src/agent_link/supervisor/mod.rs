@@ -53,6 +53,7 @@ const REAP_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Inputs {
     pub(super) vets: mpsc::Receiver<Question>,
     pub(super) batches: mpsc::Receiver<(u32, Vec<u8>)>,
+    pub(super) grants: mpsc::Receiver<(u32, Vec<u8>)>,
     pub(super) swaps: mpsc::Receiver<oneshot::Sender<Swapped>>,
 }
 
@@ -142,6 +143,9 @@ impl<'a> Supervisor<'a> {
                 Some((request_id, batch)) = inputs.batches.recv() => {
                     self.deliver(request_id, batch);
                 }
+                Some((request_id, request)) = inputs.grants.recv() => {
+                    self.ask_grant(request_id, &request);
+                }
                 Some(reply) = inputs.swaps.recv() => self.swap(reply),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => self.handle_connection(stream),
@@ -225,6 +229,14 @@ impl<'a> Supervisor<'a> {
         if !sent || !self.in_flight.batch(request_id, batch) {
             self.in_flight.batch_ended(request_id);
             (self.sinks.undelivered)(request_id, NO_ROOM_RETRY_MS);
+        }
+    }
+
+    /// Nothing is remembered of it: an answer that does not come is asked for again by the issuer.
+    fn ask_grant(&self, request_id: u32, request: &[u8]) {
+        let sent = self.serving.as_ref().is_some_and(|agent| agent.ask_grant(request_id, request));
+        if !sent {
+            (self.sinks.grant_unanswered)(request_id, NO_ROOM_RETRY_MS);
         }
     }
 

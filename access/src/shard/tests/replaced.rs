@@ -1,6 +1,6 @@
-//! A session whose user has another one by now, and that was never told so.
+//! Two sessions of one user: the connection that was accepted last stays, whoever hears of it.
 
-use super::{Rig, connect, greet};
+use super::{Rig, connect, greet, hello, over_tls};
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -9,7 +9,7 @@ use std::{
 use yao_engine::{ConnectionId, shard::Reconnect};
 use yao_protocol::{
     KeyId, UserId,
-    client::{GoAwayReason, ServerMessage, kind, put_empty},
+    client::{GoAwayReason, RetryClass, ServerMessage, kind, put_empty},
     frame::split_frame,
     keys::MacKey,
     limits::{CLIENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES},
@@ -18,7 +18,10 @@ use yao_protocol::{
 
 /// Says PING on a connection where nothing else is said; hears the PONG, and hands on what is
 /// behind it.
-fn behind_pong<T>(stream: &mut TcpStream, look: impl FnOnce(&ServerMessage<'_>) -> T) -> T {
+fn behind_pong<T>(
+    stream: &mut (impl Read + Write),
+    look: impl FnOnce(&ServerMessage<'_>) -> T,
+) -> T {
     let mut ping = Vec::new();
     put_empty(&mut ping, kind::PING, 5);
     stream.write_all(&ping).expect("taken");
@@ -27,7 +30,7 @@ fn behind_pong<T>(stream: &mut TcpStream, look: impl FnOnce(&ServerMessage<'_>) 
     look(&message(&frame(stream)))
 }
 
-fn frame(stream: &mut TcpStream) -> Vec<u8> {
+fn frame(stream: &mut impl Read) -> Vec<u8> {
     let mut bytes = vec![0; FRAME_HEADER_BYTES];
     stream.read_exact(&mut bytes).expect("a header");
     let payload = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
@@ -39,6 +42,53 @@ fn frame(stream: &mut TcpStream) -> Vec<u8> {
 fn message(bytes: &[u8]) -> ServerMessage<'_> {
     let (frame, _) = split_frame(bytes, CLIENT_PAYLOAD_BYTES_MAX).expect("good").expect("whole");
     ServerMessage::decode(frame).expect("a message")
+}
+
+/// Says HELLO as user 3 on `late`, who is welcomed on `current` already, which came after it.
+fn check_overtaken(rig: &Rig, late: &mut (impl Read + Write), current: &mut TcpStream) {
+    late.write_all(&hello(3)).expect("taken");
+    assert!(matches!(message(&frame(late)), ServerMessage::Welcome(_)));
+    let told = frame(late);
+    let ServerMessage::GoAway(told) = message(&told) else { panic!("GOAWAY, not {told:?}") };
+    assert_eq!((told.reason, told.class), (GoAwayReason::Replaced, RetryClass::Never));
+    assert_eq!(late.read(&mut [0; 8]).expect("an end"), 0);
+    // What would follow here is a GOAWAY to the session in use.
+    let mut ping = Vec::new();
+    put_empty(&mut ping, kind::PING, 5);
+    for _ in 0..2 {
+        current.write_all(&ping).expect("taken");
+        assert!(matches!(message(&frame(current)), ServerMessage::Pong(_)));
+    }
+    assert_eq!(rig.context.registry.len(), 1);
+}
+
+#[test]
+fn a_hello_that_was_overtaken_does_not_end_the_session_in_use() {
+    let rig = Rig::start("tcp = ['127.0.0.1:0']\nthreads = 1");
+    // The kernel hands them over in this order.
+    let mut late = connect(rig.addresses.tcp[0]);
+    let mut current = connect(rig.addresses.tcp[0]);
+    assert_eq!(greet(&mut current, 3), Ok(true));
+    check_overtaken(&rig, &mut late, &mut current);
+}
+
+#[test]
+fn connections_of_all_threads_and_listeners_are_in_one_order() {
+    let rig = Rig::start("tcp = ['127.0.0.1:0']\ntls = ['127.0.0.1:0']\nthreads = 2");
+    for _ in 0..8 {
+        let mut late = over_tls(&rig, connect(rig.addresses.tls[0]));
+        // Once the handshake is done it has been accepted.
+        while late.conn.is_handshaking() {
+            late.conn.complete_io(&mut late.sock).expect("a handshake");
+        }
+        let mut current = connect(rig.addresses.tcp[0]);
+        assert_eq!(greet(&mut current, 3), Ok(true));
+        check_overtaken(&rig, &mut late, &mut current);
+        drop(current);
+        while !rig.context.registry.is_empty() {
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[test]
@@ -53,10 +103,10 @@ fn a_session_that_was_replaced_gets_no_ticket_and_ends_though_nobody_told_it() {
     let keys = ReconnectKeys::new(vec![MacKey::new(KeyId(1), [1; 32])]).expect("one key");
     rig.context.reconnect.store(Arc::new(Some(Reconnect { keys, lifetime_seconds: 600 })));
     // Somebody is here as user 2 as well, and the word of it is lost.
-    let elsewhere = ConnectionId { thread: 7, slot: 1, generation: 1 };
+    let elsewhere = ConnectionId { thread: 7, slot: 1, number: 1_000 };
     let now = rig.context.node.clock.wall();
     let opened = rig.context.registry.opened(now, UserId(2), 0, elsewhere);
-    assert!(opened.older.is_some(), "who is asked below");
+    assert!(opened.replaced.is_some_and(|it| it != elsewhere), "who is asked below");
 
     let [current, replaced] = &mut streams;
     behind_pong(current, |heard| {

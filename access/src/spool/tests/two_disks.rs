@@ -16,6 +16,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
+use tempfile::TempDir;
 use yao_engine::spool::{Index, RECORD_BYTES};
 use yao_protocol::{
     WallTime,
@@ -27,10 +28,31 @@ use yao_protocol::{
 /// Records in a small segment.
 const SEGMENT_RECORDS: u64 = 7;
 
-fn open_store(directories: &[&Path]) -> (Store, Index, crate::segments::Recovered) {
-    let (store, index, found) = Store::open(&real(), directories, header()).expect("open");
-    let bytes = 64 + SEGMENT_RECORDS * RECORD_BYTES;
-    (store.with_segment_bytes_max(bytes), index, found)
+/// The directories of a spool: its own, and the fallback, which must be there.
+struct Disks {
+    folder: TempDir,
+    own: PathBuf,
+    other: PathBuf,
+}
+
+impl Disks {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+        fs::create_dir(&other).expect("create");
+        Self { folder, own, other }
+    }
+
+    fn directories(&self) -> [&Path; 2] {
+        [&self.own, &self.other]
+    }
+
+    fn open(&self) -> (Store, Index, crate::segments::Recovered) {
+        let opened = Store::open(&real(), &self.directories(), header());
+        let (store, index, found) = opened.expect("open");
+        let bytes = 64 + SEGMENT_RECORDS * RECORD_BYTES;
+        (store.with_segment_bytes_max(bytes), index, found)
+    }
 }
 
 /// The open that every life of every test means by this sequence and life.
@@ -57,11 +79,8 @@ fn read_all(store: &mut Store, through: u64) -> Vec<(u64, Open)> {
 
 #[test]
 fn m3_a_broken_disk_is_left_for_the_fallback_and_never_synced_again() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
-    fs::create_dir(&other).expect("create");
-    let directories = [own.as_path(), other.as_path()];
-    let (mut store, ..) = open_store(&directories);
+    let disks = Disks::new();
+    let (mut store, ..) = disks.open();
     for sequence in 1..=3 {
         store.append(sequence, &open(sequence, 1));
         assert_eq!(store.commit().expect("commit"), sequence);
@@ -69,33 +88,37 @@ fn m3_a_broken_disk_is_left_for_the_fallback_and_never_synced_again() {
     store.save(&watermark(1)).expect("save");
     assert!(!store.is_on_fallback());
     store.break_disk();
-    let before = fs::read(newest(&own)).expect("read");
+    let before = fs::read(newest(&disks.own)).expect("read");
     for sequence in 4..=5 {
         store.append(sequence, &open(sequence, 1));
     }
     // The sync failed; what it was for is on the other disk when the commit says so.
     assert_eq!(store.commit().expect("commit"), 5);
     assert!(store.is_on_fallback());
-    assert_eq!(fs::read(newest(&own)).expect("read"), before, "nothing more is written there");
-    let names: Vec<u64> = recovery::list(&RealDisk, &other, LogKind::SPOOL)
+    assert_eq!(
+        fs::read(newest(&disks.own)).expect("read"),
+        before,
+        "nothing more is written there"
+    );
+    let names: Vec<u64> = recovery::list(&RealDisk, &disks.other, LogKind::SPOOL)
         .expect("list")
         .iter()
         .map(|file| file.0)
         .collect();
     assert_eq!(names, [4]);
     store.save(&watermark(2)).expect("save");
-    assert_eq!((watermark_on_disk(&own), watermark_on_disk(&other)), (1, 2));
+    assert_eq!((watermark_on_disk(&disks.own), watermark_on_disk(&disks.other)), (1, 2));
     let opens: Vec<(u64, Open)> = (1..=5).map(|sequence| (sequence, open(sequence, 1))).collect();
     assert_eq!(read_all(&mut store, 5), opens, "read from both");
     drop(store);
     // A start puts both together, and begins with the spool's own directory again.
-    let (mut store, index, found) = open_store(&directories);
+    let (mut store, index, found) = disks.open();
     assert_eq!((found.next_sequence, found.records, found.damage), (6, 5, vec![]));
     assert_eq!((store.settled(), index.len(), store.is_on_fallback()), (2, 5, false));
     assert_eq!(read_all(&mut store, 5), opens);
     store.append(6, &open(6, 2));
     store.commit().expect("commit");
-    assert_eq!(newest(&own), own.join(LogKind::SPOOL.file_name(6)));
+    assert_eq!(newest(&disks.own), disks.own.join(LogKind::SPOOL.file_name(6)));
     // With both gone nothing is acknowledged any more.
     store.break_disk();
     store.append(7, &open(7, 2));
@@ -108,20 +131,17 @@ fn m3_a_broken_disk_is_left_for_the_fallback_and_never_synced_again() {
 
 #[test]
 fn a_record_in_both_directories_is_one() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
-    fs::create_dir(&other).expect("create");
-    let directories = [own.as_path(), other.as_path()];
-    let (mut store, ..) = open_store(&directories);
+    let disks = Disks::new();
+    let (mut store, ..) = disks.open();
     store.append(1, &open(1, 1));
     store.commit().expect("commit");
     // All of the commit that fails reaches the disk, and some of another one.
-    tear(&own, 2, 3, 1, 2 * usize::try_from(RECORD_BYTES).expect("small") + 50);
+    tear(&disks.own, 2, 3, 1, 2 * usize::try_from(RECORD_BYTES).expect("small") + 50);
     store.break_disk();
     (2..=4).for_each(|sequence| store.append(sequence, &open(sequence, 1)));
     assert_eq!(store.commit().expect("in the fallback"), 4);
     drop(store);
-    let (mut store, index, found) = open_store(&directories);
+    let (mut store, index, found) = disks.open();
     assert_eq!((found.records, index.len(), found.next_sequence), (4, 4, 5));
     assert!((1..=50).contains(&found.torn_bytes), "the start of a third");
     assert_eq!(found.damage, vec![]);
@@ -131,43 +151,39 @@ fn a_record_in_both_directories_is_one() {
     store.append(5, &open(5, 2));
     store.commit().expect("commit");
     assert_eq!(store.remove_settled(4, 0).expect("remove"), Some(4));
-    let (mut store, _, found) = open_store(&directories);
+    let (mut store, _, found) = disks.open();
     assert_eq!((found.records, found.damage), (1, vec![]));
     assert_eq!(read_all(&mut store, 5).len(), 1);
 }
 
 #[test]
 fn m3_a_watermark_that_cannot_be_written_moves_everything() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
-    fs::create_dir(&other).expect("create");
-    let directories = [own.as_path(), other.as_path()];
-    let (mut store, ..) = open_store(&directories);
+    let disks = Disks::new();
+    let (mut store, ..) = disks.open();
     store.append(1, &open(1, 1));
     store.commit().expect("commit");
     // A record waits in memory while the watermark fails.
     store.append(2, &open(2, 1));
     store.break_watermark();
     store.save(&watermark(1)).expect("in the fallback");
-    assert_eq!((watermark_on_disk(&own), watermark_on_disk(&other)), (0, 1));
+    assert_eq!((watermark_on_disk(&disks.own), watermark_on_disk(&disks.other)), (0, 1));
     assert_eq!(store.commit().expect("commit"), 2);
-    assert_eq!(newest(&other), other.join(LogKind::SPOOL.file_name(2)));
-    let (store, _, found) = open_store(&directories);
+    assert_eq!(newest(&disks.other), disks.other.join(LogKind::SPOOL.file_name(2)));
+    let (store, _, found) = disks.open();
     assert_eq!((store.settled(), found.records, found.damage), (1, 2, vec![]));
 }
 
 #[test]
 fn m7_opens_go_on_when_the_spools_own_directory_is_gone() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
-    fs::create_dir(&other).expect("create");
+    let disks = Disks::new();
+    let Disks { folder, own, other } = &disks;
     let config = SpoolConfig { fallback: Some(other.clone()), ..SpoolConfig::default() };
-    let mut rig = Rig::start_with(&own, 1, &config);
+    let mut rig = Rig::start_with(own, 1, &config);
     let first = rig.receipt(1, ticket(1, 50));
     rig.stop();
-    let mut rig = Rig::start_with(&own, 2, &config);
+    let mut rig = Rig::start_with(own, 2, &config);
     let moved = folder.path().join("moved");
-    fs::rename(&own, &moved).expect("take it away");
+    fs::rename(own, &moved).expect("take it away");
     let second = rig.receipt(2, ticket(2, 50));
     rig.send(ToSpool::AgentAvailable(true));
     // What lies in the directory that is gone cannot be read, and does not keep up the others.
@@ -176,12 +192,12 @@ fn m7_opens_go_on_when_the_spools_own_directory_is_gone() {
     let counters = rig.stop();
     assert!(counters.is_on_fallback() && !counters.is_fenced());
     assert!(counters.warnings()[0].contains("fallback"));
-    assert_eq!(watermark_on_disk(&other), 0, "the first one has no answer");
+    assert_eq!(watermark_on_disk(other), 0, "the first one has no answer");
     let letters = fs::read_to_string(other.join("dead-letter.jsonl")).expect("a letter");
     assert_eq!(letters.lines().count(), 1);
     // The disk is back: both are known, and both are delivered.
-    fs::rename(&moved, &own).expect("bring it back");
-    let mut rig = Rig::start_with(&own, 3, &config);
+    fs::rename(&moved, own).expect("bring it back");
+    let mut rig = Rig::start_with(own, 3, &config);
     assert_eq!(rig.receipt(3, ticket(1, 50)), first);
     assert_eq!(rig.receipt(4, ticket(2, 50)), second);
     rig.send(ToSpool::AgentAvailable(true));
@@ -193,7 +209,7 @@ fn m7_opens_go_on_when_the_spools_own_directory_is_gone() {
     rig.open(5, ticket(3, 50));
     assert!(matches!(rig.replies(1)[&5], OpenReply::Receipt(_)));
     rig.stop();
-    assert_eq!(watermark_on_disk(&own), 2);
+    assert_eq!(watermark_on_disk(own), 2);
 }
 
 fn newest(directory: &Path) -> PathBuf {
@@ -252,17 +268,14 @@ proptest! {
     fn m7_no_acknowledged_open_is_lost_between_two_disks(
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
-        fs::create_dir(&other).expect("create");
-        let directories = [own.as_path(), other.as_path()];
-        let (mut store, ..) = open_store(&directories);
+        let disks = Disks::new();
+        let (mut store, ..) = disks.open();
         let (mut acknowledged, mut settled) = (Vec::new(), 0);
         let (mut next, mut life, mut written, mut broken) = (1, 1, false, None);
         for step in steps {
             match step {
                 Step::Commit { records } => {
-                    let current = directories[usize::from(store.is_on_fallback())];
+                    let current = disks.directories()[usize::from(store.is_on_fallback())];
                     if let Some(torn_bytes) = broken.take() {
                         tear(current, next, records, life, torn_bytes);
                     }
@@ -276,7 +289,7 @@ proptest! {
                     } else {
                         // Both disks are gone: the node is fenced, and somebody restarts it.
                         (life, written) = (life + 1, false);
-                        (store, next) = restart(store, &directories, &acknowledged, settled);
+                        (store, next) = restart(store, &disks, &acknowledged, settled);
                     }
                 }
                 Step::Break { torn_bytes } if written => {
@@ -292,28 +305,28 @@ proptest! {
                 }
                 Step::Settle => {}
                 Step::Restart { records, torn_bytes } => {
-                    let current = directories[usize::from(store.is_on_fallback())];
+                    let current = disks.directories()[usize::from(store.is_on_fallback())];
                     if written {
                         tear(current, next, records, life, torn_bytes);
                     }
                     (life, written, broken) = (life + 1, false, None);
-                    (store, next) = restart(store, &directories, &acknowledged, settled);
+                    (store, next) = restart(store, &disks, &acknowledged, settled);
                 }
             }
         }
-        restart(store, &directories, &acknowledged, settled);
+        restart(store, &disks, &acknowledged, settled);
     }
 }
 
 /// A start: everything acknowledged and not settled is there, as it was, and nothing is alarming.
 fn restart(
     store: Store,
-    directories: &[&Path],
+    disks: &Disks,
     acknowledged: &[(u64, Open)],
     settled: u64,
 ) -> (Store, u64) {
     drop(store);
-    let (mut store, index, found) = open_store(directories);
+    let (mut store, index, found) = disks.open();
     assert_eq!(found.damage, vec![], "no false alarm");
     assert_eq!(store.settled(), settled);
     let last = acknowledged.last().map_or(0, |(sequence, _)| *sequence);

@@ -79,7 +79,7 @@ fn a_tally_of_other_nodes_counts_for_the_user() {
 fn wins_without_a_device_are_not_charged_to_the_next_one() {
     let mut world = serving();
     draw(&mut world, 1, 0, true);
-    let connection = ConnectionId { thread: 0, slot: 9, generation: 1 };
+    let connection = ConnectionId { thread: 0, slot: 9, number: 1 };
     let (user, wins, sponsors, bearer) = (UserId(1), 0, SponsorSet::EMPTY, on(7));
     world.input(Input::Welcomed { connection, user, wins, sponsors, bearer });
     assert_eq!(draw(&mut world, 1, 7, true).device_wins, 0, "none was won on it");
@@ -96,7 +96,7 @@ fn after_a_restart_the_wins_of_those_who_come_back_count_for_their_device_again(
     world.run_to(9_000_000);
     world.input(Input::AgentAvailable(true));
     assert_eq!(ask(&mut world, 3, 7).device_wins, 0, "the journal names no devices");
-    let connection = ConnectionId { thread: 0, slot: 9, generation: 1 };
+    let connection = ConnectionId { thread: 0, slot: 9, number: 1 };
     let (user, wins, sponsors) = (UserId(1), 0, SponsorSet::EMPTY);
     for bearer in [on(0), on(7), on(7), on(8)] {
         world.input(Input::Welcomed { connection, user, wins, sponsors, bearer });

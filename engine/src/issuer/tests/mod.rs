@@ -2,6 +2,7 @@
 
 mod crashes;
 mod devices;
+mod grants;
 mod limits;
 mod release;
 mod vetting;

@@ -133,7 +133,7 @@ fn m6_a_win_decided_after_the_user_came_back_follows_him() {
     let mut world = World::running(thousand(), 10, 2_000_000);
     world.input(Input::AgentAvailable(true));
     assert!(world.shake(1, 77).is_none());
-    let connection = ConnectionId { thread: 3, slot: 4, generation: 5 };
+    let connection = ConnectionId { thread: 3, slot: 4, number: 5 };
     let (user, wins, sponsors, bearer) = (UserId(1), 0, SponsorSet::EMPTY, Bearer::default());
     world.input(Input::Welcomed { connection, user, wins, sponsors, bearer });
     let call = world.vets[0].call;

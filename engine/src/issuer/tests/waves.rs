@@ -3,6 +3,7 @@
 use super::world::{T0, key, plan, settings};
 use crate::{
     ConnectionId,
+    grant::Right,
     issuer::{Input, Issuer, Output, Recovered, RecoveredSection},
     shard::CandidateShake,
     time::Timestamp,
@@ -45,8 +46,12 @@ fn drain(issuer: &mut Issuer, now: Timestamp) -> Vec<Output> {
 
 #[test]
 fn m8_two_waves_at_once_keep_their_packets_apart() {
-    let sections =
-        [0, 1].map(|wave| RecoveredSection { section: section(wave), high: 0, closed: false });
+    let sections = [0, 1].map(|wave| RecoveredSection {
+        section: section(wave),
+        high: 0,
+        closed: false,
+        right: Right::Local,
+    });
     let recovered = Recovered { sections: sections.to_vec(), issued: Vec::new() };
     let mut issuer = Issuer::new(settings(), key(), &recovered);
     let anchor = settings().anchor;
@@ -63,7 +68,7 @@ fn m8_two_waves_at_once_keep_their_packets_apart() {
         issuer.handle(
             now,
             Input::Candidate(CandidateShake {
-                connection: ConnectionId { thread: 0, slot: 1, generation: 1 },
+                connection: ConnectionId { thread: 0, slot: 1, number: 1 },
                 request_id: 1,
                 shake: ShakeId(us),
                 user: UserId(us),

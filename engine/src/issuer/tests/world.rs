@@ -3,13 +3,15 @@
 
 use super::super::{History, Input, Issuer, Output, RecoveredSection, Settings};
 use crate::{
-    Anchor, ConnectionId, GateView, shard::CandidateShake, time::Timestamp, wave_clock::WaveClock,
+    Anchor, ConnectionId, GateView, grant::Right, shard::CandidateShake, time::Timestamp,
+    wave_clock::WaveClock,
 };
 use std::sync::Arc;
 use yao_protocol::{
     CampaignId, Epoch, Fen, PacketIndex, ShakeId, ShardId, SponsorId, SponsorSet, UserId, WallTime,
     WaveIndex,
     agent::{Standing, Vet},
+    cursor::GrantRecord,
     journal::Event,
     keys::SignKey,
     seed_file::{Section, SeedRecord, Segment},
@@ -20,7 +22,8 @@ use yao_protocol::{
 
 pub(super) const T0: WallTime = WallTime(1_000_000_000_000);
 pub(super) const WAVE: WaveIndex = WaveIndex(0);
-const ANCHOR: Anchor = Anchor { at: Timestamp::from_ns(0), wall: WallTime(T0.0 - 20_000_000) };
+pub(super) const ANCHOR: Anchor =
+    Anchor { at: Timestamp::from_ns(0), wall: WallTime(T0.0 - 20_000_000) };
 
 /// A ticket that left the node, and to whom.
 #[derive(Clone, Debug)]
@@ -48,6 +51,9 @@ pub(super) struct World {
     /// How the user of each vet stood.
     pub(super) standings: Vec<Standing>,
     pub(super) gate: GateView,
+    /// Requests for grants, and grants that wait for the disk.
+    pub(super) asked: Vec<Vec<u8>>,
+    pub(super) keeping: Vec<GrantRecord>,
     pub(super) factor: u32,
     /// Packets that a crash may skip: B, and those that were overlooked at the last raise.
     pub(super) at_stake: u32,
@@ -67,6 +73,10 @@ pub(super) fn plan(count: u32, seconds: u64, sponsors: u8) -> Vec<SeedRecord> {
 
 impl World {
     pub(super) fn new(records: Vec<SeedRecord>, seconds: u64) -> Self {
+        Self::with_right(records, seconds, Right::Local)
+    }
+
+    pub(super) fn with_right(records: Vec<SeedRecord>, seconds: u64, right: Right) -> Self {
         let count = u32::try_from(records.len()).expect("a small wave");
         let section = Section {
             wave: WAVE,
@@ -75,10 +85,8 @@ impl World {
             sum: records.iter().map(|record| record.amount).sum(),
             segments: vec![Segment { duration_us: seconds * 1_000_000, packets: count }],
         };
-        let recovered = super::super::Recovered {
-            sections: vec![RecoveredSection { section: section.clone(), high: 0, closed: false }],
-            issued: Vec::new(),
-        };
+        let past = RecoveredSection { section: section.clone(), high: 0, closed: false, right };
+        let recovered = super::super::Recovered { sections: vec![past], issued: Vec::new() };
         Self {
             issuer: Issuer::new(settings(), key(), &recovered),
             section,
@@ -93,6 +101,8 @@ impl World {
             vets: Vec::new(),
             standings: Vec::new(),
             gate: GateView::default(),
+            asked: Vec::new(),
+            keeping: Vec::new(),
             factor: 1,
             at_stake: 0,
             next_request: 1,
@@ -160,6 +170,14 @@ impl World {
                     self.wins.push(Win { request_id, ticket: *ticket, tally });
                 }
                 Output::Lost { shake, .. } => self.lost.push(shake),
+                Output::AskGrant { wave, request } => {
+                    assert_eq!(wave, WAVE);
+                    self.asked.push(request);
+                }
+                Output::KeepGrant { wave, grant } => {
+                    assert_eq!(wave, WAVE);
+                    self.keeping.push(grant);
+                }
             }
         }
     }
@@ -177,7 +195,7 @@ impl World {
         let request_id = self.next_request;
         self.next_request += 1;
         CandidateShake {
-            connection: ConnectionId { thread: 0, slot: 1, generation: 1 },
+            connection: ConnectionId { thread: 0, slot: 1, number: 1 },
             request_id,
             shake: ShakeId(shake),
             user: UserId(user),

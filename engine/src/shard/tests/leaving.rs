@@ -8,7 +8,7 @@ use yao_protocol::client::GoAway;
 fn crowd(count: u64) -> World {
     let mut world = World::open();
     for user in 1..count {
-        world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+        world.connection = world.accept();
         world.greet(None);
         world.believe(UserId(1_000 + user));
     }
@@ -116,7 +116,7 @@ fn who_leaves_has_his_whole_time_also_with_a_frame_that_is_cut() {
     let settings = Settings { frame_ms_max: 500, ..Settings::new(CAMPAIGN, mac_key()) };
     let mut world = World::open();
     world.engine = ShardEngine::new(settings, world.now);
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.connection = world.accept();
     world.greet(None);
     world.believe(USER);
     world.effects();
@@ -140,7 +140,7 @@ fn who_leaves_has_his_whole_time_also_with_a_frame_that_is_cut() {
 #[test]
 fn who_comes_during_a_drain_is_told_where_to_go() {
     let mut world = crowd(1);
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.connection = world.accept();
     world.greet(None);
     let checked = world.connection;
     world.effects();
@@ -149,7 +149,7 @@ fn who_comes_during_a_drain_is_told_where_to_go() {
         assert!(matches!(effects, [Effect::Send { connection, bytes }, Effect::Close { .. }]
             if *connection == id && go_away(bytes).reason == GoAwayReason::Drain));
     };
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.connection = world.accept();
     world.greet(None);
     let effects = world.effects();
     told(&effects, world.connection);
@@ -161,7 +161,7 @@ fn who_comes_during_a_drain_is_told_where_to_go() {
     assert_eq!(world.engine.counters().turned_away, 2);
     // The drain goes on although newcomers would be welcome otherwise.
     world.engine.handle_refuse_new(false);
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.connection = world.accept();
     world.greet(None);
     let effects = world.effects();
     told(&effects, world.connection);
@@ -173,7 +173,7 @@ fn newcomers_are_refused_and_taken_again_while_sessions_stay() {
     let here = world.connection;
     world.engine.handle_refuse_new(true);
     world.engine.handle_hint(hint("elsewhere:2"));
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.connection = world.accept();
     world.greet(None);
     let effects = world.effects();
     assert!(matches!(&effects[..], [Effect::Send { bytes, .. }, Effect::Close { .. }]
@@ -187,7 +187,7 @@ fn newcomers_are_refused_and_taken_again_while_sessions_stay() {
     assert!(!world.effects().iter().any(|effect| matches!(effect, Effect::AskToLeave { .. })));
 
     world.engine.handle_refuse_new(false);
-    world.connection = world.engine.handle_accepted(world.now, true).expect("room");
+    world.connection = world.accept();
     world.greet(None);
     let out = world.believe(UserId(6));
     assert!(

@@ -39,7 +39,7 @@ fn a_thousand_half_open_connections_are_gone_after_their_deadline() {
         let secured = !matches!(stops, Stops::Securing | Stops::CutRecord);
         for slot in 0..PEERS {
             assert_eq!(world.engine.handle_newcomer(start, origin, true), Decision::Admit);
-            let connection = world.engine.handle_accepted(start, secured).expect("room");
+            let connection = world.engine.handle_accepted(start, secured, 9).expect("room");
             assert_eq!(connection.slot, slot);
             world.engine.handle_entered(start, slot, origin);
             world.connection = connection;
@@ -131,7 +131,7 @@ fn a_cut_record_of_a_connection_that_is_gone_leaves_nothing() {
         world.engine.handle_cut(world.now, slot, true);
         world.engine.handle_cut(world.now, 9_999, true);
     }
-    let next = world.engine.handle_accepted(world.now, true).expect("room");
+    let next = world.accept();
     assert_eq!(next.slot, slot);
     world.connection = next;
     world.greet(None);

@@ -154,7 +154,7 @@ impl World {
         let asked = Asked(self.next_connection);
         self.next_connection += 1;
         self.asked.insert(asked, ticket);
-        let connection = ConnectionId { thread: 0, slot: asked.0, generation: 0 };
+        let connection = ConnectionId { thread: 0, slot: asked.0, number: 0 };
         self.input(Input::Open { connection, request_id: asked.0, bearer: BEARER, ticket });
         asked
     }

@@ -1,10 +1,11 @@
 //! Voids in a real database: between an open and a void the first one wins, and stays.
 
 use super::*;
-use crate::{state::Limits, store::Totals};
+use crate::{grants::GrantPolicy, state::Limits, store::Totals};
 use tempfile::TempDir;
 use yao_protocol::{
     CampaignId, Fen, Incarnation, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex,
+    grant::{Claim, GrantRequest, NodeName, Verdict},
     keys::{KeyOwner, PublicKeyFile, SignKey},
     seal::SealedWave,
     settlement::{Batch, OpenResult},
@@ -225,4 +226,43 @@ fn the_first_seal_of_a_shard_and_epoch_stays() {
     assert_eq!(world.store.keep_seal(WallTime(5_000), &other, &bytes), Ok(Kept::Another));
     assert_eq!(world.voided(SEALED, request(HIGH, 4)).len(), 4);
     assert!(world.void(SEALED, request(0, 1)).is_err(), "H is that of the first");
+}
+
+/// What a ledger says to a node that asks for the shard's first wave.
+fn ask(store: &mut Store, now: WallTime) -> Verdict {
+    let request = GrantRequest {
+        claim: Claim::First,
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        generation: 0,
+        epoch: EPOCH,
+        wave: WaveIndex(0),
+        first: 0,
+        count: PACKETS,
+        high: 0,
+        known: 0,
+        nonce: 1,
+        incarnation: Incarnation([4; 16]),
+        previous: Incarnation::default(),
+        merkle_root: [2; 32],
+        node: NodeName::new("node-3"),
+    };
+    let policy = GrantPolicy { packets: 5, lifetime_us: 500, margin_ms: 0 };
+    store.grant(policy, now, &[(&request, [6; 32], true)]).expect("ruled")[0].0
+}
+
+#[test]
+fn m10_of_a_granted_shard_no_seal_speaks_for_all_holders() {
+    let mut world = World::new();
+    assert_eq!(ask(&mut world.store, WallTime(2_000)), Verdict::Granted);
+    let (sealed, bytes) = seal(HIGH);
+    assert_eq!(world.store.keep_seal(SEALED, &sealed, &bytes), Ok(Kept::At(SEALED)));
+    // The grant ends at 2,500; then the last ticket, the skew and the claim window.
+    let opening = Opening { at: WallTime(2_500 + 100 + 10 + 10_000), unsealed: vec![SHARD] };
+    let refused = world.void(OPENS, request(HIGH, 4));
+    assert_eq!(refused, Err(Refused::TooEarly(opening.clone())));
+    assert_eq!(world.voided(opening.at, request(0, PACKETS)).len(), 10);
+    // Nothing that was sealed or taken back is granted again.
+    assert_eq!(ask(&mut world.store, opening.at), Verdict::Contradicts);
+    assert_eq!(ask(&mut World::sealed().store, SEALED), Verdict::Contradicts);
 }

@@ -14,9 +14,11 @@ use std::{
 
 /// Size of a disk: each of the segments that a trial makes takes its 64 MiB beforehand.
 const BYTES: u64 = 512 << 20;
-/// Where images lie, if it is there: a file in memory never makes the node wait for a busy disk of
-/// this machine, and what a cut takes away does not depend on it.
+/// Where images and everything else of a stage lie, if it is there: a file in memory never makes
+/// anybody wait for a busy disk of this machine, and what a cut takes away does not depend on it.
 const MEMORY: &str = "/dev/shm";
+/// How the names of stages begin there.
+pub(in crate::soak) const PREFIX: &str = "yao-soak-";
 /// A killed process gives its files back within this time.
 const FREE_MAX: Duration = Duration::from_secs(5);
 
@@ -35,7 +37,8 @@ impl Disk {
         if !loses_power {
             return Ok(Self { mount, image: None });
         }
-        let image = image_path(folder);
+        // Beside the mount point, not below it.
+        let image = folder.join("image");
         File::create(&image)?.set_len(BYTES)?;
         // Blocks of the size that cursors are written in, as on any disk that is not tiny.
         shell::run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096"]).arg(&image))?;
@@ -87,14 +90,32 @@ impl Disk {
     }
 }
 
-/// A name that no other disk has: `folder` is its own.
-fn image_path(folder: &Path) -> PathBuf {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    if Path::new(MEMORY).is_dir() {
-        Path::new(MEMORY).join(format!("yao-{name}.image"))
-    } else {
-        folder.join("image")
+/// Where stages belong.
+pub(in crate::soak) fn folder() -> PathBuf {
+    let memory = Path::new(MEMORY);
+    if memory.is_dir() { memory.to_owned() } else { shell::target() }
+}
+
+/// Removes what soaks have left in memory that were ended before they could: nobody else would.
+pub(in crate::soak) fn remove_leftovers() -> Result<()> {
+    if folder() != Path::new(MEMORY) {
+        return Ok(());
     }
+    for entry in fs::read_dir(MEMORY)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(process) = process_of(&name) else { continue };
+        if !Path::new("/proc").join(process.to_string()).exists() {
+            // Another soak may remove it at this moment.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+    Ok(())
+}
+
+/// The process in the name of a stage.
+fn process_of(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.rsplit('-').next()?.parse().ok()
 }
 
 impl Drop for Disk {
@@ -149,5 +170,18 @@ fn canary(folder: &Path, library: &Path) -> Result<()> {
     match (length("kept"), length("lost")) {
         (8_192, 0) => Ok(()),
         (kept, lost) => bail!("after a cut {kept} of 8192 synced bytes and {lost} others are left"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_in_memory_is_known_by_its_process() {
+        assert_eq!(process_of("yao-soak-power-cuts-3-4711"), Some(4_711));
+        for other in ["yao-soak-power-cuts", "yao-4711", "sem-4711", "yao-soak-a-47x"] {
+            assert_eq!(process_of(other), None, "{other}");
+        }
     }
 }

@@ -35,6 +35,11 @@ impl Call {
         self.operation == "write"
     }
 
+    /// Whether it raises H, or is the start's mending of a lost slot.
+    pub(in crate::soak) fn raises(&self) -> bool {
+        self.name.starts_with("cursor/") && ["write", "sync"].contains(&self.operation.as_str())
+    }
+
     /// Whether it is another try of `self`, or of the write before it.
     pub(in crate::soak) fn is_tried_again_by(&self, later: &Self) -> bool {
         let persists = |call: &Self| ["write", "sync"].contains(&call.operation.as_str());

@@ -8,8 +8,10 @@ use super::{
 };
 use crate::event;
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
@@ -65,10 +67,14 @@ pub(in crate::soak) struct Play<'a> {
     pub(in crate::soak) crashes: u64,
     /// What must not be.
     pub(in crate::soak) problems: Vec<String>,
+    /// Since when the step lasts that is under way.
+    step_since: Instant,
+    /// How long steps took, ms.
+    times_ms: BTreeMap<String, u64>,
 }
 
 /// What was counted in the end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in crate::soak) struct Counted {
     pub(in crate::soak) crashes: u64,
     pub(in crate::soak) receipts: u64,
@@ -79,6 +85,8 @@ pub(in crate::soak) struct Counted {
     /// Whether that was held against a block for each crash: not where packets had to wait.
     pub(in crate::soak) skips_judged: bool,
     pub(in crate::soak) problems: Vec<String>,
+    /// Where the time of the trial went, ms.
+    pub(in crate::soak) times_ms: BTreeMap<String, u64>,
 }
 
 impl<'a> Play<'a> {
@@ -97,11 +105,12 @@ impl<'a> Play<'a> {
     }
 
     fn begin_at(stage: &'a mut Stage, threads: usize, t0: WallTime) -> Result<Self> {
+        let step_since = Instant::now();
         stage.clear()?;
         stage.event.write_schedule(1, Some(t0))?;
         let phones = Phones::start(threads, stage.campaign, &stage.tokens);
         let (crashes, packets_wait, problems) = (0, false, Vec::new());
-        Ok(Self {
+        let mut play = Self {
             stage,
             phones,
             t0,
@@ -110,7 +119,19 @@ impl<'a> Play<'a> {
             served_since_us: None,
             crashes,
             problems,
-        })
+            step_since,
+            times_ms: BTreeMap::new(),
+        };
+        play.took("clearing");
+        Ok(play)
+    }
+
+    /// What was done since the last such line took its time for this step.
+    fn took(&mut self, step: &str) {
+        let now = Instant::now();
+        let since = std::mem::replace(&mut self.step_since, now);
+        let ms = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
+        *self.times_ms.entry(step.to_owned()).or_default() += ms;
     }
 
     /// `yao-access init` under an order; what it complained of, if it failed.
@@ -118,6 +139,7 @@ impl<'a> Play<'a> {
         self.stage.faults.begin(order)?;
         let output = self.stage.event.init()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        self.took("init");
         Ok(if output.status.success() { Ok(()) } else { Err(said) })
     }
 
@@ -125,8 +147,11 @@ impl<'a> Play<'a> {
     pub(in crate::soak) fn start(&mut self, order: Option<&str>) -> Result<Option<String>> {
         // Not before `init`, which makes the key that settlement knows this shard by.
         self.stage.event.need_ledger()?;
+        self.took("ledger");
         self.stage.faults.begin(order)?;
-        if let Err(error) = self.stage.event.start_access() {
+        let started = self.stage.event.start_access();
+        self.took("start");
+        if let Err(error) = started {
             return Ok(Some(format!("{error:#}")));
         }
         self.served_since_us = Some(now_us());
@@ -152,6 +177,12 @@ impl<'a> Play<'a> {
         &mut self,
         reached: impl Fn(&Self) -> Result<bool>,
     ) -> Result<End> {
+        let end = self.watch(reached);
+        self.took("life");
+        end
+    }
+
+    fn watch(&mut self, reached: impl Fn(&Self) -> Result<bool>) -> Result<End> {
         let start = Instant::now();
         loop {
             if !self.stage.event.access_runs()? {
@@ -225,7 +256,9 @@ impl<'a> Play<'a> {
     pub(in crate::soak) fn cut_power(&mut self) -> Result<()> {
         self.kill()?;
         self.stage.faults.cut_power()?;
-        self.stage.disk.come_back()
+        self.stage.disk.come_back()?;
+        self.took("power");
+        Ok(())
     }
 
     /// The first life of the script: it ends in the middle of raising H for the second time. By
@@ -282,6 +315,8 @@ impl<'a> Play<'a> {
         }
         let event = &self.stage.event;
         event.await_settled()?;
+        self.took("settling");
+        let event = &self.stage.event;
         // A wave that began just now is not over, whatever the schedule says.
         if self.wave_is_over {
             event.write_schedule_until(2, Some(self.t0), 0)?;
@@ -292,6 +327,7 @@ impl<'a> Play<'a> {
             event.await_closed()?;
         }
         event.post("/drain?deadline_seconds=0")?;
+        self.took("closing");
         if self.live_on(|_| Ok(false))? != End::Died {
             self.problem("the node does not end when it is told to".to_owned());
         }
@@ -318,6 +354,7 @@ impl<'a> Play<'a> {
             ));
         }
         let log = fs::read_to_string(event.path("access.log")).unwrap_or_default();
+        self.took("audit");
         if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
             self.problems.push(format!("the node panicked: {line}"));
         }
@@ -329,6 +366,7 @@ impl<'a> Play<'a> {
             skipped,
             skips_judged: !self.packets_wait,
             problems: self.problems,
+            times_ms: self.times_ms,
         })
     }
 }

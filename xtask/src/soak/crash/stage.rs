@@ -1,7 +1,11 @@
 //! What one trial after another is played on: an event of its own, a disk of its own, and orders
 //! for the node that runs there. Several stages do not know of each other.
 
-use super::{disk::Disk, faults::Faults};
+use super::{
+    disk::{self, Disk},
+    faults::Faults,
+    kit::Kit,
+};
 use crate::{
     event::{Event, Plan},
     shell,
@@ -31,14 +35,6 @@ const PLAN: Plan = Plan {
     ..Plan::DEMO
 };
 
-/// What every stage is built from.
-#[derive(Clone)]
-pub(in crate::soak) struct Kit {
-    pub(in crate::soak) binaries: PathBuf,
-    pub(in crate::soak) library: PathBuf,
-    pub(in crate::soak) loses_power: bool,
-}
-
 /// An event, its disk, and its faults.
 pub(in crate::soak) struct Stage {
     pub(in crate::soak) event: Event,
@@ -54,8 +50,9 @@ impl Stage {
         assert!(number < STAGES_MAX, "a soak has a few stages");
         let plan = Plan { campaign: u64::from(process::id()) * STAGES_MAX + number, ..PLAN };
         let campaign = CampaignId(plan.campaign);
-        let mut event =
-            Event::prepare_with(kit.binaries.clone(), &format!("{name}-{number}"), plan)?;
+        // What the ledger writes need not outlive the machine: it loses no power here.
+        let (folder, name) = (disk::folder(), format!("{}{name}-{number}", disk::PREFIX));
+        let mut event = Event::prepare_in(&folder, kit.binaries.clone(), &name, plan)?;
         let disk = Disk::make(event.directory(), kit.loses_power)?;
         let faults = Faults::new(kit.library.clone(), disk.state(), event.directory());
         event.place_access(disk.state(), faults.environment());

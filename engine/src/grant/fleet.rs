@@ -1,0 +1,425 @@
+//! The life of a granted right: what is asked of settlement, when, and what its answers mean.
+//!
+//! ```text
+//!            ask                    GRANTED                     on disk
+//! (nothing) ------> asked ---------------------> being kept ------------> in force <-+
+//!    ^                | HELD, ROLLED_BACK, ...                               | ask    | kept
+//!    +----------------+  later, perhaps with another claim                   +--------+
+//!                        in force and HELD by another: lost, for this life
+//! ```
+
+use super::Opening;
+use crate::time::Timestamp;
+use yao_protocol::{
+    CampaignId, Epoch, Incarnation, ShardId, WallTime, WaveIndex,
+    cursor::GrantRecord,
+    grant::{Claim, GrantAnswer, GrantRequest, NodeName, Verdict},
+    keys::SignKey,
+    limits::GRANT_PACKETS_MAX,
+    settlement::digest,
+};
+
+/// An answer that has not come after this long will not come, ns: the agent gives up after 5 s.
+const ANSWER_NS_MAX: u64 = 6_000_000_000;
+/// Requests lie at least this far apart, ns.
+const PAUSE_NS_MIN: u64 = 50_000_000;
+/// And at most this far while nothing is granted, ns: an operator who has mended something waits no
+/// longer.
+const PAUSE_NS_MAX: u64 = 5_000_000_000;
+/// A request that could not even be handed to the agent is made again after this long, ns: at each
+/// start the agent comes a moment later than the issuer.
+const UNSENT_NS: u64 = 100_000_000;
+/// A raise of H is told to settlement at once, but not more often than this, ns.
+const REPORT_NS: u64 = 1_000_000_000;
+/// A grant that holds for longer is not believed, us: a day.
+const LIFETIME_US_MAX: u64 = 86_400_000_000;
+
+const _: () = assert!(PAUSE_NS_MIN < UNSENT_NS && UNSENT_NS < PAUSE_NS_MAX);
+const _: () = assert!(PAUSE_NS_MAX < ANSWER_NS_MAX);
+
+/// Who asks, and for which section. Never changes in a life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The generation of the shard.
+    pub generation: u8,
+    /// The epoch of the ticket key.
+    pub epoch: Epoch,
+    /// The wave.
+    pub wave: WaveIndex,
+    /// Index in the shard of the section's first packet.
+    pub first: u32,
+    /// Packets of the section.
+    pub count: u32,
+    /// This process life.
+    pub incarnation: Incarnation,
+    /// The Merkle root of the seed file.
+    pub merkle_root: [u8; 32],
+    /// The node's name.
+    pub node: NodeName,
+}
+
+/// A grant as it binds us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    record: GrantRecord,
+    /// H when it was asked for: what lies above was new.
+    stated: u32,
+}
+
+impl Held {
+    const fn until(&self) -> Timestamp {
+        Timestamp::from_ns(self.record.until_ns)
+    }
+
+    /// When half of its time is over.
+    const fn renew_at(&self) -> Timestamp {
+        let half_ns = self.record.lifetime_us.saturating_mul(500);
+        Timestamp::from_ns(self.record.until_ns.saturating_sub(half_ns))
+    }
+
+    /// Whether less than half of its packets are left above `high`.
+    fn is_half_used(&self, high: u32) -> bool {
+        let given = self.record.hi.saturating_sub(self.stated.max(self.record.lo));
+        let left = self.record.hi.saturating_sub(high);
+        left == 0 || u64::from(left) * 2 < u64::from(given)
+    }
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    digest: [u8; 32],
+    /// When it was made: what it is granted counts from here, before settlement's clock began.
+    at: Timestamp,
+    claim: Claim,
+    previous: Incarnation,
+    high: u32,
+}
+
+/// The right of one process life to one section.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    asker: Asker,
+    /// What the next request claims, and what it builds on.
+    claim: Claim,
+    previous: Incarnation,
+    known: u64,
+    /// See [`Opening::writer`]; zeros once it was tried.
+    writer: Incarnation,
+    held: Option<Held>,
+    /// Granted, and on its way to the disk.
+    keeping: Option<Held>,
+    asked: Option<Asked>,
+    /// No request before this.
+    ask_at: Timestamp,
+    asked_last: Timestamp,
+    /// The H that settlement has heard of.
+    reported: u32,
+    nonce: u64,
+    lost: bool,
+    /// Why nothing new was granted, for people.
+    trouble: Option<String>,
+}
+
+impl Fleet {
+    /// A right that begins with `opening`. A predecessor's grant that is over is none.
+    #[must_use]
+    pub fn new(now: Timestamp, asker: Asker, opening: &Opening) -> Self {
+        let held = opening.held.map(|record| Held { record, stated: record.lo });
+        let held = held.filter(|held| now < held.until());
+        Self {
+            asker,
+            claim: opening.claim,
+            previous: opening.previous,
+            known: opening.known,
+            writer: opening.writer,
+            held,
+            keeping: None,
+            asked: None,
+            ask_at: Timestamp::default(),
+            asked_last: Timestamp::default(),
+            reported: 0,
+            nonce: 0,
+            lost: false,
+            trouble: None,
+        }
+    }
+
+    pub(super) fn ceiling(&self) -> u32 {
+        self.held.map_or(0, |held| held.record.hi)
+    }
+
+    pub(super) fn until(&self) -> Timestamp {
+        self.held.map_or(Timestamp::default(), |held| held.until())
+    }
+
+    /// The grant in force, over or not.
+    #[must_use]
+    pub fn grant(&self) -> Option<&GrantRecord> {
+        self.held.as_ref().map(|held| &held.record)
+    }
+
+    /// Why nothing new was granted when it was asked for last.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Whether another one has taken the section over: then nothing is issued in this life.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub(super) fn deadline(&self, now: Timestamp, high: u32) -> Timestamp {
+        let until = self.until();
+        let end = if now < until { until } else { Timestamp::NEVER };
+        let ask = if self.lost || self.keeping.is_some() {
+            Timestamp::NEVER
+        } else if let Some(asked) = &self.asked {
+            asked.at.plus_ns(ANSWER_NS_MAX)
+        } else {
+            self.wants_at(high).max(self.ask_at)
+        };
+        end.min(ask)
+    }
+
+    /// When the next request is wanted, were there no pause between requests.
+    fn wants_at(&self, high: u32) -> Timestamp {
+        let Some(held) = self.held.filter(|_| self.claim == Claim::Extend) else {
+            return Timestamp::default();
+        };
+        if held.record.hi < self.asker.count && held.is_half_used(high) {
+            return Timestamp::default();
+        }
+        let report_at = if high > self.reported {
+            self.asked_last.plus_ns(REPORT_NS)
+        } else {
+            Timestamp::NEVER
+        };
+        held.renew_at().min(report_at)
+    }
+
+    /// The signed request to send now, if any; `high` is H as it is on disk.
+    pub(crate) fn poll(&mut self, now: Timestamp, high: u32, key: &SignKey) -> Option<Vec<u8>> {
+        if let Some(asked) = &self.asked
+            && now >= asked.at.plus_ns(ANSWER_NS_MAX)
+        {
+            self.asked = None;
+            self.trouble = Some("settlement does not answer".to_owned());
+        }
+        let is_busy = self.lost || self.keeping.is_some() || self.asked.is_some();
+        if is_busy || now < self.ask_at || now < self.wants_at(high) {
+            return None;
+        }
+        self.nonce += 1;
+        let Asker { campaign, shard, generation, epoch, wave, first, count, .. } = self.asker;
+        let request = GrantRequest {
+            claim: self.claim,
+            campaign,
+            shard,
+            generation,
+            epoch,
+            wave,
+            first,
+            count,
+            high,
+            known: self.known,
+            nonce: self.nonce,
+            incarnation: self.asker.incarnation,
+            previous: self.previous,
+            merkle_root: self.asker.merkle_root,
+            node: self.asker.node.clone(),
+        };
+        let bytes = request.encode(key);
+        self.asked = Some(Asked {
+            digest: digest(&bytes),
+            at: now,
+            claim: self.claim,
+            previous: self.previous,
+            high,
+        });
+        self.asked_last = now;
+        self.ask_at = now.plus_ns(PAUSE_NS_MIN);
+        Some(bytes)
+    }
+
+    /// The request could not be handed over.
+    pub(crate) fn on_unsent(&mut self, now: Timestamp) {
+        self.asked = None;
+        self.ask_at = now.plus_ns(UNSENT_NS);
+        self.trouble = Some("no agent serves that could ask settlement".to_owned());
+    }
+
+    /// The request did not reach settlement.
+    pub(crate) fn on_unanswered(&mut self, now: Timestamp, retry_after_ms: u32) {
+        if self.asked.take().is_some() {
+            let pause_ns = u64::from(retry_after_ms).saturating_mul(1_000_000);
+            self.ask_at = now.plus_ns(pause_ns.clamp(PAUSE_NS_MIN, PAUSE_NS_MAX));
+            self.trouble = Some("settlement cannot be reached".to_owned());
+        }
+    }
+
+    /// Whether the request with this digest is under way.
+    pub(crate) fn awaits(&self, request_digest: &[u8; 32]) -> bool {
+        self.asked.is_some_and(|asked| asked.digest == *request_digest)
+    }
+
+    /// Settlement's answer, its signature good. What must be kept on disk before it counts, if
+    /// anything: then comes [`Self::on_kept`].
+    pub(crate) fn on_answer(
+        &mut self,
+        now: Timestamp,
+        answer: &GrantAnswer,
+    ) -> Option<GrantRecord> {
+        // Only the answer to these very bytes: an old grant that is sent again means nothing.
+        let asked = self.asked.take_if(|asked| asked.digest == answer.request_digest)?;
+        if answer.verdict != Verdict::Granted {
+            self.refused(now, &asked, answer);
+            return None;
+        }
+        let record = GrantRecord {
+            id: answer.id,
+            lo: answer.lo,
+            hi: answer.hi,
+            holder: answer.holder,
+            not_after: answer.not_after,
+            until_ns: until(&asked, answer).as_ns(),
+            lifetime_us: answer.lifetime_us(),
+        };
+        if !self.is_sound(&asked, &record) {
+            self.later(now, PAUSE_NS_MAX, "settlement granted what was not asked for".to_owned());
+            return None;
+        }
+        self.known = record.id;
+        self.keeping = Some(Held { record, stated: asked.high });
+        Some(record)
+    }
+
+    /// The grant is on disk: it counts from now on. `false` when it is not the one that was kept.
+    pub(crate) fn on_kept(&mut self, id: u64) -> bool {
+        let Some(kept) = self.keeping.take_if(|held| held.record.id == id) else { return false };
+        self.reported = kept.stated;
+        self.held = Some(kept);
+        self.claim = Claim::Extend;
+        self.previous = Incarnation::default();
+        self.writer = Incarnation::default();
+        self.trouble = None;
+        true
+    }
+
+    /// Whether a grant is one that we can have asked for. Settlement's word is believed, but it
+    /// must not send us back below what we have issued.
+    fn is_sound(&self, asked: &Asked, record: &GrantRecord) -> bool {
+        let begins = match (asked.claim, &self.held) {
+            (Claim::Extend, Some(held)) => {
+                record.lo == held.record.lo && record.hi >= held.record.hi
+            }
+            (Claim::First, _) | (Claim::Resume, Some(_)) => record.lo == asked.high,
+            // What a predecessor was granted above its H it may not have lived to write down.
+            (Claim::Extend | Claim::Resume | Claim::Burn, _) => record.lo >= asked.high,
+        };
+        let fresh = record.hi.saturating_sub(record.lo.max(asked.high));
+        begins
+            && record.holder == self.asker.incarnation
+            && record.hi <= self.asker.count
+            && fresh <= GRANT_PACKETS_MAX
+            && record.lifetime_us <= LIFETIME_US_MAX
+    }
+
+    fn refused(&mut self, now: Timestamp, asked: &Asked, answer: &GrantAnswer) {
+        let is_ours = answer.holder == self.asker.incarnation;
+        match answer.verdict {
+            // An earlier request of ours was granted, and its answer got lost.
+            Verdict::Held if is_ours => self.retry(now, Claim::Extend, Incarnation::default()),
+            // The predecessor was granted more than it lived to write down.
+            Verdict::Held if asked.claim == Claim::Resume && answer.holder == asked.previous => {
+                self.retry(now, Claim::Resume, asked.previous);
+            }
+            Verdict::Held if asked.claim != Claim::Burn && self.is_writer(answer.holder) => {
+                let writer = std::mem::take(&mut self.writer);
+                self.retry(now, Claim::Resume, writer);
+            }
+            Verdict::Held | Verdict::RolledBack if self.held.is_some() => self.lose(answer),
+            Verdict::Held if asked.claim == Claim::Burn && answer.id != self.known => {
+                self.retry(now, Claim::Burn, asked.previous);
+            }
+            Verdict::Held | Verdict::RolledBack => self.wait_to_burn(now, answer),
+            Verdict::Unknown => {
+                let why =
+                    "settlement knows of no grant of this section; was its database replaced?";
+                self.later(now, PAUSE_NS_MAX, why.to_owned());
+                return;
+            }
+            Verdict::Contradicts => {
+                let why = "settlement knows this section with other bounds or another seed file";
+                self.later(now, PAUSE_NS_MAX, why.to_owned());
+                return;
+            }
+            Verdict::Granted => unreachable!("it was looked at before"),
+        }
+        self.known = answer.id;
+    }
+
+    /// The life that wrote the cursor last, unless it was tried already.
+    fn is_writer(&self, holder: Incarnation) -> bool {
+        self.writer != Incarnation::default() && holder == self.writer
+    }
+
+    /// The same once more, with what is known now.
+    fn retry(&mut self, now: Timestamp, claim: Claim, previous: Incarnation) {
+        (self.claim, self.previous) = (claim, previous);
+        self.ask_at = now.plus_ns(PAUSE_NS_MIN);
+    }
+
+    /// Another one holds the section, or more was issued than this disk knows: only what was
+    /// granted to nobody can be ours, when the grant in force has ended for certain.
+    fn wait_to_burn(&mut self, now: Timestamp, answer: &GrantAnswer) {
+        (self.claim, self.previous) = (Claim::Burn, Incarnation::default());
+        let end = answer.not_after.plus_us(u64::from(answer.margin_ms) * 1_000);
+        let wait_ns = end.0.saturating_sub(answer.decided_at.0).saturating_mul(1_000);
+        let why = format!(
+            "node \"{}\" (incarnation {}) holds the section by grant {} until {}",
+            answer.node,
+            answer.holder,
+            answer.id,
+            Rfc3339(answer.not_after),
+        );
+        self.later(now, wait_ns, why);
+    }
+
+    fn lose(&mut self, answer: &GrantAnswer) {
+        self.held = None;
+        self.lost = true;
+        self.trouble = Some(format!(
+            "node \"{}\" (incarnation {}) has taken the section over by grant {}; this process \
+             issues nothing any more",
+            answer.node, answer.holder, answer.id,
+        ));
+    }
+
+    fn later(&mut self, now: Timestamp, pause_ns: u64, why: String) {
+        self.ask_at = now.plus_ns(pause_ns.clamp(PAUSE_NS_MIN, PAUSE_NS_MAX));
+        self.trouble = Some(why);
+    }
+}
+
+/// Until when a grant binds the one who asked at `asked.at`: settlement's clock began later than
+/// that, and clocks may run apart by the margin.
+fn until(asked: &Asked, answer: &GrantAnswer) -> Timestamp {
+    let lifetime_ns = answer.lifetime_us().saturating_mul(1_000);
+    let margin_ns = u64::from(answer.margin_ms).saturating_mul(1_000_000);
+    asked.at.plus_ns(lifetime_ns.saturating_sub(margin_ns))
+}
+
+struct Rfc3339(WallTime);
+
+impl std::fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&yao_protocol::schedule::format_rfc3339(self.0))
+    }
+}

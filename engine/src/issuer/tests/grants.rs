@@ -1,0 +1,233 @@
+//! Fleet mode: what leaves by a grant, and that nothing leaves without one (M4).
+
+use super::{
+    thousand,
+    world::{ANCHOR, T0, WAVE, World, key, settings},
+};
+use crate::{
+    cursor::{Found, Recovered},
+    grant::{AfterReboot, Asker, Fleet, Opening, Right, Witness},
+    issuer::Input,
+    time::Timestamp,
+};
+use yao_protocol::{
+    Incarnation, KeyId,
+    grant::{GrantAnswer, GrantRequest, NodeName, Verdict},
+    keys::{KeyOwner, KeySet, PublicKeyFile},
+    settlement::digest,
+};
+
+const ME: Incarnation = Incarnation([1; 16]);
+
+/// A node in fleet mode whose cursor never knew a grant.
+fn fleet_world() -> World {
+    let settings = settings();
+    let asker = Asker {
+        campaign: settings.campaign,
+        shard: settings.shard,
+        generation: settings.generation,
+        epoch: settings.epoch,
+        wave: WAVE,
+        first: 5,
+        count: 1_000,
+        incarnation: ME,
+        merkle_root: [9; 32],
+        node: NodeName::new("node"),
+    };
+    let found = Found {
+        recovered: Recovered { high: 0, must_rewrite_both: false },
+        moved_from: None,
+        written_by: Incarnation::default(),
+        boot_id: [0; 16],
+        grant: None,
+    };
+    let opening = Opening::new(&found, [1; 16], Witness::Absent, AfterReboot::Resume);
+    let fleet = Fleet::new(Timestamp::from_ns(0), asker, &opening);
+    World::with_right(thousand(), 10, Right::Fleet(Box::new(fleet)))
+}
+
+impl World {
+    /// The last request for a grant.
+    fn request(&self) -> GrantRequest {
+        let settings = settings();
+        let (campaign, shard, epoch) = (settings.campaign, settings.shard, settings.epoch);
+        let owner = KeyOwner::Ticket { campaign, shard, epoch };
+        let mut keys = KeySet::default();
+        keys.add(&PublicKeyFile { owner, key: key().public().to_bytes() }).expect("one key");
+        let bytes = self.asked.last().expect("it asked");
+        GrantRequest::decode(bytes, &keys).expect("signed by the shard's key")
+    }
+
+    /// Settlement's answer to the last request: these positions for so many seconds, margin 0.5 s.
+    fn answer(&self, lo: u32, hi: u32, seconds: u64) -> GrantAnswer {
+        let request = self.request();
+        let decided_at = ANCHOR.wall(self.now);
+        GrantAnswer {
+            verdict: Verdict::Granted,
+            campaign: request.campaign,
+            shard: request.shard,
+            generation: request.generation,
+            epoch: request.epoch,
+            wave: request.wave,
+            key_id: KeyId(1),
+            id: request.known + 1,
+            lo,
+            hi,
+            seen: request.high,
+            margin_ms: 500,
+            decided_at,
+            not_after: decided_at.plus_us(seconds * 1_000_000),
+            holder: ME,
+            node: NodeName::new("node"),
+            request_digest: digest(self.asked.last().expect("it asked")),
+        }
+    }
+
+    /// Answers the last request and keeps the grant.
+    fn grant(&mut self, lo: u32, hi: u32, seconds: u64) {
+        let answer = self.answer(lo, hi, seconds);
+        self.input(Input::GrantAnswer(Box::new(answer)));
+        self.keep();
+    }
+
+    /// The disk has written the grants, and H with them.
+    fn keep(&mut self) {
+        for grant in std::mem::take(&mut self.keeping) {
+            self.high = self.high.max(grant.lo);
+            self.input(Input::GrantKept { wave: WAVE, id: grant.id, high: self.high });
+        }
+    }
+
+    /// How many of 20 new users win now.
+    fn winners(&mut self, first_user: u64) -> usize {
+        let users = first_user..first_user + 20;
+        users.filter(|user| self.shake(*user, *user).is_some()).count()
+    }
+}
+
+#[test]
+fn m4_without_a_grant_nothing_is_reserved_and_nothing_leaves() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(500_000);
+    assert_eq!(world.asked.len(), 4, "20, 14, 8 and 2 s before T0: each is waited for 6 s");
+    assert!(world.raises.is_empty() && world.high == 0, "H rises by a grant only");
+    assert_eq!((world.winners(0), world.gate.count), (0, 0));
+    let answer = world.answer(0, 600, 60);
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    assert_eq!((world.winners(20), world.high), (0, 0), "it is not on disk yet");
+    world.keep();
+    world.run_to(600_000);
+    assert!(world.winners(40) > 0 && world.high > 0);
+}
+
+#[test]
+fn m4_h_stops_where_the_grant_ends_until_there_is_more() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    world.grant(0, 320, 60);
+    assert_eq!(world.high, 300, "a whole block");
+    let mut user = 0;
+    for step in 0..40 {
+        world.run_to(step * 100_000);
+        for _ in 0..10 {
+            world.shake(user, user);
+            user += 1;
+        }
+    }
+    assert_eq!(world.high, 320, "no further than the grant");
+    assert_eq!(world.positions().len(), 320, "and all of it left");
+    let request = world.request();
+    assert!(request.high >= 160, "more was asked for when half was used up: {}", request.high);
+    world.grant(0, 1_000, 60);
+    world.run_to(4_100_000);
+    assert!(world.winners(10_000) > 0 && world.high > 320);
+}
+
+#[test]
+fn m4_nothing_leaves_after_the_grants_end() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    // It was asked for 2 s before T0: five seconds from there on, less half a one of margin.
+    world.grant(0, 1_000, 5);
+    world.run_to(2_000_000);
+    assert!(world.winners(0) > 0);
+    // One more is being vetted when the grant ends.
+    world.input(Input::AgentAvailable(true));
+    world.run_to(2_490_000);
+    assert!(world.shake(100, 100).is_none());
+    let call = world.vets.last().expect("it is vetted").call;
+    let before = world.wins.len();
+    world.now = ANCHOR.timestamp(T0.plus_us(2_500_000));
+    world.input(Input::Verdict { call, allowed: true });
+    assert_eq!(world.wins.len(), before, "allowed, but too late");
+    assert!(world.lost.iter().any(|shake| shake.0 == 100));
+    assert_eq!(world.gate.count, 0, "the shards are told");
+    world.run_to(3_000_000);
+    assert_eq!(world.winners(200), 0);
+    // Settlement is back: the same grant for longer, and what was put back leaves after all.
+    world.grant(0, 1_000, 60);
+    world.run_to(3_100_000);
+    world.input(Input::AgentAvailable(false));
+    assert!(world.winners(300) > 0);
+}
+
+#[test]
+fn m4_a_process_that_was_stopped_wakes_without_a_right() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    world.grant(0, 1_000, 5);
+    world.run_to(1_000_000);
+    assert!(world.winners(0) > 0);
+    // SIGSTOP, ten seconds, SIGCONT: the first thing it sees are shakes, with the true time.
+    world.now = ANCHOR.timestamp(T0.plus_us(11_000_000));
+    let before = world.wins.len();
+    for user in 100..200 {
+        let candidate = world.candidate(user, user);
+        world.issuer.handle(world.now, Input::Candidate(candidate));
+    }
+    world.drain();
+    assert_eq!(world.wins.len(), before);
+    // Somebody else has the section now.
+    let mut answer = world.answer(600, 900, 60);
+    (answer.verdict, answer.holder) = (Verdict::Held, Incarnation([9; 16]));
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    let asked = world.asked.len();
+    world.run_to(12_000_000);
+    assert_eq!((world.winners(300), world.asked.len()), (0, asked));
+    let (_, right, lacks) = world.issuer.rights(world.now).next().expect("one wave");
+    assert!(right.fleet().is_some_and(Fleet::is_lost) && lacks);
+}
+
+#[test]
+fn m4_a_burnt_grant_begins_above_what_was_granted() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    // A first start that finds the section granted, and asks again when that grant has ended.
+    let mut answer = world.answer(0, 400, 1);
+    (answer.verdict, answer.holder) = (Verdict::Held, Incarnation([9; 16]));
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    world.run_to(2_000_000);
+    assert_eq!(world.request().claim, yao_protocol::grant::Claim::Burn);
+    world.grant(400, 1_000, 60);
+    assert_eq!(world.high, 700, "a block from there on");
+    world.run_to(5_000_000);
+    assert!(world.winners(0) > 0);
+    assert!(world.positions().iter().all(|position| *position >= 400));
+}
+
+#[test]
+#[should_panic(expected = "M4: only by a right that has not ended")]
+fn m4_an_issue_without_a_right_is_a_bug() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    world.grant(0, 1_000, 5);
+    world.run_to(1_000_000);
+    let end = ANCHOR.timestamp(T0.plus_us(2_500_000));
+    world.issuer.waves[0].issue(end, 0);
+}
