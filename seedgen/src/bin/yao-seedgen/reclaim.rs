@@ -76,7 +76,8 @@ pub(crate) fn run(arguments: &ReclaimArguments) -> Result<()> {
     let key_set = read_keys(&arguments.keys)?;
     let generations = read_generations(&arguments.seeds, &keys.public())?;
     let manifests: Vec<Manifest> = generations.iter().map(|(_, found)| found.clone()).collect();
-    if manifests.first().is_some_and(|root| root.plan_digest != *campaign.digest()) {
+    let is_other = |root: &Manifest| root.plan_digest != *campaign.digest();
+    if manifests.first().is_some_and(|first| first.generation() == 0 && is_other(first)) {
         bail!("--seeds and --campaign are of different plans");
     }
     let seals = match &arguments.seals {
