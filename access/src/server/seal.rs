@@ -241,6 +241,7 @@ mod tests {
     use tempfile::TempDir;
     use yao_protocol::{
         CampaignId, Epoch, Fen, PacketId, PacketIndex, ShakeId, ShardId, SponsorId, UserId,
+        cursor::GrantRecord,
         seed_file::Segment,
         spool::{KIND_OPEN, Open, Watermark},
         ticket::TicketBody,
@@ -389,6 +390,48 @@ mod tests {
         rig.state.refuse_sealed().expect("the node can start and deliver it");
         rig.settle(1);
         assert_eq!(rig.said(&rig.seal(NOW).expect("settled")).settled, 1);
+    }
+
+    #[test]
+    fn m4_a_shard_that_others_may_have_held_is_not_sealed() {
+        let rig = Rig::new(6);
+        let path = rig.state.cursor(WaveIndex(0));
+        let (mut file, pair) = SlotFile::open(&**rig.state.disk(), &path, MAGIC).expect("a cursor");
+        let mut cursor =
+            yao_protocol::cursor::Cursor::decode(&pair.newest.payload).expect("a cursor");
+        let (holder, not_after) = (Incarnation([4; 16]), WallTime(9));
+        let (lo, hi, until_ns, lifetime_us) = (0, 5, 9, 9);
+        cursor.grant =
+            Some(GrantRecord { id: 1, lo, hi, holder, not_after, until_ns, lifetime_us });
+        file.write(&cursor.encode()).expect("written");
+        drop(file);
+        let error = rig.seal(NOW).expect_err("settlement knows who else issued");
+        assert!(error.to_string().contains("under grants of settlement"), "{error}");
+        rig.state.refuse_sealed().expect("nothing was marked");
+    }
+
+    #[test]
+    fn m4_a_state_that_was_put_back_is_not_sealed() {
+        let memory = Path::new("/dev/shm");
+        if !memory.is_dir() {
+            return;
+        }
+        let witnesses = tempfile::tempdir_in(memory).expect("a directory in memory");
+        let rig = Rig::new(7);
+        let path = rig.state.cursor(WaveIndex(0));
+        let (file, pair) = SlotFile::open(&**rig.state.disk(), &path, MAGIC).expect("a cursor");
+        let identity = file.identity().expect("a file");
+        drop(file);
+        let mut witness = Witness::open(witnesses.path(), identity).expect("in memory");
+        witness.write(SlotMark::new(pair.newest.sequence + 1, b"what was written after it"));
+        let _lock = rig.lock();
+        let seal =
+            |witness| seal_state(&rig.state, &rig.header, &rig.key, (Some(witness), None), NOW);
+        let error = seal(witnesses.path()).expect_err("packets may have left since");
+        assert!(error.to_string().contains("was put back"), "{error}");
+        rig.state.refuse_sealed().expect("nothing was marked");
+        witness.write(SlotMark::new(pair.newest.sequence, &pair.newest.payload));
+        seal(witnesses.path()).expect("the newest state");
     }
 
     #[test]
