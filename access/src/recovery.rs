@@ -165,8 +165,7 @@ pub(crate) fn expected(
 }
 
 /// What an operator is told in local mode.
-pub(crate) const PUT_BACK: &str =
-    "the state directory was put back to an older state since this machine was booted \
+pub(crate) const PUT_BACK: &str = "the state directory was put back to an older state since this machine was booted \
      (shard.witness remembers a newer cursor): packets may have been issued since, so it must not \
      go on; restore the newest state of the directory, or give this shard up";
 

@@ -11,7 +11,7 @@ use tokio::{
 };
 use yao_protocol::{
     WireError,
-    agent::{FromAccess, FromAgent, Greet, Role, VERSION},
+    agent::{FromAccess, FromAgent, Greet, Role, VERSION, VERSION_MIN},
     frame::{KIND_OPTIONAL, split_frame},
     limits::{AGENT_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES},
 };
@@ -41,8 +41,10 @@ pub enum LinkError {
     /// GREET was not answered.
     #[error("the access process did not accept our greeting in time")]
     NotGreeted,
-    /// It speaks another version.
-    #[error("the access process speaks version {0} of the link, we speak {VERSION}")]
+    /// It speaks none of our versions.
+    #[error(
+        "the access process wants version {0} of the link, we speak {VERSION_MIN} to {VERSION}"
+    )]
     Version(u16),
     /// Bytes that are no message.
     #[error("the access process sent bytes that are no message: {0}")]
@@ -83,7 +85,7 @@ impl Link {
             // Only the first frame: a VET may stand right behind it.
             if let Some((frame, rest)) = split_frame(&self.received, AGENT_PAYLOAD_BYTES_MAX)? {
                 let answer = match FromAccess::decode(frame)? {
-                    FromAccess::Greeted { version: VERSION } => Ok(()),
+                    FromAccess::Greeted { version: VERSION_MIN..=VERSION } => Ok(()),
                     FromAccess::Greeted { version } => Err(LinkError::Version(version)),
                     other => Err(LinkError::Misplaced(name(&other))),
                 };

@@ -152,7 +152,7 @@ pub(crate) struct Verdict {
     problems: Vec<String>,
     /// Reclaimed generations whose nodes were judged, too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    generations: Vec<Verdict>,
+    generations: Vec<Self>,
 }
 
 /// Gathers the evidence and judges it.

@@ -10,8 +10,19 @@ use crate::{
     token::Bearer,
 };
 
-/// Version of the agent link.
+/// Version of the agent link: the highest that this build speaks.
 pub const VERSION: u16 = 1;
+/// The lowest that it still speaks.
+pub const VERSION_MIN: u16 = 1;
+const _: () = assert!(VERSION_MIN <= VERSION);
+
+/// The version of a link whose agent speaks `highest` and, it may be, lower ones: the highest that
+/// both sides speak. `None` when the agent knows none that this build still speaks. An agent to
+/// which the version is too low leaves.
+#[must_use]
+pub fn agreed(highest: u16) -> Option<u16> {
+    (highest >= VERSION_MIN).then(|| highest.min(VERSION))
+}
 /// Environment variable that hands a spawned agent its [`Greet::proof`], 32 hex digits.
 pub const PROOF_VARIABLE: &str = "YAO_AGENT_PROOF";
 
@@ -76,7 +87,7 @@ pub enum VetKind {
 /// The agent introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greet {
-    /// Version of the link it speaks.
+    /// Highest version of the link that it speaks. GREET itself is the same in all versions.
     pub version: u16,
     /// What this socket is for.
     pub role: Role,
@@ -165,7 +176,7 @@ pub enum FromAgent<'a> {
 /// A message of the access process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromAccess<'a> {
-    /// GREET was accepted; the version both speak.
+    /// GREET was accepted; the highest version that both speak.
     Greeted {
         /// The link version.
         version: u16,
@@ -364,6 +375,19 @@ fn read_standing<'a>(r: &mut Reader<'_>) -> Result<FromAccess<'a>, WireError> {
 mod tests {
     use super::*;
     use crate::{frame::split_frame, limits::AGENT_PAYLOAD_BYTES_MAX};
+
+    #[test]
+    fn the_highest_version_that_both_speak_is_agreed_on() {
+        for (highest, expected) in [
+            (VERSION_MIN - 1, None),
+            (VERSION_MIN, Some(VERSION_MIN)),
+            (VERSION, Some(VERSION)),
+            (VERSION + 1, Some(VERSION)),
+            (u16::MAX, Some(VERSION)),
+        ] {
+            assert_eq!(agreed(highest), expected, "{highest}");
+        }
+    }
 
     #[test]
     fn a_long_software_version_is_cut_between_characters() {

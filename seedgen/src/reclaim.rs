@@ -186,10 +186,10 @@ fn sources(manifests: &[Manifest], seals: Option<&[Seal]>) -> Vec<Source> {
     for manifest in manifests {
         let generation = manifest.generation();
         for entry in &manifest.shards {
-            let ranges = seals.map_or_else(
-                || vec![0..entry.packets],
-                |seals| never_left(seals, generation, entry.shard, entry.packets),
-            );
+            let ranges = match seals {
+                Some(seals) => never_left(seals, generation, entry.shard, entry.packets),
+                None => std::iter::once(0..entry.packets).collect(),
+            };
             let (shard, merkle_root) = (entry.shard, entry.merkle_root);
             let source = |range| Source { generation, shard, merkle_root, range };
             let ranges = ranges.into_iter().filter(|range: &Range<u32>| !range.is_empty());

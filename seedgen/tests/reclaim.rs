@@ -6,7 +6,7 @@ mod common;
 
 use common::{SMALL, file, keys, plan};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, slice::from_ref};
 use yao_protocol::{
     Fen, Incarnation, PacketId, PacketIndex, ShardId, WallTime, WaveIndex,
     manifest::{Manifest, ShardEntry},
@@ -53,7 +53,7 @@ impl First {
     }
 
     fn reclaim(&self, shards: u32) -> ReclaimPlan {
-        ReclaimPlan::new(&[self.manifest.clone()], 5, shards, None).expect("a plan")
+        ReclaimPlan::new(from_ref(&self.manifest), 5, shards, None).expect("a plan")
     }
 
     /// Settlement's bits for each request, and what is void.
@@ -146,6 +146,9 @@ proptest! {
     }
 }
 
+/// What is made wrong of an honest generation: its manifest, what is void, its shards.
+type Change<'a> = &'a dyn Fn(&mut Manifest, &mut Vec<Parent>, &mut Vec<Read>);
+
 #[test]
 fn m10_value_that_changes_or_comes_twice_is_told() {
     let first = First::new();
@@ -153,7 +156,7 @@ fn m10_value_that_changes_or_comes_twice_is_told() {
     let (bits, parents) = first.voided(&reclaim, |packet| packet.index().0 % 2 == 0);
     let packed = pack(&first, &reclaim, &bits, &parents);
     let honest = read(&first, &packed);
-    let told = |change: &dyn Fn(&mut Manifest, &mut Vec<Parent>, &mut Vec<Read>), says: &str| {
+    let told = |change: Change<'_>, says: &str| {
         let (mut manifest, mut void) = (packed.manifest.clone(), parents.clone());
         let mut shards = honest.clone();
         change(&mut manifest, &mut void, &mut shards);
@@ -227,14 +230,14 @@ fn a_later_generation_has_numbers_of_its_own() {
         let error = ReclaimPlan::new(manifests, 5, 1, None).expect_err(says);
         assert!(error.to_string().contains(says), "{error} / {says}");
     };
-    refused(&[second.clone()], "generation 0 is missing");
+    refused(from_ref(&second), "generation 0 is missing");
     refused(&[], "generation 0 is missing");
     refused(&[first.manifest.clone(), first.manifest.clone()], "generation 1 is missing");
     let mut other = second;
     other.reclaimed.as_mut().expect("reclaimed").root_digest[0] ^= 1;
     refused(&[first.manifest.clone(), other], "of another plan");
     for (seconds, shards) in [(0, 1), (5, 0), (u32::MAX, 1), (5, 10_001)] {
-        let asked = ReclaimPlan::new(&[first.manifest.clone()], seconds, shards, None);
+        let asked = ReclaimPlan::new(from_ref(&first.manifest), seconds, shards, None);
         assert!(matches!(asked, Err(ReclaimError::Asked(_))), "{seconds} s, {shards} shards");
     }
     assert_eq!(first.plan.shards().count(), 3);
@@ -269,15 +272,15 @@ fn m1_with_seals_only_what_never_left_is_asked_for() {
         seal.waves[..wave].iter().map(|wave| wave.count).sum()
     };
     let asked = |seals: &[Seal]| {
-        let plan = ReclaimPlan::new(&[first.manifest.clone()], 5, 1, Some(seals)).expect("a plan");
+        let plan = ReclaimPlan::new(from_ref(&first.manifest), 5, 1, Some(seals)).expect("a plan");
         plan.sources.iter().map(|source| (source.shard.0, source.range.clone())).collect::<Vec<_>>()
     };
     let own = seal(1, 1, [2, 17, 1]);
     let (second, end) = (first_of(&own, 2), own.packets());
     let expected = vec![(1, 2..first_of(&own, 1)), (1, second + 1..end)];
-    assert_eq!(asked(std::slice::from_ref(&own)), expected);
+    assert_eq!(asked(from_ref(&own)), expected);
     let other = seal(1, 2, [5, 17, 0]);
     assert_eq!(asked(&[own, other])[0].1.start, 5, "of every epoch");
-    let none = ReclaimPlan::new(&[first.manifest.clone()], 5, 1, Some(&[]));
+    let none = ReclaimPlan::new(from_ref(&first.manifest), 5, 1, Some(&[]));
     assert!(matches!(none, Err(ReclaimError::Asked(_))), "without a seal nothing is known");
 }

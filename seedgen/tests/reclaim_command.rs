@@ -77,7 +77,8 @@ impl Place {
             let path = entry.expect("readable").path();
             let bytes = fs::read(&path).expect("readable");
             let request = VoidRequest::decode(&bytes, &public).expect("by the campaign's key");
-            let void = (0..request.count).map(|position| (request.first + position) % 2 == 0);
+            let void =
+                (0..request.count).map(|position| (request.first + position).is_multiple_of(2));
             let void = void.collect();
             let answer = VoidAnswer { request, voided_at: WallTime(1), key_id: KeyId(1), void };
             let name = path.file_stem().expect("named").to_string_lossy().into_owned();

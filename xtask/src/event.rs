@@ -151,6 +151,8 @@ pub(crate) struct Event {
     access_environment: Vec<(&'static str, OsString)>,
     /// The program, and its arguments, that starts the node.
     access_starter: Vec<OsString>,
+    /// What the node starts as its agent, if it is not `yao-agent` itself.
+    agent_starter: Option<PathBuf>,
 }
 
 impl Event {
@@ -167,6 +169,16 @@ impl Event {
     /// The node will be started by this program.
     pub(crate) fn start_access_by(&mut self, starter: Vec<OsString>) {
         self.access_starter = starter;
+    }
+
+    /// The node's next life starts this program as its agent.
+    pub(crate) fn start_agent_by(&mut self, starter: PathBuf) {
+        self.agent_starter = Some(starter);
+    }
+
+    /// The real agent.
+    pub(crate) fn agent_program(&self) -> PathBuf {
+        self.binaries.join("yao-agent")
     }
 
     /// TLS and QUIC will listen at this address, both.
@@ -243,6 +255,7 @@ impl Event {
             socket: socket_path(),
             access_environment: Vec::new(),
             access_starter: Vec::new(),
+            agent_starter: None,
         };
         event.make_seeds_and_keys()?;
         Ok(event)

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a command answers on standard output")]
 
+mod bad_agent;
 mod ci;
 mod conform;
 mod demo;
@@ -60,6 +61,9 @@ enum Command {
         /// Path and query.
         path: String,
     },
+    /// An agent that misbehaves; started by a node in the soak `agent-torture`.
+    #[command(hide = true)]
+    BadAgent(bad_agent::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Command::Miri => miri::run(),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Tidy => tidy::run(),
+        Command::BadAgent(arguments) => bad_agent::run(&arguments),
         Command::Post { address, path } => http::accepted(&address, &path),
     };
     match result {

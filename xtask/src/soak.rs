@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: long runs with optimised programs, each judged by the audit. Never part of
 //! continuous integration: they take minutes and most of the machine.
 
+mod agent_torture;
 mod blocked;
 mod crash;
 mod crash_points;
@@ -63,6 +64,8 @@ pub(crate) enum Soak {
     Blocked,
     /// One trial for each persistence call of a node and each thing that can go wrong there.
     CrashPoints,
+    /// Agents are killed, stopped, replaced, rave, lie, dawdle, speak another version.
+    AgentTorture,
     /// The money disk gives EIO, is full, or stalls: shakes go on as fast.
     SickDisk,
     /// The seed file is cut, replaced, removed or changed under a running node.
@@ -101,7 +104,8 @@ pub(crate) struct SoakArguments {
     /// Moves of each client to another address and port (migrate)
     #[arg(long, default_value_t = 20)]
     moves: u64,
-    /// Times that it happens (storm: 3, slowloris: 20, kills: 1, sick-disk: 16)
+    /// Times that it happens (storm: 3, slowloris: 20, kills: 1, sick-disk: 16, agent-torture: by
+    /// torment)
     #[arg(long)]
     rounds: Option<u64>,
     /// Trials of each case (owners)
@@ -114,16 +118,16 @@ pub(crate) struct SoakArguments {
     #[arg(long, value_enum)]
     mode: Option<owners::Mode>,
     /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
-    /// power-cuts, sick-disk, sick-seed, owners, reclaim)
+    /// power-cuts, sick-disk, sick-seed, owners, reclaim, agent-torture)
     #[arg(long)]
     debug: bool,
-    /// Only what has this in its name (crash-points, sick-disk)
+    /// Only what has this in its name (crash-points, sick-disk, agent-torture)
     #[arg(long)]
     only: Option<String>,
     /// Only this part of the trials, as "2/3" (crash-points)
     #[arg(long)]
     part: Option<String>,
-    /// Only a few trials of each kind (crash-points)
+    /// Only a few trials of each kind (crash-points), or a look (agent-torture)
     #[arg(long)]
     few: bool,
     /// Leave out what an earlier run has made with the same programs (crash-points, power-cuts,
@@ -175,6 +179,12 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             let rounds = arguments.rounds.unwrap_or(16);
             sick_disk::run(rounds, arguments.only.as_deref(), !arguments.debug)
         }
+        Soak::AgentTorture => agent_torture::run(&agent_torture::Choice {
+            only: arguments.only.as_deref(),
+            rounds: arguments.rounds,
+            few: arguments.few,
+            release: !arguments.debug,
+        }),
         Soak::SickSeed => sick_seed::run(!arguments.debug),
         Soak::Reclaim => reclaim::run(!arguments.debug),
         Soak::PowerCuts => {

@@ -11,7 +11,10 @@ use std::{
 };
 use yao_protocol::{
     Fen, UserId,
-    agent::{FromAccess, FromAgent, Greet, PROOF_VARIABLE, Role, Standing, VERSION, Vet, VetKind},
+    agent::{
+        FromAccess, FromAgent, Greet, PROOF_VARIABLE, Role, Standing, VERSION, VERSION_MIN, Vet,
+        VetKind,
+    },
     frame::{KIND_OPTIONAL, split_frame},
     hex,
     limits::AGENT_PAYLOAD_BYTES_MAX,
@@ -47,7 +50,9 @@ pub(super) enum Mode {
     Exiting,
     /// Does not even connect.
     Hanging,
-    /// Speaks a later version.
+    /// Speaks a later version, too.
+    Newer,
+    /// Speaks versions only that this node has forgotten.
     WrongVersion,
     /// Does not know its secret.
     WrongProof,
@@ -62,7 +67,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Good,
         Self::Older,
         Self::Silent,
@@ -72,6 +77,7 @@ impl Mode {
         Self::Staying,
         Self::Exiting,
         Self::Hanging,
+        Self::Newer,
         Self::WrongVersion,
         Self::WrongProof,
         Self::Garbage,
@@ -201,7 +207,11 @@ fn greeting(mode: Mode, generation: u32, role: Role) -> Greet {
     if mode == Mode::WrongProof {
         proof[15] ^= 1;
     }
-    let version = if mode == Mode::WrongVersion { VERSION + 1 } else { VERSION };
+    let version = match mode {
+        Mode::Newer => VERSION + 1,
+        Mode::WrongVersion => VERSION_MIN - 1,
+        _ => VERSION,
+    };
     Greet { version, role, generation, proof, software: format!("fake {mode:?}") }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use tokio::{net::UnixStream, sync::mpsc, task::JoinSet};
 use yao_engine::Timestamp;
-use yao_protocol::agent::{FromAccess, Greet, Question, Role, VERSION, Vet};
+use yao_protocol::agent::{FromAccess, Greet, Question, Role, Vet};
 
 /// Bytes of vets that may wait for an agent that does not read: more than both owners can have in
 /// flight at once.
@@ -82,7 +82,7 @@ impl Generation {
         received: Vec<u8>,
         events: &mpsc::Sender<Event>,
     ) -> Result<(), String> {
-        self.proving.handle_greet(&greet)?;
+        let version = self.proving.handle_greet(&greet)?;
         let role = greet.role;
         self.software = greet.software;
         self.open += 1;
@@ -91,7 +91,7 @@ impl Generation {
             Role::Deliver => self.deliver_out.insert(Outbox::new(DELIVER_BYTES_MAX)),
         };
         // An empty outbox has room.
-        outbox.put(&FromAccess::Greeted { version: VERSION }, 0);
+        outbox.put(&FromAccess::Greeted { version }, 0);
         if role == Role::Vet {
             for probe in probes() {
                 outbox.put(&FromAccess::Vet(probe), 0);

@@ -4,7 +4,7 @@
 use super::wire::Word;
 use yao_protocol::{
     Fen, PacketId, ShakeId, SponsorId, UserId,
-    agent::{Greet, Role, VERSION, Vet, VetKind},
+    agent::{Greet, Role, VERSION, VERSION_MIN, Vet, VetKind, agreed},
     policy::Policy,
 };
 
@@ -36,6 +36,8 @@ pub fn probes() -> [Vet; 2] {
 pub struct Proving {
     generation: u32,
     proof: [u8; 16],
+    /// What was agreed on with the first greeting; the second must come to the same.
+    version: Option<u16>,
     vet_greeted: bool,
     deliver_greeted: bool,
     policy: Option<Policy>,
@@ -49,6 +51,7 @@ impl Proving {
         Self {
             generation,
             proof,
+            version: None,
             vet_greeted: false,
             deliver_greeted: false,
             policy: None,
@@ -57,14 +60,14 @@ impl Proving {
         }
     }
 
-    /// Takes a GREET; the error says what is wrong with it.
-    pub fn handle_greet(&mut self, greet: &Greet) -> Result<(), String> {
-        if greet.version != VERSION {
+    /// Takes a GREET and returns the version that the socket has; the error says what is wrong.
+    pub fn handle_greet(&mut self, greet: &Greet) -> Result<u16, String> {
+        let Some(version) = agreed(greet.version) else {
             return Err(format!(
-                "speaks version {} of the agent link, this node speaks {VERSION}",
+                "speaks version {} of the agent link, this node {VERSION_MIN} to {VERSION}",
                 greet.version
             ));
-        }
+        };
         if greet.generation != self.generation {
             return Err(format!(
                 "says it is generation {}, it was started as {}",
@@ -82,7 +85,10 @@ impl Proving {
         if std::mem::replace(greeted, true) {
             return Err(format!("greeted twice for {:?}", greet.role));
         }
-        Ok(())
+        if *self.version.get_or_insert(version) != version {
+            return Err("greeted with another version on its other socket".to_owned());
+        }
+        Ok(version)
     }
 
     /// Takes any later message; the error says why it has no place here.
@@ -160,12 +166,21 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_agent_is_answered_with_the_version_of_the_node() {
+        let mut proving = Proving::new(3, [7; 16]);
+        for role in [Role::Vet, Role::Deliver] {
+            let newer = Greet { version: VERSION + 1, ..greet(role) };
+            assert_eq!(proving.handle_greet(&newer), Ok(VERSION));
+        }
+    }
+
+    #[test]
     fn each_wrong_greeting_is_named() {
         fn check(greet: &Greet, expected: &str) {
             let error = Proving::new(3, [7; 16]).handle_greet(greet).expect_err("wrong");
             assert!(error.contains(expected), "{error:?} should say {expected:?}");
         }
-        check(&Greet { version: 2, ..greet(Role::Vet) }, "version 2");
+        check(&Greet { version: VERSION_MIN - 1, ..greet(Role::Vet) }, "speaks version 0");
         check(&Greet { generation: 2, ..greet(Role::Vet) }, "generation 2, it was started as 3");
         check(&Greet { proof: [0; 16], ..greet(Role::Vet) }, "secret");
         let mut proving = Proving::new(3, [7; 16]);

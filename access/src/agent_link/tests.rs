@@ -305,6 +305,14 @@ fn an_agent_from_before_standing_serves_as_it_did() {
 }
 
 #[test]
+fn a_newer_agent_serves_in_the_version_of_the_node() {
+    // It insists on being answered with that version.
+    let world = World::serving(Mode::Newer);
+    world.ask_four();
+    world.expect_four_from(1);
+}
+
+#[test]
 fn without_a_serving_agent_nothing_is_taken() {
     let world = World::new(Mode::Hanging);
     assert!(!world.handle.vet(vet(1, VetKind::Win, UserId(1))));
@@ -379,7 +387,7 @@ fn a_failed_newcomer_changes_nothing() {
     world.expect(&Told::Available(true));
     let cases = [
         (Mode::Exiting, "exit status: 7"),
-        (Mode::WrongVersion, "speaks version 2 of the agent link"),
+        (Mode::WrongVersion, "speaks version 0 of the agent link"),
         (Mode::WrongProof, "does not know the secret"),
         (Mode::Garbage, "no message"),
         (Mode::WrongProbe, "answered a probe wrongly"),

@@ -91,7 +91,7 @@ impl Event {
         let plan = &self.plan;
         let reconnect =
             if reconnect { "[identity.reconnect]\nkeys = \"reconnect.json\"\n" } else { "" };
-        let agent = self.binaries.join("yao-agent");
+        let agent = self.agent_starter.clone().unwrap_or_else(|| self.agent_program());
         let config = format!(
             "[node]\nname = \"node-{shard:05}\"\nstate = \"{state}\"\nkeys = \"keys\"\n\
              [listen]\ntcp = [\"{tcp}\"]\ntls = [\"{tls}\"]\nquic = [\"{quic}\"]\n\

@@ -212,7 +212,7 @@ fn come_late(event: &Event, rehearsal: &mut Rehearsal) -> Result<()> {
     }
     let kept = fs::read_to_string(event.path(TICKETS[1]))?;
     let tickets = kept.lines().filter_map(|line| line.strip_prefix("W "));
-    let tickets = tickets.filter_map(|digits| hex::decode_array::<TICKET_BYTES>(digits));
+    let tickets = tickets.filter_map(hex::decode_array::<TICKET_BYTES>);
     let late = tickets
         .filter_map(|bytes| Ticket::decode(&bytes).ok())
         .find(|ticket| void.contains(&ticket.body.packet));

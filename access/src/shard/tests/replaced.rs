@@ -44,8 +44,16 @@ fn message(bytes: &[u8]) -> ServerMessage<'_> {
     ServerMessage::decode(frame).expect("a message")
 }
 
+/// WELCOME is on its way before the session is entered.
+fn await_users(rig: &Rig, count: usize) {
+    while rig.context.registry.len() != count {
+        std::thread::yield_now();
+    }
+}
+
 /// Says HELLO as user 3 on `late`, who is welcomed on `current` already, which came after it.
 fn check_overtaken(rig: &Rig, late: &mut (impl Read + Write), current: &mut TcpStream) {
+    await_users(rig, 1);
     late.write_all(&hello(3)).expect("taken");
     assert!(matches!(message(&frame(late)), ServerMessage::Welcome(_)));
     let told = frame(late);
@@ -85,9 +93,7 @@ fn connections_of_all_threads_and_listeners_are_in_one_order() {
         assert_eq!(greet(&mut current, 3), Ok(true));
         check_overtaken(&rig, &mut late, &mut current);
         drop(current);
-        while !rig.context.registry.is_empty() {
-            std::thread::yield_now();
-        }
+        await_users(&rig, 0);
     }
 }
 
@@ -99,6 +105,7 @@ fn a_session_that_was_replaced_gets_no_ticket_and_ends_though_nobody_told_it() {
         assert_eq!(greet(&mut stream, user), Ok(true));
         stream
     });
+    await_users(&rig, 2);
     // From now on a ticket is due, at the next PING.
     let keys = ReconnectKeys::new(vec![MacKey::new(KeyId(1), [1; 32])]).expect("one key");
     rig.context.reconnect.store(Arc::new(Some(Reconnect { keys, lifetime_seconds: 600 })));
