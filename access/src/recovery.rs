@@ -165,9 +165,11 @@ pub(crate) fn expected(
 }
 
 /// What an operator is told in local mode.
-pub(crate) const PUT_BACK: &str = "the state directory was put back to an older state since this machine was booted \
-     (shard.witness remembers a newer cursor): packets may have been issued since, so it must not \
-     go on; restore the newest state of the directory, or give this shard up";
+pub(crate) const PUT_BACK: &str = "the state directory was put back to an older state since this \
+                                   machine was booted (shard.witness remembers a newer cursor): \
+                                   packets may have been issued since, so it must not go on; \
+                                   restore the newest state of the directory, or give this shard \
+                                   up";
 
 fn fleet(node: &Node, header: &SeedHeader, section: &Section, opening: &Opening) -> Fleet {
     let asker = Asker {
