@@ -65,6 +65,16 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// End a stopped node's shard for good and sign what is left of it: afterwards this state never
+    /// issues or accepts again, and what was not opened can be reclaimed.
+    Seal {
+        /// Configuration file, TOML.
+        #[arg(long)]
+        config: PathBuf,
+        /// Where the seal goes, for `yao-seedgen reclaim`.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Look at limits, sysctls, ports, clock and disk: what binds first, and how many connections
     /// that allows.
     Doctor {
@@ -102,6 +112,9 @@ fn main() -> ExitCode {
         }
         (Some(Command::TakeNew { config }), _) => {
             (config, Box::new(|config, _| ask::refuse_new(&config, false).map(Outcome::Said)))
+        }
+        (Some(Command::Seal { config, out }), _) => {
+            (config, Box::new(move |config, _| server::seal(&config, &out).map(Outcome::Said)))
         }
         (Some(Command::Doctor { config }), _) => {
             (config, Box::new(|config, _| Ok(Outcome::Said(doctor::examine(&config)))))

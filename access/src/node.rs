@@ -68,6 +68,7 @@ impl Node {
             waves: Vec::new(),
             shard_count: 638,
             shards: Vec::new(),
+            reclaimed: None,
         };
         Arc::new(Self {
             name: "test".to_owned(),

@@ -147,7 +147,7 @@ fn open_cursor(
 }
 
 /// What the cursor of a section must say to be ours.
-fn expected(
+pub(crate) fn expected(
     header: &SeedHeader,
     section: &Section,
     identity: slot_file::FileIdentity,
@@ -166,10 +166,11 @@ fn expected(
 }
 
 /// What an operator is told in local mode.
-const PUT_BACK: &str = "the state directory was put back to an older state since this machine was \
-                        booted (shard.witness remembers a newer cursor): packets may have been \
-                        issued since, so it must not go on; restore the newest state of the \
-                        directory, or give this shard up";
+pub(crate) const PUT_BACK: &str = "the state directory was put back to an older state since this \
+                                   machine was booted (shard.witness remembers a newer cursor): \
+                                   packets may have been issued since, so it must not go on; \
+                                   restore the newest state of the directory, or give this shard \
+                                   up";
 
 fn fleet(node: &Node, header: &SeedHeader, section: &Section, opening: &Opening) -> Fleet {
     let asker = Asker {

@@ -95,6 +95,49 @@ impl StateDir {
         self.root.join(format!("ticket-{:03}.key.json", epoch.0))
     }
 
+    /// Where the seal is kept once it was made.
+    #[must_use]
+    pub fn seal(&self) -> PathBuf {
+        self.root.join("seal.yaoseal")
+    }
+
+    fn sealed_mark(&self) -> PathBuf {
+        self.root.join("sealed")
+    }
+
+    /// Fails when the shard was sealed: whatever is left of it may have been given out elsewhere.
+    ///
+    /// # Errors
+    /// That, and a mark that cannot be looked for.
+    pub fn refuse_sealed(&self) -> Result<(), FileError> {
+        let path = self.sealed_mark();
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(content(&path, error)),
+            Ok(_) => {
+                let message = "this shard was sealed: it never issues or accepts again, and its \
+                               packets may have been reclaimed; give the node another shard and \
+                               another node.state";
+                Err(content(&path, message))
+            }
+        }
+    }
+
+    /// Makes every later start fail. On disk when this returns; nothing takes it back.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn mark_sealed(&self) -> Result<(), FileError> {
+        let path = self.sealed_mark();
+        if fs::symlink_metadata(&path).is_err() {
+            return create_synced(&path, b"sealed\n", 0o600);
+        }
+        // The name may be there without having reached the disk.
+        let sync =
+            || File::open(&path)?.sync_all().and_then(|()| RealDisk.sync_directory(&self.root));
+        sync().map_err(|error| content(&path, error))
+    }
+
     fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
     }
@@ -217,7 +260,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// Creates `path` with `bytes`, on disk with its name when this returns. Never overwrites.
-fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+pub(crate) fn create_synced(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;

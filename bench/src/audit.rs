@@ -9,6 +9,7 @@ mod claims;
 mod evidence;
 mod judge;
 mod ledger;
+mod lineage;
 mod logs;
 mod payments;
 mod plan;
@@ -20,10 +21,11 @@ use evidence::Evidence;
 use ledger::Ledger;
 use serde::Serialize;
 use std::{
+    collections::{BTreeSet, HashMap},
     io::{self, Write},
     path::PathBuf,
 };
-use yao_protocol::Fen;
+use yao_protocol::{Fen, PacketId};
 
 /// Problems that are told one by one; further ones are counted.
 const PROBLEMS_SHOWN_MAX: usize = 100;
@@ -49,6 +51,15 @@ pub(crate) struct AuditArgs {
     /// The schedule that the node played
     #[arg(long)]
     schedule: PathBuf,
+    /// Folder of a reclaimed generation: seeds, keys, parents, manifest; once for each, in order
+    #[arg(long)]
+    reclaimed: Vec<PathBuf>,
+    /// State directory of the node that played it; as often as --reclaimed, or never
+    #[arg(long, requires = "reclaimed")]
+    reclaimed_state: Vec<PathBuf>,
+    /// The schedule that this node played; as often as --reclaimed-state
+    #[arg(long, requires = "reclaimed_state")]
+    reclaimed_schedule: Vec<PathBuf>,
     /// The ledger, "http://host:port"
     #[arg(long)]
     ledger: String,
@@ -104,12 +115,17 @@ pub(crate) struct Verdict {
     waited: u64,
     /// Packets that nobody won.
     unissued: u64,
+    /// Packets that were taken back, whatever else became of them.
+    reclaimed: u64,
     planned_fen: u64,
     issued_fen: u64,
     opened_fen: u64,
     settled_fen: u64,
     skipped_fen: u64,
     unissued_fen: u64,
+    reclaimed_fen: u64,
+    /// Opens that came after their packet had been taken back: somebody must look.
+    late_opens: u64,
     /// Packets that left twice.
     duplicates: u64,
     /// Acknowledged opens that nobody has.
@@ -134,6 +150,9 @@ pub(crate) struct Verdict {
     problem_count: u64,
     /// What is wrong, one line each; the first hundred.
     problems: Vec<String>,
+    /// Reclaimed generations whose nodes were judged, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    generations: Vec<Self>,
 }
 
 /// Gathers the evidence and judges it.
@@ -141,17 +160,79 @@ pub(crate) struct Verdict {
 /// # Errors
 /// Evidence that cannot be read at all, or a verdict that is not "balanced".
 pub(crate) fn run(args: &AuditArgs) -> Result<()> {
-    let mut evidence = Evidence::read(args)?;
-    evidence.ledger = Ledger::read(&args.ledger)?;
+    let ledger = Ledger::read(&args.ledger)?;
     if let Some(path) = &args.ledger_dump {
-        evidence.ledger.dump(path)?;
+        ledger.dump(path)?;
     }
-    let verdict = judge::judge(&evidence);
+    let verdict = judge_all(args, &ledger)?;
     print(&verdict, args.json)?;
     match verdict.problems.first() {
         None => Ok(()),
         Some(first) => bail!("{} problems; the first: {first}", verdict.problem_count),
     }
+}
+
+/// Judges the node, those of reclaimed generations by themselves, and what lies between them.
+/// Problems of all are those of the first.
+fn judge_all(args: &AuditArgs, ledger: &Ledger) -> Result<Verdict> {
+    let mut all = vec![Evidence::read(args)?];
+    let states = args.reclaimed_state.len();
+    if ![0, args.reclaimed.len()].contains(&states) || args.reclaimed_schedule.len() != states {
+        bail!("give --reclaimed-state and --reclaimed-schedule once for each --reclaimed");
+    }
+    let played = args.reclaimed_state.iter().zip(&args.reclaimed_schedule);
+    for (folder, (state, schedule)) in args.reclaimed.iter().zip(played) {
+        let later = AuditArgs {
+            manifest: folder.join("manifest.yaomanifest"),
+            seeds: folder.clone(),
+            state: state.clone(),
+            schedule: schedule.clone(),
+            spool_fallback: None,
+            ..args.clone()
+        };
+        all.push(Evidence::read(&later)?);
+    }
+    let mut problems = lineages(args, &all, ledger)?;
+    let shards: Vec<_> = all.iter().map(Evidence::shard).collect();
+    let mut verdicts = Vec::new();
+    for (at, evidence) in all.iter_mut().enumerate() {
+        let (own, mut others) = (shards[at], shards.clone());
+        others.remove(at);
+        let of = |packet: PacketId| (packet.generation(), packet.shard());
+        // A row of nobody's is the first one's to explain.
+        evidence.ledger =
+            ledger.part(|packet| of(packet) == own || (at == 0 && !shards.contains(&of(packet))));
+        evidence.others = others;
+        verdicts.push(judge::judge(evidence));
+    }
+    let mut first = verdicts.remove(0);
+    problems.extend(verdicts.iter().flat_map(|later| later.problems.clone()));
+    first.problem_count += problems.len() as u64;
+    let room = PROBLEMS_SHOWN_MAX.saturating_sub(first.problems.len());
+    first.problems.extend(problems.into_iter().take(room));
+    first.verdict = if first.problem_count == 0 { "balanced" } else { "UNBALANCED" };
+    first.generations = verdicts;
+    Ok(first)
+}
+
+/// What lies between the generations: their parents, and everything that the ledger voided.
+fn lineages(args: &AuditArgs, all: &[Evidence], ledger: &Ledger) -> Result<Vec<String>> {
+    let known: HashMap<_, _> = all.iter().flat_map(Evidence::contents).collect();
+    let key = all[0].campaign_key()?;
+    let mut problems = Vec::new();
+    let mut generations = BTreeSet::new();
+    for folder in &args.reclaimed {
+        let generation = lineage::read_generation(folder, &key, &mut problems)?;
+        generations.insert(generation.number);
+        problems.extend(lineage::judge(&generation, &ledger.voids, &known));
+    }
+    let unseen = ledger.voids.iter().filter(|void| !generations.contains(&void.child)).count();
+    if unseen > 0 {
+        problems.push(format!(
+            "{unseen} packets were voided for a generation that no --reclaimed shows"
+        ));
+    }
+    Ok(problems)
 }
 
 fn print(verdict: &Verdict, json: bool) -> Result<()> {
@@ -167,6 +248,8 @@ fn print(verdict: &Verdict, json: bool) -> Result<()> {
         ("settled", verdict.settled, Some(verdict.settled_fen)),
         ("skipped", verdict.skipped, Some(verdict.skipped_fen)),
         ("unissued", verdict.unissued, Some(verdict.unissued_fen)),
+        ("reclaimed", verdict.reclaimed, Some(verdict.reclaimed_fen)),
+        ("late opens", verdict.late_opens, None),
         ("over limit", verdict.over_limit, None),
         ("duplicates", verdict.duplicates, None),
         ("lost", verdict.lost, None),

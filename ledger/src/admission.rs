@@ -25,12 +25,12 @@ pub enum Admission {
     },
 }
 
-/// Judges every open of `batch`.
+/// Judges every open of `batch`; `manifests` are those of every generation.
 #[must_use]
-pub fn admit(batch: &Batch, manifest: &Manifest, keys: &KeySet) -> Admission {
+pub fn admit(batch: &Batch, manifests: &[Manifest], keys: &KeySet) -> Admission {
     let tickets: Vec<Ticket> = batch.records.iter().map(|(_, open)| open.ticket).collect();
     let planned: Vec<bool> =
-        tickets.iter().map(|ticket| is_planned(&ticket.body, manifest)).collect();
+        tickets.iter().map(|ticket| is_planned(&ticket.body, manifests)).collect();
     for (ticket, planned) in tickets.iter().zip(&planned) {
         let TicketBody { campaign, shard, epoch, .. } = ticket.body;
         if *planned && keys.ticket(campaign, shard, epoch).is_none() {
@@ -41,14 +41,18 @@ pub fn admit(batch: &Batch, manifest: &Manifest, keys: &KeySet) -> Admission {
     Admission::Judged(planned.iter().zip(signed).map(|(planned, good)| *planned && good).collect())
 }
 
-/// Whether the campaign's plan has room for such a packet. Its amount and sponsor are believed to
-/// the shard's signature: the ledger holds no seeds.
-fn is_planned(body: &TicketBody, manifest: &Manifest) -> bool {
+/// Whether the plan of the packet's generation has room for it. Its amount and sponsor are believed
+/// to the shard's signature: the ledger holds no seeds.
+fn is_planned(body: &TicketBody, manifests: &[Manifest]) -> bool {
+    let generation = body.packet.generation();
+    let Some(manifest) = manifests.iter().find(|manifest| manifest.generation() == generation)
+    else {
+        return false;
+    };
     let index_in_range =
         manifest.shard(body.shard).is_none_or(|entry| body.packet.index().0 < entry.packets);
     body.campaign == manifest.campaign
-        && body.packet.generation() == 0
-        && body.shard.0 < manifest.shard_count
+        && manifest.shard_numbers().contains(&body.shard.0)
         && index_in_range
         && manifest.sponsors.iter().any(|plan| plan.sponsor == body.sponsor)
         && manifest.waves.iter().any(|plan| plan.wave == body.wave)

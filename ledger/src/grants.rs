@@ -112,15 +112,16 @@ pub enum Ruling {
     Refused(Verdict),
 }
 
-/// Whether the campaign's plan has such a section.
+/// Whether the plan of its generation has such a section.
 #[must_use]
-pub fn is_planned(request: &GrantRequest, manifest: &Manifest) -> bool {
+pub fn is_planned(request: &GrantRequest, manifest: Option<&Manifest>) -> bool {
+    let Some(manifest) = manifest else { return false };
     let fits =
         |packets: u32| request.first.checked_add(request.count).is_some_and(|end| end <= packets);
     let shard = manifest.shard(request.shard);
     request.campaign == manifest.campaign
-        && request.generation == 0
-        && request.shard.0 < manifest.shard_count
+        && request.generation == manifest.generation()
+        && manifest.shard_numbers().contains(&request.shard.0)
         && manifest.waves.iter().any(|plan| plan.wave == request.wave)
         && shard.is_none_or(|entry| fits(entry.packets) && entry.merkle_root == request.merkle_root)
 }

@@ -1,16 +1,23 @@
-//! The HTTP face: `POST /v1/opens`, `POST /v1/grants`, `GET /v1/audit`, `GET /v1/audit/opens`,
-//! `GET /v1/audit/grants`, `GET /healthz`.
+//! The HTTP face: `POST /v1/opens`, `/v1/grants`, `/v1/seals` and `/v1/voids`, `GET /v1/audit`,
+//! `GET /v1/audit/opens`, `/v1/audit/grants` and `/v1/audit/voids`, `GET /healthz`.
 //!
 //! Batches are read and their signatures checked on blocking threads, a bounded number at once;
 //! what finds no room is told to come again. Never decides about an open.
 
 use crate::{
     admission::{Admission, admit},
+    clock::Clock,
     grants::is_planned,
     keys::KeyDirectory,
+    plans::Plans,
+    reclaim::{Opening, Refused, check_planned, check_seal, epochs_of},
     state::{PacketState, Row},
-    store::{Store, Totals, grants::Tenure},
-    writer::{BatchJob, GrantJob, Job, Writer},
+    store::{
+        Store, Totals,
+        grants::Tenure,
+        reclaim::{Kept, Void},
+    },
+    writer::{BatchJob, GrantJob, Job, SealJob, VoidJob, Writer},
 };
 use axum::{
     Json, Router,
@@ -31,11 +38,13 @@ use tokio::{
     task::spawn_blocking,
 };
 use yao_protocol::{
-    Fen, PacketId, SponsorId, WireError,
+    Fen, PacketId, SponsorId, WallTime, WireError,
     grant::GrantRequest,
     keys::KeySet,
-    manifest::Manifest,
+    schedule::format_rfc3339,
+    seal::Seal,
     settlement::{BATCH_BYTES_MAX, Batch, digest},
+    void::VoidRequest,
 };
 
 /// Batches whose signatures are checked or that wait for their commit, at once.
@@ -48,23 +57,24 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Service {
-    /// What was planned.
-    pub manifest: Manifest,
+    /// What was planned, and what was reclaimed since.
+    pub plans: Plans,
     /// The public keys.
     pub keys: Arc<KeyDirectory>,
     /// The way to the database.
     pub writer: Writer,
     /// A second connection, for the audit.
     pub reader: Mutex<Store>,
+    clock: Clock,
     room: Semaphore,
 }
 
 impl Service {
     /// A service with room for its batches.
     #[must_use]
-    pub fn new(manifest: Manifest, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
+    pub fn new(plans: Plans, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
         let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
-        Self { manifest, keys, writer, reader, room }
+        Self { plans, keys, writer, reader, clock: Clock::start(), room }
     }
 }
 
@@ -73,9 +83,12 @@ pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/opens", post(opens))
         .route("/v1/grants", post(grants))
+        .route("/v1/seals", post(seals))
+        .route("/v1/voids", post(voids))
         .route("/v1/audit", get(audit))
         .route("/v1/audit/opens", get(audit_opens))
         .route("/v1/audit/grants", get(audit_grants))
+        .route("/v1/audit/voids", get(audit_voids))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .with_state(service)
@@ -83,8 +96,12 @@ pub fn router(service: Arc<Service>) -> Router {
 
 /// Why a request gets no answer of settlement.
 enum Refusal {
-    /// The bytes are no batch, or no request, or not that of a node.
+    /// The bytes are not what is posted here, or not signed by who may post it.
     Bytes(WireError),
+    /// They contradict what was planned, or what was decided before.
+    Contradicts(String),
+    /// Packets that may still be opened, and what time it is.
+    TooEarly(Opening, WallTime),
     /// A key has not reached us yet.
     KeyMissing(String),
     /// No room, or the writer is gone.
@@ -98,9 +115,13 @@ impl IntoResponse for Refusal {
         let again = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
         match self {
             Self::Bytes(error @ WireError::Forged { .. }) => {
-                (StatusCode::FORBIDDEN, format!("{error}; is the node's key in --keys?\n"))
+                (StatusCode::FORBIDDEN, format!("{error}; is the signer's key in --keys?\n"))
                     .into_response()
             }
+            Self::Contradicts(message) => {
+                (StatusCode::CONFLICT, format!("{message}\n")).into_response()
+            }
+            Self::TooEarly(opening, now) => too_early(&opening, now),
             Self::Bytes(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
             Self::KeyMissing(message) => {
                 (StatusCode::SERVICE_UNAVAILABLE, again, message).into_response()
@@ -115,19 +136,72 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// When to come again, and whose seals would bring that nearer.
+fn too_early(opening: &Opening, now: WallTime) -> Response {
+    const NAMED: usize = 8;
+    let seconds = opening.at.us_since(now).div_ceil(1_000_000).max(1);
+    let mut text = format!(
+        "too early: tickets may still be opened; come again at {}",
+        format_rfc3339(opening.at)
+    );
+    if !opening.unsealed.is_empty() {
+        let count = opening.unsealed.len();
+        let named: Vec<String> =
+            opening.unsealed.iter().take(NAMED).map(ToString::to_string).collect();
+        text.push_str(&format!(
+            ", or seal all shards: {count} are not sealed ({}{})",
+            named.join(", "),
+            if count > NAMED { ", ..." } else { "" }
+        ));
+    }
+    text.push('\n');
+    let again = [(header::RETRY_AFTER, seconds.to_string())];
+    (StatusCode::SERVICE_UNAVAILABLE, again, text).into_response()
+}
+
 async fn opens(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
-    written(service, move |service, answer| judged(service, body.into(), answer)).await
+    let make = move |service: &Service, answer| judged(service, body.into(), answer);
+    written(service, make).await.map(octets)
 }
 
 async fn grants(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
-    written(service, move |service, answer| asked(service, &body, answer)).await
+    let make = move |service: &Service, answer| granted(service, &body, answer);
+    written(service, make).await.map(octets)
 }
 
-/// What the writer answers to the job that `make` makes on a blocking thread.
-async fn written(
+async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let make = move |service: &Service, answer| sealed(service, body.into(), answer);
+    match written(service, make).await? {
+        Kept::At(received_at) => Ok(Json(json!({ "received_at": received_at })).into_response()),
+        Kept::Another => {
+            let message = "another seal of this shard and epoch came before, and stays";
+            Err(Refusal::Contradicts(message.to_owned()))
+        }
+    }
+}
+
+async fn voids(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    let make = move |service: &Service, answer| voided(service, &body, answer);
+    let clock = service.clock;
+    written(service, make).await?.map(octets).map_err(|why| refused(why, clock.wall()))
+}
+
+fn octets(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+}
+
+fn refused(refused: Refused, now: WallTime) -> Refusal {
+    match refused {
+        Refused::TooEarly(opening) => Refusal::TooEarly(opening, now),
+        Refused::Contradicts(message) => Refusal::Contradicts(message),
+    }
+}
+
+/// What the writer says to the job that `make` makes on a blocking thread.
+async fn written<T: Send + 'static>(
     service: Arc<Service>,
-    make: impl FnOnce(&Service, oneshot::Sender<Vec<u8>>) -> Result<Job, Refusal> + Send + 'static,
-) -> Result<Response, Refusal> {
+    make: impl FnOnce(&Service, oneshot::Sender<T>) -> Result<Job, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let _room = service.room.try_acquire().map_err(|_| Refusal::Busy)?;
     let maker = Arc::clone(&service);
     let (answer, answered) = oneshot::channel();
@@ -136,8 +210,7 @@ async fn written(
         .map_err(|error| Refusal::Unreadable(format!("{error}\n")))??;
     service.writer.submit(job).map_err(|_| Refusal::Busy)?;
     // A dropped sender means that the transaction failed: nothing is acknowledged.
-    let bytes = answered.await.map_err(|_| Refusal::Busy)?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+    answered.await.map_err(|_| Refusal::Busy)
 }
 
 /// Reads with the keys at hand, and once more with the keys read again: a missing one looks like a
@@ -156,13 +229,13 @@ fn decoded<T>(
 }
 
 /// Reads a request for a grant.
-fn asked(
+fn granted(
     service: &Service,
     bytes: &[u8],
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
     let request = decoded(service, |keys| GrantRequest::decode(bytes, keys))?;
-    let planned = is_planned(&request, &service.manifest);
+    let planned = is_planned(&request, service.plans.of(request.generation));
     Ok(Job::Grant(GrantJob { request, digest: digest(bytes), planned, answer }))
 }
 
@@ -173,9 +246,10 @@ fn judged(
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
     let batch = decoded(service, |keys| Batch::decode(&bytes, keys))?;
-    let admission = match admit(&batch, &service.manifest, &service.keys.current()) {
+    let manifests = service.plans.manifests();
+    let admission = match admit(&batch, manifests, &service.keys.current()) {
         Admission::KeyMissing { .. } if service.keys.reload_if_due(Instant::now()) => {
-            admit(&batch, &service.manifest, &service.keys.current())
+            admit(&batch, manifests, &service.keys.current())
         }
         judged => judged,
     };
@@ -185,6 +259,41 @@ fn judged(
             "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
         ))),
     }
+}
+
+/// Reads a seal and holds it against the plan.
+fn sealed(
+    service: &Service,
+    bytes: Vec<u8>,
+    answer: oneshot::Sender<Kept>,
+) -> Result<Job, Refusal> {
+    let seal = decoded(service, |keys| Seal::decode(&bytes, keys))?;
+    let plan = service.plans.of(seal.generation);
+    check_seal(&seal, service.plans.campaign(), plan).map_err(Refusal::Contradicts)?;
+    Ok(Job::Seal(SealJob { seal, bytes, answer }))
+}
+
+/// Reads a request to void packets and holds it against the plan.
+fn voided(
+    service: &Service,
+    bytes: &[u8],
+    answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
+) -> Result<Job, Refusal> {
+    // A node whose key is new must not be overlooked among those that are to be sealed.
+    service.keys.reload_if_due(Instant::now());
+    let (keys, plans) = (service.keys.current(), &service.plans);
+    let key = keys.campaign(plans.campaign());
+    let key = key.ok_or(Refusal::Bytes(WireError::Forged { what: "a void request" }))?;
+    let request = VoidRequest::decode(bytes, &key).map_err(Refusal::Bytes)?;
+    if request.campaign != plans.campaign() {
+        let message = format!("the ledger is of campaign {}", plans.campaign());
+        return Err(Refusal::Contradicts(message));
+    }
+    check_planned(&request, plans.of(request.generation))
+        .map_err(|why| refused(why, service.clock.wall()))?;
+    let shards = epochs_of(plans.shards(), plans.campaign(), &keys);
+    let ticket_lifetime_us = plans.ticket_lifetime_us();
+    Ok(Job::Void(VoidJob { request, ticket_lifetime_us, shards, keys, answer }))
 }
 
 async fn audit(State(service): State<Arc<Service>>) -> Result<Json<Value>, Refusal> {
@@ -218,6 +327,16 @@ async fn audit_grants(
     read(&service, move |store| store.tenures(page.after.unwrap_or(0), limit)).await.map(Json)
 }
 
+async fn audit_voids(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    let voids = read(&service, move |store| store.voids(page.after.map(PacketId), limit)).await?;
+    let json = |void: &Void| json!({ "packet": void.packet, "child": void.child });
+    Ok(Json(voids.iter().map(json).collect()))
+}
+
 /// Reads from the second connection on a blocking thread.
 async fn read<T: Send + 'static>(
     service: &Arc<Service>,
@@ -235,7 +354,7 @@ async fn read<T: Send + 'static>(
 }
 
 fn totals_json(service: &Service, totals: &Totals) -> Value {
-    let manifest = &service.manifest;
+    let manifest = service.plans.root();
     let part = |wanted: PacketState, only: Option<SponsorId>| {
         let chosen = totals
             .parts
@@ -267,6 +386,8 @@ fn totals_json(service: &Service, totals: &Totals) -> Value {
         ("exponent".to_owned(), json!(manifest.exponent)),
         ("sequence".to_owned(), json!(totals.sequence)),
         ("conflicts".to_owned(), json!(totals.conflicts)),
+        ("voided".to_owned(), json!(totals.voided)),
+        ("late_opens".to_owned(), json!(totals.late_opens)),
         ("sponsors".to_owned(), Value::Array(sponsors)),
         (
             "since_start".to_owned(),

@@ -1,7 +1,7 @@
 //! The key set: a directory of `*.pub.json`, read at start, on SIGHUP, and when a batch names a key
 //! that is not in it, at most once a second. Never writes.
 
-use crate::LedgerError;
+use crate::{LedgerError, plans::Plans};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -99,6 +99,17 @@ fn key_set(files: &[PublicKeyFile], directory: &Path) -> Result<KeySet, LedgerEr
         })?;
     }
     Ok(keys)
+}
+
+/// The manifests of every generation at these paths.
+///
+/// # Errors
+/// Those of [`manifest`], and manifests that do not belong together.
+pub fn plans(paths: &[PathBuf], directory: &Path) -> Result<Plans, LedgerError> {
+    let manifests = paths.iter().map(|path| manifest(path, directory));
+    let last = paths.last().map_or(directory, PathBuf::as_path);
+    Plans::new(manifests.collect::<Result<_, _>>()?)
+        .map_err(|message| LedgerError::config(last, message))
 }
 
 /// The manifest, authenticated by one of the campaign keys in `directory`.

@@ -9,6 +9,7 @@ use yao_ledger::{
     LedgerError,
     grants::GrantPolicy,
     init,
+    reclaim::VoidPolicy,
     serve::{Options, serve},
 };
 use yao_protocol::KeyId;
@@ -35,7 +36,7 @@ enum Command {
         #[arg(long)]
         keys: PathBuf,
     },
-    /// Serve POST /v1/opens, POST /v1/grants and the audit.
+    /// Serve POST /v1/opens, /v1/grants, /v1/seals and /v1/voids, and the audit.
     Serve {
         /// Address; port 0 takes a free one.
         #[arg(long)]
@@ -49,9 +50,9 @@ enum Command {
         /// The directory of public keys.
         #[arg(long)]
         keys: PathBuf,
-        /// The campaign's manifest.
-        #[arg(long)]
-        manifest: PathBuf,
+        /// The campaign's manifest; once more for each generation that was reclaimed.
+        #[arg(long, required = true)]
+        manifest: Vec<PathBuf>,
         /// Packets beyond H that a node is granted at once, 1 to 65536.
         #[arg(long, default_value_t = 65_536)]
         grant_packets: u32,
@@ -62,6 +63,12 @@ enum Command {
         /// By how much clocks may run apart in that time, ms.
         #[arg(long, default_value_t = 2_000)]
         grant_margin_ms: u32,
+        /// By how many seconds a node's clock may differ from this machine's.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        clock_skew: u32,
+        /// How many seconds longer packets of nodes without a seal stay in doubt: a week.
+        #[arg(long, default_value_t = 604_800, value_name = "SECONDS")]
+        claim_window: u32,
     },
 }
 
@@ -89,14 +96,20 @@ fn run(command: Command) -> Result<(), LedgerError> {
             database,
             signing_key,
             keys,
-            manifest,
+            manifest: manifests,
             grant_packets,
             grant_ms,
             grant_margin_ms,
+            clock_skew,
+            claim_window,
         } => {
             let grants = GrantPolicy::new(grant_packets, grant_ms, grant_margin_ms)
                 .map_err(|message| LedgerError::config("the command line", message))?;
-            let options = Options { listen, database, signing_key, keys, manifest, grants };
+            let voids = VoidPolicy {
+                clock_skew_us: u64::from(clock_skew) * 1_000_000,
+                claim_window_us: u64::from(claim_window) * 1_000_000,
+            };
+            let options = Options { listen, database, signing_key, keys, manifests, grants, voids };
             serve(&options, |address| {
                 println!("ready {}", serde_json::json!({ "http": address.to_string() }));
             })

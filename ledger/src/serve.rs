@@ -6,6 +6,7 @@ use crate::{
     http::{Service, router},
     init,
     keys::{self, KeyDirectory},
+    reclaim::VoidPolicy,
     state::Limits,
     store::{OpenError, Store},
     writer::{Rules, Writer},
@@ -38,10 +39,12 @@ pub struct Options {
     pub signing_key: PathBuf,
     /// The directory of public keys.
     pub keys: PathBuf,
-    /// The campaign's manifest.
-    pub manifest: PathBuf,
+    /// The campaign's manifests, one for each generation.
+    pub manifests: Vec<PathBuf>,
     /// How far and how long grants reach.
     pub grants: GrantPolicy,
+    /// How long packets wait before they are taken back.
+    pub voids: VoidPolicy,
 }
 
 /// Serves until it is asked to end; `ready` is told the address.
@@ -50,7 +53,7 @@ pub struct Options {
 /// What is wrong with a file, an address in use, and a failed write.
 pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), LedgerError> {
     let (key, key_id) = init::signing_key(&options.signing_key)?;
-    let manifest = keys::manifest(&options.manifest, &options.keys)?;
+    let plans = keys::plans(&options.manifests, &options.keys)?;
     let keys = Arc::new(KeyDirectory::open(&options.keys, Instant::now())?);
     if keys.current().settlement(key_id) != Some(key.public()) {
         return Err(LedgerError::config(
@@ -62,14 +65,15 @@ pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), Le
         ));
     }
     let open = || {
-        Store::open(&options.database, manifest.campaign)
+        Store::open(&options.database, plans.campaign())
             .map_err(|error| open_error(&options.database, error))
     };
     let (store, reader) = (open()?, open()?);
-    let rules = Rules { limits: Limits::of(&manifest), grants: options.grants, key, key_id };
     let (stopped, writer_stopped) = oneshot::channel();
+    let (limits, grants, voids) = (Limits::of(plans.root()), options.grants, options.voids);
+    let rules = Rules { limits, grants, voids, key, key_id };
     let (writer, thread) = Writer::start(store, rules, stopped)?;
-    let service = Arc::new(Service::new(manifest, Arc::clone(&keys), writer, reader));
+    let service = Arc::new(Service::new(plans, Arc::clone(&keys), writer, reader));
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()

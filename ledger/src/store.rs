@@ -1,9 +1,11 @@
 //! The ledger's rows in SQLite, and the rules of [`crate::state`] applied to them.
 //!
-//! One row per packet, never changed, never deleted. WAL with `synchronous = FULL`: what is
+//! One row per packet that was opened, never changed, never deleted. [`reclaim`] holds what was
+//! taken back. WAL with `synchronous = FULL`: what is
 //! committed survives a power cut. Never signs, never answers.
 
 pub mod grants;
+pub mod reclaim;
 
 use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -14,8 +16,9 @@ use yao_protocol::{
     spool::Open,
 };
 
-/// Version of the tables, in `PRAGMA user_version`. Version 1 had no grants.
-const SCHEMA_VERSION: i64 = 2;
+/// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
+/// Append-only: a database of an earlier version takes those that it lacks.
+const SCHEMA_STEPS: [&str; 3] = [SCHEMA, grants::SCHEMA, reclaim::SCHEMA];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,10 @@ pub struct Totals {
     pub parts: Vec<(PacketState, SponsorId, u64, Fen)>,
     /// Opens of a packet that another user had opened before. Never expected.
     pub conflicts: u64,
+    /// Packets taken back.
+    pub voided: u64,
+    /// Opens of packets that had been taken back. Never expected.
+    pub late_opens: u64,
 }
 
 /// An open database.
@@ -82,33 +89,28 @@ impl Store {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 =
             transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            0 => {
-                transaction.execute_batch(SCHEMA)?;
-                transaction
-                    .execute("INSERT INTO campaign (id) VALUES (?1)", [signed(campaign.0)])?;
-            }
-            1 | SCHEMA_VERSION => {
-                let found: i64 =
-                    transaction.query_row("SELECT id FROM campaign", [], |row| row.get(0))?;
-                if found != signed(campaign.0) {
-                    let found = unsigned(found);
-                    return Err(OpenError::Foreign(format!(
-                        "belongs to campaign {found}, the manifest is of campaign {campaign}; \
-                         name another --database"
-                    )));
-                }
-            }
-            other => {
-                return Err(OpenError::Foreign(format!(
-                    "has tables of version {other}, this program knows {SCHEMA_VERSION}"
-                )));
-            }
+        let known = SCHEMA_STEPS.len();
+        let Some(steps) = usize::try_from(version).ok().and_then(|taken| SCHEMA_STEPS.get(taken..))
+        else {
+            return Err(OpenError::Foreign(format!(
+                "has tables of version {version}, this program knows {known}"
+            )));
+        };
+        for step in steps {
+            transaction.execute_batch(step)?;
         }
-        if version < SCHEMA_VERSION {
-            transaction.execute_batch(grants::SCHEMA)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        if version == 0 {
+            transaction.execute("INSERT INTO campaign (id) VALUES (?1)", [signed(campaign.0)])?;
         }
+        let found: i64 = transaction.query_row("SELECT id FROM campaign", [], |row| row.get(0))?;
+        if found != signed(campaign.0) {
+            let found = unsigned(found);
+            return Err(OpenError::Foreign(format!(
+                "belongs to campaign {found}, the manifest is of campaign {campaign}; name another \
+                 --database"
+            )));
+        }
+        transaction.pragma_update(None, "user_version", known as i64)?;
         transaction.commit()?;
         Ok(Self { connection })
     }
@@ -155,8 +157,12 @@ impl Store {
     pub fn totals(&mut self) -> rusqlite::Result<Totals> {
         let transaction = self.connection.transaction()?;
         let sequence = last_sequence(&transaction)?;
-        let conflicts: i64 =
-            transaction.query_row("SELECT COUNT(*) FROM conflicts", [], |row| row.get(0))?;
+        let count = |table: &str| {
+            let query = format!("SELECT COUNT(*) FROM {table}");
+            transaction.query_row(&query, [], |row| row.get(0)).map(unsigned)
+        };
+        let (conflicts, voided) = (count("conflicts")?, count("voids")?);
+        let late_opens = count("late_opens")?;
         let mut statement = transaction.prepare_cached(
             "SELECT state, sponsor, COUNT(*), SUM(amount) FROM packets
              GROUP BY state, sponsor ORDER BY state, sponsor",
@@ -167,7 +173,7 @@ impl Store {
                 Ok((state(row.get(0)?), sponsor(row.get(1)?), unsigned(count), Fen(unsigned(sum))))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Totals { sequence, parts, conflicts: unsigned(conflicts) })
+        Ok(Totals { sequence, parts, conflicts, voided, late_opens })
     }
 
     /// At most `limit` rows with a packet id above `after`, rising.
@@ -175,19 +181,8 @@ impl Store {
     /// # Errors
     /// Those of SQLite.
     pub fn rows(&self, after: Option<PacketId>, limit: usize) -> rusqlite::Result<Vec<Row>> {
-        // Ids from 2^63 on are stored as negative numbers, in order: they come last.
         let mut found = Vec::new();
-        for upper_half in [false, true] {
-            let (first, last) = if upper_half { (i64::MIN, -1) } else { (0, i64::MAX) };
-            let first = match after.map(|packet| signed(packet.0)) {
-                Some(after) if (after < 0) == upper_half => match after.checked_add(1) {
-                    Some(next) => next,
-                    None => continue,
-                },
-                // Everything in the lower half lies before an id in the upper one.
-                Some(after) if after < 0 => continue,
-                _ => first,
-            };
+        for (first, last) in stretches(after) {
             let room = limit - found.len();
             let mut statement = self.connection.prepare_cached(
                 "SELECT packet, user, sponsor, amount, state, sequence, accepted_at, settled_at
@@ -202,6 +197,20 @@ impl Store {
     }
 }
 
+/// The stretches of stored ids above `after`, in the order of ids: those from 2^63 on are stored
+/// as negative numbers, in order, and come last.
+fn stretches(after: Option<PacketId>) -> Vec<(i64, i64)> {
+    const LOWER: (i64, i64) = (0, i64::MAX);
+    const UPPER: (i64, i64) = (i64::MIN, -1);
+    match after.map(|packet| signed(packet.0)) {
+        None => vec![LOWER, UPPER],
+        Some(i64::MAX) => vec![UPPER],
+        Some(after) if after >= 0 => vec![(after + 1, LOWER.1), UPPER],
+        Some(-1) => Vec::new(),
+        Some(after) => vec![(after + 1, UPPER.1)],
+    }
+}
+
 fn settle_one(
     transaction: &Transaction<'_>,
     limits: Limits,
@@ -210,6 +219,9 @@ fn settle_one(
     open: &Open,
 ) -> rusqlite::Result<OpenResult> {
     let body = &open.ticket.body;
+    if reclaim::is_late(transaction, now, open)? {
+        return Ok(OpenResult::Reclaimed);
+    }
     let found = transaction
         .prepare_cached("SELECT user, state FROM packets WHERE packet = ?1")?
         .query_row([signed(body.packet.0)], |row| {

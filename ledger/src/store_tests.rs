@@ -170,3 +170,34 @@ fn a_database_of_another_campaign_is_refused() {
     let error = Store::open(&path, CampaignId(7)).expect_err("foreign");
     assert!(error.to_string().contains("belongs to campaign 2015"), "{error}");
 }
+
+#[test]
+fn a_database_of_an_earlier_version_goes_on_with_its_rows() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("ledger.db");
+    for version in 1..SCHEMA_STEPS.len() {
+        let old = Connection::open(&path).expect("open");
+        for step in &SCHEMA_STEPS[..version] {
+            old.execute_batch(step).expect("its tables");
+        }
+        let row = "INSERT INTO campaign VALUES (2015);
+                   INSERT INTO packets VALUES (1, 7, 0, 100, 1, 1, 50, 60);";
+        old.execute_batch(row).expect("a row");
+        old.pragma_update(None, "user_version", version as i64).expect("its version");
+        drop(old);
+        for _ in 0..2 {
+            let mut store = Store::open(&path, CAMPAIGN).expect("taken over");
+            let totals = store.totals().expect("totals");
+            assert_eq!((totals.sequence, totals.voided, totals.late_opens), (1, 0, 0));
+            assert_eq!(store.tenures(0, 1).expect("the table of grants"), []);
+            assert_eq!(settle(&mut store, vec![open(1, 7, 0, 0)]), [OpenResult::Same]);
+        }
+        std::fs::remove_file(&path).expect("ours");
+    }
+    Store::open(&path, CAMPAIGN).expect("a new one");
+    let newer = Connection::open(&path).expect("open");
+    newer.pragma_update(None, "user_version", 99).expect("a later version");
+    drop(newer);
+    let error = Store::open(&path, CAMPAIGN).expect_err("unknown tables");
+    assert!(error.to_string().contains("has tables of version 99"), "{error}");
+}

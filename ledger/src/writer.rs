@@ -6,8 +6,12 @@ use crate::{
     LedgerError,
     clock::Clock,
     grants::{GrantPolicy, answer},
+    reclaim::{Refused, VoidPolicy},
     state::Limits,
-    store::Store,
+    store::{
+        Store,
+        reclaim::{Ground, Kept},
+    },
 };
 use std::{
     sync::{
@@ -19,24 +23,30 @@ use std::{
 };
 use tokio::sync::oneshot;
 use yao_protocol::{
-    KeyId, WallTime,
+    Epoch, KeyId, ShardId, WallTime,
     grant::GrantRequest,
-    keys::SignKey,
+    keys::{KeySet, SignKey},
+    seal::Seal,
     settlement::{Answer, Batch},
+    void::{VoidAnswer, VoidRequest},
 };
 
-/// Batches and requests that wait for the writer. Beyond them the front says 503 (`Retry-After`).
+/// Jobs that wait for the writer. Beyond them the front says 503 (`Retry-After`).
 const QUEUE_JOBS: usize = 64;
 /// Jobs that share one transaction: 8,192 opens, some 100 ms of a slow disk.
 const TRANSACTION_JOBS: usize = 32;
 
-/// What the writer is asked for. Its answer is dropped when there is none.
+/// What the writer is asked for. The answer is dropped when there is none.
 #[derive(Debug)]
 pub enum Job {
     /// Settle a batch.
     Batch(BatchJob),
     /// Rule on a request for a grant.
     Grant(GrantJob),
+    /// Keep a seal.
+    Seal(SealJob),
+    /// Take packets back.
+    Void(VoidJob),
 }
 
 /// A batch to settle: its signature is good, and each of its opens is judged.
@@ -65,6 +75,32 @@ pub struct GrantJob {
     pub answer: oneshot::Sender<Vec<u8>>,
 }
 
+/// A seal to keep: its signature is good, and it fits the plan.
+#[derive(Debug)]
+pub struct SealJob {
+    /// The seal.
+    pub seal: Seal,
+    /// The bytes it came in.
+    pub bytes: Vec<u8>,
+    /// Told what became of it.
+    pub answer: oneshot::Sender<Kept>,
+}
+
+/// A request to void packets: its signature is good, and the plan has these packets.
+#[derive(Debug)]
+pub struct VoidJob {
+    /// The request.
+    pub request: VoidRequest,
+    /// The longest life of a ticket, us.
+    pub ticket_lifetime_us: u64,
+    /// Every shard of every generation, with the epochs in which it has a key.
+    pub shards: Vec<(ShardId, Vec<Epoch>)>,
+    /// The keys.
+    pub keys: Arc<KeySet>,
+    /// Gets the signed answer, or why there is none.
+    pub answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
+}
+
 /// By which rules it decides, and with which key it signs.
 #[derive(Debug)]
 pub struct Rules {
@@ -72,6 +108,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Of grants.
     pub grants: GrantPolicy,
+    /// Of packets that are taken back.
+    pub voids: VoidPolicy,
     /// Settlement's key.
     pub key: SignKey,
     /// Its name.
@@ -156,6 +194,8 @@ impl Run {
                 match job {
                     Job::Batch(job) => batches.push(job),
                     Job::Grant(job) => grants.push(job),
+                    Job::Seal(job) => self.keep_seal(job)?,
+                    Job::Void(job) => self.void(job)?,
                 }
             }
             // Grants first: who waits for one issues nothing meanwhile.
@@ -213,6 +253,36 @@ impl Run {
             // A node that left asks again and hears the same.
             job.answer.send(answer).ok();
         }
+        Ok(())
+    }
+
+    fn keep_seal(&mut self, job: SealJob) -> Result<(), LedgerError> {
+        let kept =
+            self.store.keep_seal(self.clock.wall(), &job.seal, &job.bytes).map_err(stopped)?;
+        count(&self.counters.transactions, 1);
+        let (shard, generation) = (job.seal.shard.0, job.seal.generation);
+        tracing::info!(event = "seal", shard, generation, epoch = job.seal.epoch.0, ?kept);
+        job.answer.send(kept).ok();
+        Ok(())
+    }
+
+    fn void(&mut self, job: VoidJob) -> Result<(), LedgerError> {
+        let VoidJob { request, ticket_lifetime_us, shards, keys, answer } = job;
+        let policy = self.rules.voids;
+        let ground = Ground { policy, ticket_lifetime_us, shards: &shards, keys: &keys };
+        let voided = self.store.void(self.clock.wall(), &ground, &request).map_err(stopped)?;
+        count(&self.counters.transactions, 1);
+        let voided = voided.map(|(voided_at, void)| VoidAnswer {
+            request,
+            voided_at,
+            key_id: self.rules.key_id,
+            void,
+        });
+        let (shard, generation) = (request.shard.0, request.generation);
+        let packets = voided.as_ref().map(|answer| answer.packets().count());
+        tracing::info!(event = "void", shard, generation, child = request.child, ?packets);
+        // Whoever left asks again and hears the same.
+        answer.send(voided.map(|answer| answer.encode(&self.rules.key))).ok();
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! The real program over its real socket: exactly once through kill -9, duplicates at the same
 //! time, keys that come late, and every way to be refused.
 
+#[path = "ledger/reclaim.rs"]
+mod reclaim;
 mod rig;
 
 use rig::{Ledger, Setup, opens_of};

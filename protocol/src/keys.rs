@@ -48,6 +48,12 @@ pub mod context {
     pub const RECEIPT: Context = Context(b"yao receipt v1\0\0");
     /// A reconnect ticket, under the first of the nodes' reconnect keys.
     pub const RECONNECT: Context = Context(b"yao reconnect v1");
+    /// A shard's seal, by its ticket key.
+    pub const SEAL: Context = Context(b"yao seal v1\0\0\0\0\0");
+    /// A request to void packets, by the campaign key.
+    pub const VOID: Context = Context(b"yao void v1\0\0\0\0\0");
+    /// Settlement's answer to it, by the settlement key.
+    pub const VOIDED: Context = Context(b"yao voided v1\0\0\0");
 }
 
 /// `length` bytes derived from `secret` for (`salt`, `info`) by HKDF-SHA-256.
@@ -315,6 +321,15 @@ impl KeySet {
         self.0.get(&KeyOwner::Ticket { campaign, shard, epoch }).copied()
     }
 
+    /// The epochs in which (`campaign`, `shard`) has a ticket key, rising.
+    pub fn epochs(&self, campaign: CampaignId, shard: ShardId) -> impl Iterator<Item = Epoch> {
+        let owner = |epoch| KeyOwner::Ticket { campaign, shard, epoch: Epoch(epoch) };
+        self.0.range(owner(0)..=owner(u32::MAX)).filter_map(|(owner, _)| match owner {
+            KeyOwner::Ticket { epoch, .. } => Some(*epoch),
+            _ => None,
+        })
+    }
+
     /// Settlement's key with this id.
     #[must_use]
     pub fn settlement(&self, key_id: KeyId) -> Option<PublicKey> {
@@ -385,6 +400,19 @@ mod tests {
         assert!(set.add(&other).is_err());
         let kept = set.ticket(CampaignId(2015), ShardId(17), Epoch(1)).map(|key| key.to_bytes());
         assert_eq!((kept, set.len()), (Some(file.key), 1), "the refused key left no trace");
+    }
+
+    #[test]
+    fn the_epochs_of_a_shard_are_its_own() {
+        let mut set = KeySet::default();
+        for (shard, epoch) in [(17, 4), (17, 1), (16, 2), (18, 3)] {
+            let (campaign, shard, epoch) = (CampaignId(1), ShardId(shard), Epoch(epoch));
+            let owner = KeyOwner::Ticket { campaign, shard, epoch };
+            let key = SignKey::from_seed(&[2; 32]).public().to_bytes();
+            set.add(&PublicKeyFile { owner, key }).expect("one key each");
+        }
+        let epochs = |campaign| set.epochs(CampaignId(campaign), ShardId(17)).collect::<Vec<_>>();
+        assert_eq!((epochs(1), epochs(2)), (vec![Epoch(1), Epoch(4)], Vec::new()));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! [`frame`], [`client`] and [`endpoint`]; what is signed in [`keys`], [`ticket`], [`tally`],
 //! [`receipt`], [`token`] and [`reconnect`]; the files in [`seed_file`], [`manifest`], [`slots`],
 //! [`cursor`], [`log`], [`journal`] and [`spool`]; the other processes in [`agent`],
-//! [`settlement`], [`grant`], [`policy`] and [`schedule`].
+//! [`settlement`], [`grant`], [`policy`] and [`schedule`]; what takes packets back in [`seal`],
+//! [`void`] and [`parents`].
 //! `docs/wire.md` and its neighbours describe the same bytes in prose.
 #![forbid(unsafe_code)]
 
@@ -24,10 +25,12 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod manifest;
+pub mod parents;
 pub mod policy;
 pub mod receipt;
 pub mod reconnect;
 pub mod schedule;
+pub mod seal;
 pub mod seed_file;
 pub mod settlement;
 pub mod slots;
@@ -35,6 +38,7 @@ pub mod spool;
 pub mod tally;
 pub mod ticket;
 pub mod token;
+pub mod void;
 
 pub use error::WireError;
 pub use ids::{

@@ -55,6 +55,9 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Opens in one settlement batch. 256 keeps a batch (39,024 bytes) inside one agent-link frame.
 pub const BATCH_RECORDS_MAX: usize = 256;
+/// Packets of one request to void some: some 200 ms of settlement's one writer, behind which opens
+/// wait.
+pub const VOID_PACKETS_MAX: u32 = 65_536;
 
 /// A node's name where others are told of it, bytes.
 pub const NODE_NAME_BYTES_MAX: usize = 63;

@@ -10,6 +10,7 @@ use crate::{
     limits::{SHARDS_MAX, WAVES_MAX},
 };
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 const FIRST_WORD: &str = "yao-manifest-v1 ";
 
@@ -46,6 +47,38 @@ pub struct Manifest {
     pub shard_count: u32,
     /// The shards generated so far, in order of id; all of them in a complete manifest.
     pub shards: Vec<ShardEntry>,
+    /// Only where packets carry on the value of others: what makes them a later generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaimed: Option<Reclaimed>,
+}
+
+/// What a manifest says when its packets carry on the value of earlier ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reclaimed {
+    /// The generation of all its packets; 1 and above.
+    pub generation: u8,
+    /// Its shards are numbered from here: no number serves two generations, so that ticket keys,
+    /// state directories and logs of one are never taken for those of another.
+    pub first_shard: u32,
+    /// Plan digest of generation 0, under which the campaign's keys grow.
+    #[serde(with = "hex::array")]
+    pub root_digest: [u8; 32],
+    /// Where the packets of each shard come from, in order of shard.
+    pub parents: Vec<ParentsEntry>,
+}
+
+/// One shard's parents file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParentsEntry {
+    /// The shard.
+    pub shard: ShardId,
+    /// File name beside the manifest.
+    pub file: String,
+    /// BLAKE3 of the whole file.
+    #[serde(with = "hex::array")]
+    pub hash: [u8; 32],
 }
 
 /// One sponsor's part.
@@ -107,6 +140,19 @@ impl Manifest {
         self.shards.len() as u64 == u64::from(self.shard_count)
     }
 
+    /// The generation of its packets: 0 when they were planned, not reclaimed.
+    #[must_use]
+    pub fn generation(&self) -> u8 {
+        self.reclaimed.as_ref().map_or(0, |reclaimed| reclaimed.generation)
+    }
+
+    /// The numbers of its shards.
+    #[must_use]
+    pub fn shard_numbers(&self) -> Range<u32> {
+        let first = self.reclaimed.as_ref().map_or(0, |reclaimed| reclaimed.first_shard);
+        first..first.saturating_add(self.shard_count)
+    }
+
     /// The entry of `shard`.
     #[must_use]
     pub fn shard(&self, shard: ShardId) -> Option<&ShardEntry> {
@@ -160,18 +206,39 @@ impl Manifest {
             let value = u64::from(self.shard_count);
             return Err(WireError::Value { field: "the manifest's shard count", value });
         }
+        let numbers = self.shard_numbers();
+        if numbers.end > SHARDS_MAX {
+            let value = u64::from(numbers.end);
+            return Err(WireError::Value { field: "the manifest's last shard", value });
+        }
+        let numbers = u64::from(numbers.start)..u64::from(numbers.end);
         let shards = self.shards.iter().map(|entry| u64::from(entry.shard.0));
-        rises("a shard of the manifest", shards, u64::from(self.shard_count))
+        rises_in("a shard of the manifest", shards, numbers.clone())?;
+        let Some(reclaimed) = &self.reclaimed else { return Ok(()) };
+        if reclaimed.generation == 0 {
+            return Err(WireError::Value { field: "the manifest's generation", value: 0 });
+        }
+        let shards = reclaimed.parents.iter().map(|entry| u64::from(entry.shard.0));
+        rises_in("a parents file of the manifest", shards, numbers)
     }
 }
 
 /// Each number is above the one before it and below `end`.
 fn rises(
     field: &'static str,
-    mut numbers: impl Iterator<Item = u64>,
+    numbers: impl Iterator<Item = u64>,
     end: u64,
 ) -> Result<(), WireError> {
-    let mut next = 0;
+    rises_in(field, numbers, 0..end)
+}
+
+/// Each number is above the one before it and in `range`.
+fn rises_in(
+    field: &'static str,
+    mut numbers: impl Iterator<Item = u64>,
+    range: Range<u64>,
+) -> Result<(), WireError> {
+    let Range { start: mut next, end } = range;
     let wrong = numbers.find(|number| {
         let fits = (next..end).contains(number);
         next = number + 1;

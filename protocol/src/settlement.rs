@@ -158,6 +158,10 @@ pub enum OpenResult {
     Expired = 5,
     /// The ticket is not genuine, or of a campaign that settlement does not know.
     Invalid = 6,
+    /// The packet was voided before this open came, and its value went to a later generation (M10).
+    /// Never expected: somebody must look. Its number leaves room, for 7 is published as a result
+    /// that does not exist.
+    Reclaimed = 16,
 }
 
 impl OpenResult {
@@ -171,6 +175,7 @@ impl OpenResult {
             4 => Self::OverLimit,
             5 => Self::Expired,
             6 => Self::Invalid,
+            16 => Self::Reclaimed,
             _ => return None,
         })
     }

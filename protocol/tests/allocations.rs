@@ -14,6 +14,8 @@ mod fields;
 mod grants;
 #[path = "formats/numbers.rs"]
 mod numbers;
+#[path = "formats/reclaim.rs"]
+mod reclaim;
 #[path = "formats/texts.rs"]
 mod texts;
 

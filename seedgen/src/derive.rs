@@ -127,10 +127,49 @@ impl CampaignKeys {
         Random(ChaCha20Rng::from_seed(self.derive(draw.label(), &[&shard, &wave])))
     }
 
+    /// The keys of a later generation, whose packets are as `plan_digest` says. What signs and what
+    /// proves tallies and receipts stays the campaign's.
+    #[must_use]
+    pub fn later(&self, generation: u8, plan_digest: [u8; 32]) -> LaterKeys {
+        let own = Self { plan_digest, ..self.clone() };
+        LaterKeys { root: self.clone(), own, generation }
+    }
+
     fn derive(&self, label: Label, numbers: &[&[u8]]) -> [u8; 32] {
         let mut info: Vec<&[u8]> = vec![label];
         info.extend_from_slice(numbers);
         derive(&self.secret.0, &self.plan_digest, &info)
+    }
+}
+
+/// What grows from the secret for a later generation.
+#[derive(Clone, Debug)]
+pub struct LaterKeys {
+    root: CampaignKeys,
+    own: CampaignKeys,
+    generation: u8,
+}
+
+impl LaterKeys {
+    /// Signs seed files and the manifest: the campaign's key.
+    #[must_use]
+    pub fn sign_key(&self) -> SignKey {
+        self.root.sign_key()
+    }
+
+    /// What the node of `shard` gets besides its seed file.
+    #[must_use]
+    pub fn shard_key(&self, shard: ShardId) -> ShardKey {
+        let mut key = self.own.shard_key(shard);
+        key.generation = self.generation;
+        key.mac_key = self.root.derive(MAC, &[]);
+        key
+    }
+
+    /// The random numbers for one draw of one wave of one shard.
+    #[must_use]
+    pub fn random(&self, draw: Draw, shard: ShardId, wave: WaveIndex) -> Random {
+        self.own.random(draw, shard, wave)
     }
 }
 

@@ -7,7 +7,9 @@
 //! [`plan`] (what each shard gets, computable alone), [`derive`](mod@derive) (every key and every
 //! random draw from one secret), [`moments`] and [`amounts`] (the draws), [`shard`] (the sealed
 //! file), and [`reckon`] with [`verify`], the second path from campaign to totals that shares none
-//! of the plan's arithmetic.
+//! of the plan's arithmetic. What was not opened comes back: [`reclaim`] plans what to ask
+//! settlement for, [`repack`] makes shards of a later generation from what it voided, [`opened`]
+//! reads shards back, and [`lineage`] checks that no fen was lost on the way.
 #![forbid(unsafe_code)]
 
 pub mod amounts;
@@ -16,10 +18,14 @@ pub mod campaign;
 pub mod check;
 pub mod derive;
 mod fields;
+pub mod lineage;
 pub mod moments;
+pub mod opened;
 pub mod parse;
 pub mod plan;
 pub mod reckon;
+pub mod reclaim;
+pub mod repack;
 pub mod shard;
 pub mod verify;
 

@@ -152,6 +152,7 @@ impl Plan {
             waves: self.wave_plans(),
             shard_count: campaign.shards,
             shards,
+            reclaimed: None,
         }
     }
 

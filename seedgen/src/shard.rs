@@ -8,13 +8,11 @@ use crate::{
 };
 use yao_protocol::{
     Fen, PacketId, PacketIndex, ShardId,
+    keys::SignKey,
     limits::{SEAL_TAG_BYTES, SEED_CHUNK_RECORDS_MAX, SEED_RECORD_BYTES},
     manifest::ShardEntry,
     seed_file::{Merkle, Salts, Section, SeedHeader, SeedRecord, ShardKey},
 };
-
-/// Every shard that a plan makes is planned, not reclaimed.
-const GENERATION: u8 = 0;
 
 /// One shard, ready to be written: the file is `header` followed by `body`.
 #[derive(Debug)]
@@ -41,6 +39,12 @@ pub fn key_file_name(shard: ShardId) -> String {
     format!("shard-{:05}.yaokey", shard.0)
 }
 
+/// Name of the parents file of a reclaimed shard.
+#[must_use]
+pub fn parents_file_name(shard: ShardId) -> String {
+    format!("shard-{:05}.yaoparents", shard.0)
+}
+
 /// Builds `shard`. The same plan and keys make the same bytes, whatever else is built.
 ///
 /// Needs about 24 bytes of memory for each packet of the shard.
@@ -48,41 +52,14 @@ pub fn key_file_name(shard: ShardId) -> String {
 pub fn build(plan: &Plan, keys: &CampaignKeys, shard: ShardId) -> SealedShard {
     let key = keys.shard_key(shard);
     let packets: u64 = plan.waves().iter().map(|wave| u64::from(wave.shard_packets(shard))).sum();
-    let mut body = Body::new(plan, &key, usize::try_from(packets).expect("fits in memory"));
+    let packets = usize::try_from(packets).expect("fits in memory");
+    let mut body = Body::new(plan.digest(), &key, packets);
     let mut sections = Vec::new();
     for wave in plan.waves().iter().filter(|wave| wave.shard_packets(shard) > 0) {
         sections.push(fill_section(wave, keys, shard, &mut body));
     }
-    body.seal_chunk();
-    assert_eq!(u64::from(body.next.0), packets, "every planned packet has a record");
-    let header = SeedHeader {
-        campaign: plan.campaign().id,
-        shard,
-        generation: GENERATION,
-        sponsor_count: u8::try_from(plan.campaign().sponsors.len()).expect("at most 64"),
-        chunk_records: SEED_CHUNK_RECORDS_MAX,
-        record_count: body.next.0,
-        sum: sections.iter().map(|section: &Section| section.sum).sum(),
-        plan_digest: *plan.digest(),
-        merkle_root: body.merkle.root(),
-        key_check: key.check(),
-        body_digest: *blake3::hash(&body.sealed).as_bytes(),
-        sections,
-    };
-    let body = body.sealed;
-    assert_eq!(body.len() as u64, header.body_bytes(), "the chunks are where the header says");
-    let encoded = header.encode(&keys.sign_key());
-    let hash = blake3::Hasher::new().update(&encoded).update(&body).finalize();
-    let entry = ShardEntry {
-        shard,
-        file: seed_file_name(shard),
-        bytes: (encoded.len() + body.len()) as u64,
-        hash: *hash.as_bytes(),
-        packets: header.record_count,
-        sum: header.sum,
-        merkle_root: header.merkle_root,
-    };
-    SealedShard { header: encoded, body, key, entry }
+    assert_eq!(body.end().0 as usize, packets, "every planned packet has a record");
+    body.finish(plan.campaign().sponsors.len(), sections, &keys.sign_key())
 }
 
 /// Draws one wave's packets of the shard and appends them in order of winning moment.
@@ -121,8 +98,8 @@ fn fill_section(
 }
 
 /// The records of a shard on their way into sealed chunks.
-struct Body<'a> {
-    plan: &'a Plan,
+pub(crate) struct Body<'a> {
+    plan_digest: &'a [u8; 32],
     key: &'a ShardKey,
     /// Records of the open chunk.
     records: Vec<SeedRecord>,
@@ -140,11 +117,12 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn new(plan: &'a Plan, key: &'a ShardKey, records: usize) -> Self {
+    /// No record yet, and room for so many.
+    pub(crate) fn new(plan_digest: &'a [u8; 32], key: &'a ShardKey, records: usize) -> Self {
         let chunk_records = usize::from(SEED_CHUNK_RECORDS_MAX);
         let tags = records.div_ceil(chunk_records) * SEAL_TAG_BYTES;
         Self {
-            plan,
+            plan_digest,
             key,
             records: Vec::with_capacity(chunk_records),
             salts: vec![[0; 16]; chunk_records],
@@ -158,16 +136,56 @@ impl<'a> Body<'a> {
     }
 
     /// Index of the next record to be pushed: those of the open chunk count.
-    fn end(&self) -> PacketIndex {
+    pub(crate) fn end(&self) -> PacketIndex {
         let open = u32::try_from(self.records.len()).expect("at most a full chunk");
         PacketIndex(self.next.0 + open)
     }
 
-    fn push(&mut self, record: SeedRecord) {
+    /// Adds a record; they come in order of winning moment, section after section.
+    pub(crate) fn push(&mut self, record: SeedRecord) {
         self.records.push(record);
         if self.records.len() == usize::from(SEED_CHUNK_RECORDS_MAX) {
             self.seal_chunk();
         }
+    }
+
+    /// Closes the last chunk and signs the header over everything.
+    pub(crate) fn finish(
+        mut self,
+        sponsors: usize,
+        sections: Vec<Section>,
+        sign: &SignKey,
+    ) -> SealedShard {
+        self.seal_chunk();
+        let key = self.key.clone();
+        let header = SeedHeader {
+            campaign: key.campaign,
+            shard: key.shard,
+            generation: key.generation,
+            sponsor_count: u8::try_from(sponsors).expect("at most 64"),
+            chunk_records: SEED_CHUNK_RECORDS_MAX,
+            record_count: self.next.0,
+            sum: sections.iter().map(|section: &Section| section.sum).sum(),
+            plan_digest: *self.plan_digest,
+            merkle_root: self.merkle.root(),
+            key_check: key.check(),
+            body_digest: *blake3::hash(&self.sealed).as_bytes(),
+            sections,
+        };
+        let body = self.sealed;
+        assert_eq!(body.len() as u64, header.body_bytes(), "the chunks are where the header says");
+        let encoded = header.encode(sign);
+        let hash = blake3::Hasher::new().update(&encoded).update(&body).finalize();
+        let entry = ShardEntry {
+            shard: key.shard,
+            file: seed_file_name(key.shard),
+            bytes: (encoded.len() + body.len()) as u64,
+            hash: *hash.as_bytes(),
+            packets: header.record_count,
+            sum: header.sum,
+            merkle_root: header.merkle_root,
+        };
+        SealedShard { header: encoded, body, key, entry }
     }
 
     /// Closes the open chunk, if it has records.
@@ -178,14 +196,14 @@ impl<'a> Body<'a> {
         let salts = &mut self.salts[..self.records.len()];
         self.salt_source.fill(salts);
         self.plain.clear();
-        let campaign = self.plan.campaign().id;
+        let (campaign, generation) = (self.key.campaign, self.key.generation);
         for (record, salt) in self.records.iter().zip(&*salts) {
-            let packet = PacketId::new(GENERATION, self.key.shard, self.next);
+            let packet = PacketId::new(generation, self.key.shard, self.next);
             self.merkle.push(Merkle::leaf(campaign, packet, record, salt));
             self.plain.extend_from_slice(&record.encode());
             self.next = PacketIndex(self.next.0 + 1);
         }
-        self.key.seal(self.plan.digest(), self.chunk, &mut self.plain);
+        self.key.seal(self.plan_digest, self.chunk, &mut self.plain);
         self.sealed.extend_from_slice(&self.plain);
         self.chunk += 1;
         self.records.clear();

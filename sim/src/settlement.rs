@@ -64,8 +64,8 @@ impl Settlement {
             return Reply::Busy;
         }
         let Ok(batch) = Batch::decode(bytes, &self.event.keys) else { return Reply::Refused };
-        let Admission::Judged(genuine) = admit(&batch, &self.event.manifest, &self.event.keys)
-        else {
+        let manifests = std::slice::from_ref(&self.event.manifest);
+        let Admission::Judged(genuine) = admit(&batch, manifests, &self.event.keys) else {
             return Reply::Busy;
         };
         self.posts += 1;

@@ -93,6 +93,21 @@ impl Plan {
     };
 }
 
+/// Which generation of packets the node serves, and where its files lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Generation {
+    /// Folder of seeds, keys and manifest.
+    pub(crate) seeds: &'static str,
+    /// The node's shard.
+    pub(crate) shard: u32,
+    /// The wave of the schedule.
+    pub(crate) wave: u16,
+    /// The node's state directory.
+    pub(crate) state: &'static str,
+    /// The schedule's file.
+    pub(crate) schedule: &'static str,
+}
+
 /// How one life of the node differs from the plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Life<'a> {
@@ -120,6 +135,14 @@ pub(crate) struct Event {
     /// Where the node listens, one address for each of [`Way::ALL`].
     addresses: [String; 3],
     admin_address: String,
+    /// What the ledger is started with, besides its files.
+    ledger_options: Vec<String>,
+    /// Folder of seeds, keys and manifest.
+    seeds: &'static str,
+    /// The schedule's file.
+    schedule: &'static str,
+    /// The wave that it arms.
+    wave: u16,
     /// The node's state directory.
     state: PathBuf,
     /// The agent's unix socket.
@@ -164,6 +187,28 @@ impl Event {
         self.addresses[Way::Quic as usize] = address.to_owned();
     }
 
+    /// The ledger will be started with these options, too.
+    pub(crate) fn ledger_options(&mut self, options: &[&str]) {
+        self.ledger_options = options.iter().map(|option| (*option).to_owned()).collect();
+    }
+
+    /// The node will serve this generation from a state of its own, once `init` was run.
+    pub(crate) fn go_on_with(&mut self, generation: Generation) {
+        let Generation { seeds, shard, wave, state, schedule } = generation;
+        (self.seeds, self.schedule, self.wave) = (seeds, schedule, wave);
+        (self.plan.shard, self.state) = (shard, state.into());
+    }
+
+    /// Where the ledger serves, "host:port".
+    pub(crate) fn ledger_address(&self) -> &str {
+        &self.ledger_address
+    }
+
+    /// The same as a URL.
+    pub(crate) fn ledger_url(&self) -> String {
+        format!("http://{}", self.ledger_address)
+    }
+
     /// Builds the binaries and prepares everything up to the first start.
     pub(crate) fn prepare(name: &str, plan: Plan) -> Result<Self> {
         let binaries = build(plan.release)?;
@@ -202,6 +247,10 @@ impl Event {
             ledger_address: free.clone(),
             addresses: Way::ALL.map(|_| free.clone()),
             admin_address: free,
+            ledger_options: Vec::new(),
+            seeds: "seeds",
+            schedule: "schedule.toml",
+            wave: 0,
             state: "state".into(),
             socket: socket_path(),
             access_environment: Vec::new(),
@@ -247,7 +296,7 @@ impl Event {
         let mut command = self.program("yao-ledger");
         command.args(["serve", "--listen", &self.ledger_address, "--database", "ledger.db"]);
         command.args(["--signing-key", "settlement.key.json", "--keys", "keys"]);
-        command.args(["--manifest", "seeds/manifest.yaomanifest"]);
+        command.args(["--manifest", "seeds/manifest.yaomanifest"]).args(&self.ledger_options);
         let (process, ready) = Process::serve("ledger", &mut command, &self.path("ledger.log"))?;
         self.ledger_address = text(&ready["http"])?;
         self.ledger = Some(process);

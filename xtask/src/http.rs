@@ -36,6 +36,26 @@ pub(crate) fn post(address: &str, path: &str) -> Result<(u16, String)> {
     ask(address, "POST", path)
 }
 
+/// The body of the answer to `POST path` with these bytes, which must be 200.
+pub(crate) fn post_bytes(address: &str, path: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connect {address}"))?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    let length = bytes.len();
+    let head =
+        format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(bytes)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let body = answer.split_off(end.context("an HTTP answer has a head")? + 4);
+    let head = String::from_utf8_lossy(&answer);
+    if head.split_whitespace().nth(1) != Some("200") {
+        bail!("POST {path} answered {head}{}", String::from_utf8_lossy(&body));
+    }
+    Ok(body)
+}
+
 /// A `POST path` that must be accepted.
 pub(crate) fn accepted(address: &str, path: &str) -> Result<()> {
     match post(address, path)? {

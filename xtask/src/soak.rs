@@ -12,6 +12,7 @@ pub(crate) mod owners;
 mod people;
 mod power_cuts;
 mod quic_crash;
+mod reclaim;
 mod record;
 mod rehearsal;
 mod sick_disk;
@@ -71,6 +72,8 @@ pub(crate) enum Soak {
     SickSeed,
     /// The machine of a node under load loses its power, again and again.
     PowerCuts,
+    /// What nobody opened is sealed, taken back and given out again, through kills.
+    Reclaim,
 }
 
 /// What can be chosen.
@@ -115,7 +118,7 @@ pub(crate) struct SoakArguments {
     #[arg(long, value_enum)]
     mode: Option<owners::Mode>,
     /// Programs that are not optimised, for a look at a rehearsal (storm, slowloris, crash-points,
-    /// power-cuts, sick-disk, sick-seed, owners, agent-torture)
+    /// power-cuts, sick-disk, sick-seed, owners, reclaim, agent-torture)
     #[arg(long)]
     debug: bool,
     /// Only what has this in its name (crash-points, sick-disk, agent-torture)
@@ -183,6 +186,7 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
             release: !arguments.debug,
         }),
         Soak::SickSeed => sick_seed::run(!arguments.debug),
+        Soak::Reclaim => reclaim::run(!arguments.debug),
         Soak::PowerCuts => {
             let (cuts, share) = (arguments.cuts, arguments.share());
             power_cuts::run(cuts, arguments.seed, share, !arguments.debug)

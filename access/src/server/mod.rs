@@ -1,10 +1,13 @@
 //! The start-up order of a node, its threads, and their end. Reads like the sequence it is.
 
 mod ports;
+mod seal;
 #[cfg(test)]
 pub(crate) mod testing;
 mod threads;
 mod wiring;
+
+pub use self::seal::seal;
 
 use self::{
     ports::Addresses,
@@ -150,6 +153,7 @@ pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
     let state = StateDir::new(&config.node.state);
     let header = checked.seed.header();
     let lock = state.lock(header.campaign, header.shard)?;
+    state.refuse_sealed()?;
     let ticket_key = files::private_key(&state.ticket_key(EPOCH_LOCAL))?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(|error| anyhow!("no randomness: {error}"))?;

@@ -104,6 +104,8 @@ counters! {
     expired,
     /// Of these: not genuine.
     invalid,
+    /// Of these: voided before their open came, the value given out again.
+    reclaimed,
     /// Answers that settlement did not sign, or that did not match their batch.
     forged_answers,
     /// Batches that did not reach settlement.

@@ -102,5 +102,6 @@ const fn name(result: OpenResult) -> &'static str {
         OpenResult::OverLimit => "over_limit",
         OpenResult::Expired => "expired",
         OpenResult::Invalid => "invalid",
+        OpenResult::Reclaimed => "reclaimed",
     }
 }

@@ -169,6 +169,34 @@ pub fn start(
     Ok(SpoolHandle { sender, counters, thread })
 }
 
+/// What a stopped node's spool holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The last record; 0 when there never was one.
+    pub last: u64,
+    /// Settlement has answered every record up to here.
+    pub settled: u64,
+    /// Places of damage.
+    pub damage: usize,
+}
+
+/// Looks into the spool of a stopped node, mending what a start would mend. Writes no record.
+///
+/// # Errors
+/// As [`start`].
+pub fn rest(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    fallback: Option<&Path>,
+    header: SegmentHeader,
+) -> Result<Rest, SpoolError> {
+    let _fallback = pair::pair(directory, fallback, header.campaign, header.shard)?;
+    let directories: Vec<&Path> = [directory].into_iter().chain(fallback).collect();
+    let (store, _, found) = Store::open(disk, &directories, header)?;
+    let (last, damage) = (found.next_sequence - 1, found.damage.len());
+    Ok(Rest { last, settled: store.settled(), damage })
+}
+
 /// How the machine is set up in `node`'s process; `backlog_per_second` holds where the
 /// configuration says nothing.
 #[must_use]

@@ -18,6 +18,8 @@ pub(super) struct Packet {
     pub(super) in_ledger: bool,
     /// A restart or a long wait passed over it.
     pub(super) skipped: bool,
+    /// The ledger has taken it back.
+    pub(super) reclaimed: bool,
     /// Another ticket names it too.
     pub(super) duplicate: bool,
 }

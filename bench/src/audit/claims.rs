@@ -46,6 +46,9 @@ impl Judge<'_> {
         self.signatures(&self.evidence.tickets, "a client");
         let mut distinct = HashSet::new();
         for ticket in &self.evidence.tickets {
+            if self.is_others(ticket.body.packet) {
+                continue;
+            }
             if distinct.insert(ticket.body.packet) {
                 self.verdict.tickets_seen += 1;
             }
@@ -76,6 +79,9 @@ impl Judge<'_> {
                 self.problem("a client has a receipt that is forged".to_owned());
                 continue;
             };
+            if self.is_others(receipt.packet) {
+                continue;
+            }
             let Some(index) = self.place(receipt.packet, "a receipt") else { continue };
             let packet = &mut self.packets[index];
             if !packet.receipted {

@@ -12,10 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 use yao_protocol::{
+    PacketId, PacketIndex, ShardId,
     cursor::{self, Cursor},
     hex,
     journal::Event,
-    keys::{KeySet, PublicKeyFile},
+    keys::{KeySet, PublicKey, PublicKeyFile},
     manifest::Manifest,
     receipt::{RECEIPT_BYTES, Receipt},
     schedule::Schedule,
@@ -46,6 +47,8 @@ pub(super) struct Evidence {
     /// Every open up to here has its final answer.
     pub(super) settled_until: u64,
     pub(super) ledger: Ledger,
+    /// Shards of other generations that are judged with this one, each by itself.
+    pub(super) others: Vec<(u8, ShardId)>,
     /// Tickets that clients saw, as they were seen.
     pub(super) tickets: Vec<Ticket>,
     pub(super) receipts: Vec<[u8; RECEIPT_BYTES]>,
@@ -56,6 +59,23 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// The shard, by its generation and number.
+    pub(super) const fn shard(&self) -> (u8, ShardId) {
+        (self.header.generation, self.header.shard)
+    }
+
+    /// What its packets hold.
+    pub(super) fn contents(&self) -> impl Iterator<Item = (PacketId, SeedRecord)> {
+        let (generation, shard) = self.shard();
+        let id = move |index| PacketId::new(generation, shard, PacketIndex(index));
+        (0..).zip(&self.records).map(move |(index, record)| (id(index), *record))
+    }
+
+    /// The campaign's public key.
+    pub(super) fn campaign_key(&self) -> Result<PublicKey> {
+        self.keys.campaign(self.schedule.campaign).context("the manifest was checked by it")
+    }
+
     /// Reads everything but the ledger.
     ///
     /// # Errors
@@ -105,6 +125,7 @@ impl Evidence {
             opens_from: opens_from.unwrap_or(settled_until + 1),
             settled_until,
             ledger: Ledger::default(),
+            others: Vec::new(),
             tickets,
             receipts,
             fences_allowed: args.allow_fences,

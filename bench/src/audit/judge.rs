@@ -64,6 +64,11 @@ impl Judge<'_> {
         None
     }
 
+    /// Whether a packet is one of another generation that is judged with this one.
+    pub(super) fn is_others(&self, packet: PacketId) -> bool {
+        self.evidence.others.contains(&(packet.generation(), packet.shard()))
+    }
+
     fn section(&self, index: usize) -> Option<&Section> {
         let index = u32::try_from(index).expect("indexes are u32");
         self.evidence.header.sections.iter().find(|section| section.indexes().contains(&index))
@@ -271,10 +276,13 @@ impl Judge<'_> {
     fn classes(&mut self) {
         let (mut issued, mut opened) = (Heap::default(), Heap::default());
         let (mut skipped, mut unissued) = (Heap::default(), Heap::default());
+        let mut reclaimed = Heap::default();
         for index in 0..self.packets.len() {
             let amount = self.evidence.records[index].amount;
             let packet = &self.packets[index];
-            if packet.ticket.is_some() || packet.is_opened() {
+            if packet.reclaimed {
+                reclaimed.add(amount);
+            } else if packet.ticket.is_some() || packet.is_opened() {
                 issued.add(amount);
                 if packet.is_opened() {
                     opened.add(amount);
@@ -291,9 +299,10 @@ impl Judge<'_> {
         (verdict.opened, verdict.opened_fen) = (opened.packets, opened.sum.0);
         (verdict.skipped, verdict.skipped_fen) = (skipped.packets, skipped.sum.0);
         (verdict.unissued, verdict.unissued_fen) = (unissued.packets, unissued.sum.0);
+        (verdict.reclaimed, verdict.reclaimed_fen) = (reclaimed.packets, reclaimed.sum.0);
         let planned = &self.evidence.header;
         (verdict.planned, verdict.planned_fen) = (u64::from(planned.record_count), planned.sum.0);
-        let classed = issued.plus(skipped).plus(unissued);
+        let classed = issued.plus(skipped).plus(unissued).plus(reclaimed);
         if (classed.packets, classed.sum.0) != (verdict.planned, verdict.planned_fen) {
             let text = format!(
                 "{} packets of {} in all classes; planned are {} of {} (M8)",

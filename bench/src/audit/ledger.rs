@@ -1,7 +1,7 @@
 //! The ledger's rows, page by page, and its totals, over HTTP. Judges nothing but their form.
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     fs::File,
@@ -9,6 +9,7 @@ use std::{
     path::Path,
     time::Duration,
 };
+use yao_protocol::PacketId;
 
 /// Rows per page; the ledger may give fewer.
 const PAGE_ROWS: usize = 10_000;
@@ -37,13 +38,27 @@ pub(super) struct Total {
     pub(super) sum: u64,
 }
 
+/// A packet that was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Void {
+    pub(super) packet: u64,
+    /// The generation that carries its value on.
+    pub(super) child: u8,
+}
+
 /// Everything that the ledger said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     /// In the order in which the ledger gave them.
     pub(super) rows: Vec<Row>,
-    /// State and total.
+    /// Rows of other generations, which are judged elsewhere.
+    pub(super) others: Vec<Row>,
+    /// State and total, of all of these rows.
     pub(super) totals: Vec<(String, Total)>,
+    /// What was taken back, of every generation.
+    pub(super) voids: Vec<Void>,
+    /// Opens that came after their packet had been taken back.
+    pub(super) late_opens: u64,
 }
 
 impl Ledger {
@@ -54,6 +69,23 @@ impl Ledger {
     pub(super) fn read(url: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(read_pages(url.trim_end_matches('/')))
+    }
+
+    /// What it says of one shard, whose rows `is_own`; the other rows count only in sums.
+    pub(super) fn part(&self, is_own: impl Fn(PacketId) -> bool) -> Self {
+        let (rows, others) =
+            self.rows.iter().cloned().partition(|row| is_own(PacketId(row.packet)));
+        Self { rows, others, ..self.clone() }
+    }
+
+    /// Whether a packet was taken back.
+    pub(super) fn is_void(&self, packet: PacketId) -> bool {
+        self.voids.iter().any(|void| void.packet == packet.0)
+    }
+
+    /// Every row.
+    pub(super) fn all_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().chain(&self.others)
     }
 
     /// Writes the rows, one line of JSON each.
@@ -73,27 +105,45 @@ impl Ledger {
 
 async fn read_pages(url: &str) -> Result<Ledger> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-    let mut ledger = Ledger::default();
-    let mut after: Option<u64> = None;
-    loop {
-        let from = after.map_or_else(String::new, |packet| format!("&after={packet}"));
-        let page = get(&client, &format!("{url}/v1/audit/opens?limit={PAGE_ROWS}{from}")).await?;
-        let page: Vec<Row> = serde_json::from_value(page)
-            .with_context(|| format!("{url}/v1/audit/opens gave no rows"))?;
-        let Some(highest) = page.iter().map(|row| row.packet).max() else { break };
-        if after.is_some_and(|after| highest <= after) {
-            bail!("{url}/v1/audit/opens gives nothing new after packet {highest}");
-        }
-        after = Some(highest);
-        ledger.rows.extend(page);
-    }
+    let mut ledger = Ledger {
+        rows: read_list(&client, &format!("{url}/v1/audit/opens"), |row: &Row| row.packet).await?,
+        voids: read_list(&client, &format!("{url}/v1/audit/voids"), |void: &Void| void.packet)
+            .await?,
+        ..Ledger::default()
+    };
     let mut totals = get(&client, &format!("{url}/v1/audit")).await?;
     for state in STATES {
         let total = serde_json::from_value(totals[state].take())
             .with_context(|| format!("{url}/v1/audit has no total of {state}"))?;
         ledger.totals.push((state.to_owned(), total));
     }
+    ledger.late_opens = totals["late_opens"].as_u64().unwrap_or(0);
+    if totals["voided"].as_u64() != Some(ledger.voids.len() as u64) {
+        bail!("{url}/v1/audit/voids gives {} packets, not its total", ledger.voids.len());
+    }
     Ok(ledger)
+}
+
+/// Every page of a list that rises by packet id.
+async fn read_list<T: DeserializeOwned>(
+    client: &reqwest::Client,
+    url: &str,
+    packet: impl Fn(&T) -> u64,
+) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    let mut after: Option<u64> = None;
+    loop {
+        let from = after.map_or_else(String::new, |packet| format!("&after={packet}"));
+        let page = get(client, &format!("{url}?limit={PAGE_ROWS}{from}")).await?;
+        let page: Vec<T> =
+            serde_json::from_value(page).with_context(|| format!("{url} gave no rows"))?;
+        let Some(highest) = page.iter().map(&packet).max() else { return Ok(list) };
+        if after.is_some_and(|after| highest <= after) {
+            bail!("{url} gives nothing new after packet {highest}");
+        }
+        after = Some(highest);
+        list.extend(page);
+    }
 }
 
 async fn get(client: &reqwest::Client, url: &str) -> Result<Value> {

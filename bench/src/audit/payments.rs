@@ -22,10 +22,12 @@ impl Judge<'_> {
                 self.problem(format!("the ledger has packet {packet} twice"));
             }
         }
+        self.voids();
         self.totals();
         for (sequence, open) in &evidence.opens {
             let packet = open.ticket.body.packet;
-            if seen.contains(&packet.0) {
+            // What was taken back is told already.
+            if seen.contains(&packet.0) || evidence.ledger.is_void(packet) {
                 continue;
             }
             if *sequence <= evidence.settled_until {
@@ -79,11 +81,33 @@ impl Judge<'_> {
         }
     }
 
+    /// M8: what was taken back was neither paid nor acknowledged.
+    fn voids(&mut self) {
+        let evidence = self.evidence;
+        let own = evidence.shard();
+        self.verdict.late_opens = evidence.ledger.late_opens;
+        for void in &evidence.ledger.voids {
+            let packet = PacketId(void.packet);
+            if (packet.generation(), packet.shard()) != own {
+                continue;
+            }
+            let Some(index) = self.place(packet, "the ledger's voids") else { continue };
+            self.packets[index].reclaimed = true;
+            if self.packets[index].in_ledger {
+                self.packets[index].duplicate = true;
+                self.problem(format!("packet {packet} was settled, and reclaimed as well"));
+            } else if self.packets[index].is_opened() {
+                self.verdict.lost += 1;
+                self.problem(format!("packet {packet} was acknowledged, and reclaimed"));
+            }
+        }
+    }
+
     /// The rows against the ledger's own totals.
     fn totals(&mut self) {
         let evidence = self.evidence;
         for (state, told) in &evidence.ledger.totals {
-            let rows = evidence.ledger.rows.iter().filter(|row| row.state == *state);
+            let rows = evidence.ledger.all_rows().filter(|row| row.state == *state);
             // Amounts are whatever the ledger says: a sum that overflows matches no total.
             let found = rows.fold(Total { packets: 0, sum: 0 }, |total, row| Total {
                 packets: total.packets + 1,
@@ -105,10 +129,10 @@ impl Judge<'_> {
         let (per_user, per_sponsor) =
             (evidence.manifest.wins_per_user, evidence.manifest.wins_per_sponsor);
         let mut paid = Winners::default();
-        for row in evidence.ledger.rows.iter().filter(|row| row.state == "applied") {
+        for row in evidence.ledger.all_rows().filter(|row| row.state == "applied") {
             paid.add(UserId(row.user), row.sponsor);
         }
-        for row in evidence.ledger.rows.iter().filter(|row| row.state == "over_limit") {
+        for row in evidence.ledger.all_rows().filter(|row| row.state == "over_limit") {
             if !paid.is_full(UserId(row.user), row.sponsor, per_user, per_sponsor) {
                 let (packet, user) = (PacketId(row.packet), row.user);
                 self.problem(format!("packet {packet} was refused, though user {user} had room"));

@@ -2,7 +2,7 @@
 
 mod world;
 
-use super::Verdict;
+use super::{Verdict, ledger::Void};
 use std::{fs, path::Path};
 use world::{LAG_US, T0, World, body, packet, sign, start};
 use yao_protocol::{
@@ -441,6 +441,48 @@ fn the_ledger_is_not_believed() {
         },
         "the ledger has packet 0/3/7, which never left",
     );
+}
+
+/// Packets 3, 5, 6 and 7 were not opened: issued, skipped and unissued ones may be taken back.
+#[test]
+fn what_is_reclaimed_is_in_no_other_class() {
+    let mut world = World::new();
+    world.ledger.voids = [3, 5, 6, 7].map(|index| void(packet(index).0)).to_vec();
+    // Those of other shards and generations are judged elsewhere.
+    world.ledger.voids.push(void(packet(0).0 | 1 << 56));
+    let verdict = world.judge().expect("readable");
+    assert_eq!(verdict.problems, Vec::<String>::new());
+    let classes = [
+        (verdict.planned, verdict.planned_fen),
+        (verdict.issued, verdict.issued_fen),
+        (verdict.opened, verdict.opened_fen),
+        (verdict.skipped, verdict.skipped_fen),
+        (verdict.unissued, verdict.unissued_fen),
+        (verdict.reclaimed, verdict.reclaimed_fen),
+    ];
+    assert_eq!(classes, [(8, 828), (4, 407), (4, 407), (0, 0), (0, 0), (4, 421)]);
+}
+
+#[test]
+fn m8_nothing_is_both_paid_and_reclaimed() {
+    tampered(
+        |world| world.ledger.voids.push(void(packet(0).0)),
+        "packet 0/3/0 was settled, and reclaimed as well",
+        [1, 0, 0, 0],
+    );
+    tampered(
+        |world| {
+            world.ledger.rows.remove(1);
+            world.total();
+            world.ledger.voids.push(void(packet(1).0));
+        },
+        "packet 0/3/1 was acknowledged, and reclaimed",
+        [0, 1, 0, 0],
+    );
+}
+
+const fn void(packet: u64) -> Void {
+    Void { packet, child: 1 }
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Spool {
         let batch = self.delivery.take(first, answer_digest);
         for ((sequence, open), result) in batch.records.into_iter().zip(&answer.results) {
             self.count_result(*result);
-            if matches!(result, OpenResult::Conflict | OpenResult::Invalid) {
+            if is_dead(*result) {
                 self.ready.push_back(Output::DeadLetter(DeadLetter {
                     sequence,
                     open,
@@ -57,9 +57,15 @@ impl Spool {
             OpenResult::OverLimit => &mut counters.over_limit,
             OpenResult::Expired => &mut counters.expired,
             OpenResult::Invalid => &mut counters.invalid,
+            OpenResult::Reclaimed => &mut counters.reclaimed,
         };
         *counter += 1;
     }
+}
+
+/// Whether nobody will ever be paid for an open that this node accepted, and somebody must look.
+const fn is_dead(result: OpenResult) -> bool {
+    matches!(result, OpenResult::Conflict | OpenResult::Invalid | OpenResult::Reclaimed)
 }
 
 /// Whether `answer`, whose signature is settlement's, answers exactly this batch.

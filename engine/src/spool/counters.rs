@@ -42,6 +42,8 @@ pub struct Counters {
     pub expired: u64,
     /// Of these: not genuine.
     pub invalid: u64,
+    /// Of these: voided before their open came, the value given out again.
+    pub reclaimed: u64,
     /// Answers that settlement did not sign, or that did not match their batch.
     pub forged_answers: u64,
     /// Batches that did not reach settlement.

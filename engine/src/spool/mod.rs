@@ -259,7 +259,7 @@ pub struct DeadLetter {
     pub sequence: u64,
     /// The open.
     pub open: Open,
-    /// [`OpenResult::Conflict`] or [`OpenResult::Invalid`].
+    /// [`OpenResult::Conflict`], [`OpenResult::Invalid`] or [`OpenResult::Reclaimed`].
     pub result: OpenResult,
     /// When settlement said so.
     pub settled_at: WallTime,

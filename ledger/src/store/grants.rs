@@ -1,7 +1,7 @@
 //! Sections and their grants in SQLite: one row for each section, and one for each time that
 //! somebody held it. Decides nothing; the rules are in [`crate::grants`].
 
-use super::{Store, signed, unsigned};
+use super::{Store, reclaim, signed, unsigned};
 use crate::grants::{GrantPolicy, Ruling, Section, rule};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
@@ -109,7 +109,7 @@ impl Store {
         let mut all = Vec::with_capacity(requests.len());
         for (request, digest, planned) in requests {
             let found = section(&transaction, request.shard, request.wave)?;
-            if !planned {
+            if !planned || reclaim::is_taken_back(&transaction, request.shard)? {
                 all.push((Verdict::Contradicts, found));
                 continue;
             }

@@ -15,9 +15,11 @@ use yao_protocol::{
     UserId, WallTime, WaveIndex,
     keys::{KeyOwner, KeySet, PublicKeyFile, SignKey},
     manifest::{Manifest, ShardEntry, SponsorPlan, WavePlan},
+    seal::{Seal, SealedWave},
     settlement::{Answer, Batch, digest},
     spool::Open,
     ticket::TicketBody,
+    void::VoidRequest,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_yao-ledger");
@@ -103,6 +105,7 @@ impl Setup {
                 sum: Fen(10_000_000),
                 merkle_root: [0; 32],
             }],
+            reclaimed: None,
         };
         fs::write(setup.path("manifest"), manifest.encode(&campaign_key())).expect("write");
         setup.publish_key(
@@ -181,6 +184,50 @@ impl Setup {
         let ready: serde_json::Value = serde_json::from_str(ready).expect("JSON");
         let address = ready["http"].as_str().expect("an address").to_owned();
         Ledger { child, address, keys: self.key_set() }
+    }
+
+    /// The seal of the own shard: packets from `high` on never left.
+    pub(crate) fn seal(&self, high: u32) -> Vec<u8> {
+        self.seal_of(PACKETS_PER_SHARD, high)
+    }
+
+    /// A seal with so many packets.
+    pub(crate) fn seal_of(&self, count: u32, high: u32) -> Vec<u8> {
+        let seal = Seal {
+            campaign: CAMPAIGN,
+            shard: self.shard,
+            generation: 0,
+            epoch: Epoch(1),
+            incarnation: Incarnation([9; 16]),
+            settled: 1,
+            sealed_at: WallTime(60),
+            merkle_root: [0; 32],
+            waves: vec![SealedWave { wave: WaveIndex(0), count, high }],
+        };
+        seal.encode(&shard_key(self.shard))
+    }
+
+    /// A request to void packets of the own shard for generation 1.
+    pub(crate) fn void_request(&self, first: u32, count: u32) -> Vec<u8> {
+        self.void_request_of(first, count).encode(&campaign_key())
+    }
+
+    /// What it says.
+    pub(crate) fn void_request_of(&self, first: u32, count: u32) -> VoidRequest {
+        VoidRequest {
+            campaign: CAMPAIGN,
+            shard: self.shard,
+            generation: 0,
+            child: 1,
+            first,
+            count,
+            plan_digest: [3; 32],
+        }
+    }
+
+    /// Whose requests to void are heard.
+    pub(crate) fn campaign_key() -> SignKey {
+        campaign_key()
     }
 
     fn key_set(&self) -> KeySet {
@@ -290,6 +337,15 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn post(&self, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
         self.request("POST", "/v1/opens", body)
+    }
+
+    pub(crate) fn post_to(&self, path: &str, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+        self.request("POST", path, body)
+    }
+
+    /// The public keys.
+    pub(crate) const fn keys(&self) -> &KeySet {
+        &self.keys
     }
 
     pub(crate) fn get_json(&self, path: &str) -> serde_json::Value {

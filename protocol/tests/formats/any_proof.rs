@@ -6,14 +6,16 @@ use proptest::{array::uniform32, collection::vec, prelude::*};
 use yao_protocol::{
     CampaignId, Epoch, Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, ShardId, SponsorId,
     SponsorSet, UserId, WallTime, WaveIndex, WireError,
-    keys::{KeySet, MacKey},
+    keys::{KeySet, MacKey, SignKey},
     limits::{BATCH_RECORDS_MAX, SHARDS_MAX},
     receipt::Receipt,
     reconnect::{RECONNECT_SECONDS_MAX, ReconnectKeys, ReconnectTicket},
+    seal::{Seal, SealedWave},
     settlement::{Answer, Batch, OpenResult, digest},
     spool::Open,
     tally::Tally,
     ticket::{Ticket, TicketBody, verify_tickets},
+    void::{VoidAnswer, VoidRequest},
 };
 
 pub(crate) fn sponsor() -> impl Strategy<Value = SponsorId> {
@@ -129,7 +131,8 @@ proptest! {
     #[test]
     fn any_batch_and_its_answer(
         opens in vec((1_u64..1 << 50, open()), 1..=12), incarnation: [u8; 16],
-        settled_at in wall_time(), result in 1_u8..=6, plan in uniform32(any::<u8>()),
+        settled_at in wall_time(), result in prop_oneof![1_u8..=6, Just(16)],
+        plan in uniform32(any::<u8>()),
     ) {
         let mut sequence = 0;
         let records = opens.into_iter().map(|(gap, open)| {
@@ -144,7 +147,7 @@ proptest! {
         let read = Batch::decode(&bytes, &key_set());
         prop_assert_eq!(read.as_ref(), Ok(&batch));
         forged(Batch::decode(&bytes, &KeySet::default()));
-        let result = OpenResult::from_number(result).expect("1 to 6");
+        let result = OpenResult::from_number(result).expect("1 to 6, or 16");
         let results = vec![result; batch.records.len()];
         let answer = Answer::to_batch(&batch, &bytes, settled_at, KeyId(1), results);
         prop_assert_eq!(answer.batch_digest, digest(&bytes));
@@ -159,5 +162,50 @@ proptest! {
         // Neither passes for the other.
         prop_assert!(Batch::decode(&proved, &key_set()).is_err());
         prop_assert!(Answer::decode(&bytes, &key_set()).is_err());
+    }
+    #[test]
+    fn any_seal(
+        waves in vec((1_u16..4, 0_u32..1 << 25, 0_u32..1 << 25), 1..16), generation: u8,
+        incarnation: [u8; 16], settled: u64, sealed_at in wall_time(),
+        merkle_root in uniform32(any::<u8>()),
+    ) {
+        let mut next = 0;
+        let waves = waves.into_iter().map(|(step, one, other)| {
+            next += step;
+            SealedWave { wave: WaveIndex(next), count: one.max(other), high: one.min(other) }
+        });
+        let (campaign, shard, epoch) = (CAMPAIGN, SHARD, EPOCH);
+        let (incarnation, waves) = (Incarnation(incarnation), waves.collect());
+        let seal = Seal {
+            campaign, shard, generation, epoch, incarnation, settled, sealed_at, merkle_root, waves,
+        };
+        let bytes = seal.encode(&sign_key());
+        let read = Seal::decode(&bytes, &key_set());
+        prop_assert_eq!(read.as_ref(), Ok(&seal));
+        forged(Seal::decode(&bytes, &KeySet::default()));
+    }
+
+    #[test]
+    fn any_void_request_and_its_answer(
+        shard in 0..SHARDS_MAX, generation in 0_u8..255, further in 1_u8.., first in 0_u32..1 << 31,
+        void in vec(any::<bool>(), 1..200), voided_at in wall_time(),
+        plan_digest in uniform32(any::<u8>()),
+    ) {
+        let child = generation.saturating_add(further);
+        let count = u32::try_from(void.len()).expect("small");
+        let (campaign, shard) = (CAMPAIGN, ShardId(shard));
+        let request =
+            VoidRequest { campaign, shard, generation, child, first, count, plan_digest };
+        let bytes = request.encode(&sign_key());
+        prop_assert_eq!(VoidRequest::decode(&bytes, &sign_key().public()), Ok(request));
+        forged(VoidRequest::decode(&bytes, &SignKey::from_seed(&[8; 32]).public()));
+        let answer = VoidAnswer { request, voided_at, key_id: KeyId(1), void };
+        let proved = answer.encode(&sign_key());
+        let read = VoidAnswer::decode(&proved, &key_set());
+        prop_assert_eq!(read.as_ref(), Ok(&answer));
+        forged(VoidAnswer::decode(&proved, &KeySet::default()));
+        let told = answer.packets().map(|packet| packet.index().0 - first);
+        let expected = (0..count).filter(|position| answer.void[*position as usize]);
+        prop_assert!(told.eq(expected));
     }
 }

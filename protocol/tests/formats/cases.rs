@@ -113,6 +113,7 @@ fn plain() -> Vec<Case> {
         settlement(),
         super::grants::plain(),
         super::texts::valid(),
+        super::reclaim::valid(),
     ]
     .concat()
 }
@@ -422,7 +423,8 @@ fn settlement() -> Vec<Case> {
 /// Every invalid case: those crafted, and each valid one cut short, made longer, and with each byte
 /// that must hold a fixed or bounded value set to 0xee.
 pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
-    let mut cases = [super::crafted::invalid(), super::texts::invalid()].concat();
+    let mut cases =
+        [super::crafted::invalid(), super::texts::invalid(), super::reclaim::invalid()].concat();
     for (format, name, bytes) in plain() {
         let (_, codec) =
             super::codecs::CODECS.iter().find(|(known, _)| *known == format).expect("known");

@@ -102,6 +102,10 @@ pub(crate) const CODECS: &[(&str, Codec)] = &[
     ("manifest", super::texts::read_manifest),
     ("token-claims", super::texts::read_claims),
     ("public-key", super::texts::read_public_key),
+    ("seal", super::reclaim::read_seal),
+    ("void-request", super::reclaim::read_request),
+    ("void-answer", super::reclaim::read_answer),
+    ("parents", super::reclaim::read_parents),
 ];
 
 /// One whole frame and nothing else.

@@ -24,7 +24,7 @@ pub(crate) fn invalid() -> Vec<(&'static str, String, Vec<u8>)> {
         prove(format, &mut bytes);
         (*format, format!("{of}: {what}"), bytes)
     };
-    let all = [CLIENT, SERVER, AGENT, SIGNED, SEED, DISK, super::grants::WRONG];
+    let all = [CLIENT, SERVER, AGENT, SIGNED, SEED, DISK, RECLAIM, super::grants::WRONG];
     all.iter().copied().flatten().map(made).collect()
 }
 
@@ -45,6 +45,9 @@ pub(crate) fn prove(format: &str, bytes: &mut [u8]) {
         "seed-header" => sign(context::SEED, bytes),
         "settlement-batch" => sign(context::BATCH, bytes),
         "settlement-answer" => sign(context::ANSWER, bytes),
+        "seal" => sign(context::SEAL, bytes),
+        "void-request" => sign(context::VOID, bytes),
+        "void-answer" => sign(context::VOIDED, bytes),
         "grant-request" => sign(context::GRANT_REQUEST, bytes),
         "grant-answer" => sign(context::GRANT, bytes),
         "tally" => mac(context::TALLY, bytes),
@@ -223,4 +226,40 @@ const DISK: &[Wrong] = &[
     ("journal-event", "FENCE", "place 0", &[(1, &[0])]),
     ("journal-event", "FENCE", "unknown place", &[(1, &[3])]),
     ("spool-open", "an open", "ticket of version 2", &[(8, &[2])]),
+];
+
+const RECLAIM: &[Wrong] = &[
+    ("seal", "two waves", "version 2", &[(8, &[2])]),
+    ("seal", "two waves", "no wave", &[(10, &[0])]),
+    ("seal", "two waves", "65 waves", &[(10, &[65])]),
+    ("seal", "two waves", "three waves, two there", &[(10, &[3])]),
+    ("seal", "two waves", "shard of 25 bits", &[(15, &[1])]),
+    ("seal", "two waves", "epoch without a key", &[(24, &[2])]),
+    ("seal", "two waves", "reserved byte", &[(39, &[1])]),
+    ("seal", "two waves", "H above its count", &[(112, &[0xff; 4])]),
+    ("seal", "two waves", "the same wave twice", &[(116, &[0])]),
+    ("seal", "two waves", "wave 64", &[(116, &[64])]),
+    ("seal", "two waves", "reserved byte of a wave", &[(118, &[1])]),
+    ("seal", "two waves", "more than 2^32 packets", &[(108, &[0xff; 4]), (120, &[0xff; 4])]),
+    ("void-request", "eleven packets", "version 2", &[(4, &[2])]),
+    ("void-request", "eleven packets", "reserved byte", &[(6, &[1])]),
+    ("void-request", "eleven packets", "shard of 25 bits", &[(19, &[1])]),
+    ("void-request", "eleven packets", "child of its own generation", &[(21, &[0])]),
+    ("void-request", "eleven packets", "last reserved byte", &[(39, &[1])]),
+    ("void-request", "eleven packets", "no packet", &[(28, &[0])]),
+    ("void-request", "eleven packets", "65,537 packets", &[(28, &[1, 0, 1, 0])]),
+    ("void-request", "eleven packets", "beyond 2^32", &[(24, &[0xff; 4])]),
+    ("void-answer", "every third of eleven", "version 2", &[(4, &[2])]),
+    ("void-answer", "every third of eleven", "no packet", &[(28, &[0])]),
+    ("void-answer", "every third of eleven", "19 packets, 16 bits", &[(28, &[19])]),
+    ("void-answer", "every third of eleven", "key id without a key", &[(80, &[2])]),
+    ("void-answer", "every third of eleven", "five void, four told", &[(88, &[0x4b])]),
+    ("void-answer", "every third of eleven", "an unused bit", &[(89, &[0x82]), (84, &[5])]),
+    ("parents", "two packets", "version 2", &[(8, &[2])]),
+    ("parents", "two packets", "generation 0", &[(10, &[0])]),
+    ("parents", "two packets", "reserved byte", &[(11, &[1])]),
+    ("parents", "two packets", "shard of 25 bits", &[(15, &[1])]),
+    ("parents", "two packets", "three packets, two there", &[(24, &[3])]),
+    ("parents", "two packets", "2^32 - 1 packets", &[(24, &[0xff; 4])]),
+    ("parents", "two packets", "parent of its own generation", &[(39, &[1])]),
 ];

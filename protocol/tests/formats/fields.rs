@@ -14,7 +14,7 @@ use yao_protocol::{
     journal::{Event, SkipReason},
     keys::{KeyOwner, PublicKeyFile, SIGNATURE_BYTES},
     log::{Record, SegmentHeader},
-    manifest::{Manifest, ShardEntry, SponsorPlan, WavePlan},
+    manifest::{Manifest, ParentsEntry, ShardEntry, SponsorPlan, WavePlan},
     policy::Policy,
     receipt::Receipt,
     reconnect::ReconnectTicket,
@@ -375,6 +375,7 @@ fn open_result(result: OpenResult) -> Value {
         OpenResult::OverLimit => "OVER_LIMIT",
         OpenResult::Expired => "EXPIRED",
         OpenResult::Invalid => "INVALID",
+        OpenResult::Reclaimed => "RECLAIMED",
     };
     named(result as u8, name)
 }
@@ -421,7 +422,7 @@ pub(crate) fn manifest(manifest: &Manifest) -> Value {
             "merkle_root": hex::encode(&entry.merkle_root),
         })
     };
-    json!({
+    let mut fields = json!({
         "campaign": long(manifest.campaign.0), "name": manifest.name,
         "currency": manifest.currency, "exponent": manifest.exponent,
         "plan_digest": hex::encode(&manifest.plan_digest), "packets": long(manifest.packets),
@@ -432,7 +433,20 @@ pub(crate) fn manifest(manifest: &Manifest) -> Value {
         "waves": manifest.waves.iter().map(wave).collect::<Vec<_>>(),
         "shard_count": manifest.shard_count,
         "shards": manifest.shards.iter().map(shard).collect::<Vec<_>>(),
-    })
+    });
+    // Older vectors have no such field.
+    if let Some(reclaimed) = &manifest.reclaimed {
+        fields["reclaimed"] = json!({
+            "generation": reclaimed.generation, "first_shard": reclaimed.first_shard,
+            "root_digest": hex::encode(&reclaimed.root_digest),
+            "parents": reclaimed.parents.iter().map(parents).collect::<Vec<_>>(),
+        });
+    }
+    fields
+}
+
+fn parents(entry: &ParentsEntry) -> Value {
+    json!({ "shard": entry.shard.0, "file": entry.file, "hash": hex::encode(&entry.hash) })
 }
 
 pub(crate) fn public_key(file: &PublicKeyFile) -> Value {

@@ -12,4 +12,5 @@ mod golden;
 mod grants;
 mod hostile;
 mod numbers;
+mod reclaim;
 mod texts;

@@ -89,6 +89,7 @@ pub(crate) fn manifest() -> Manifest {
         }],
         shard_count: 3,
         shards: vec![entry(0), entry(2)],
+        reclaimed: None,
     }
 }
 

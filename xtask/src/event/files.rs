@@ -100,9 +100,9 @@ impl Event {
              key = \"certificates/server-ed25519.key.pem\"\n\
              [[tls.certificates]]\nchain = \"certificates/server-p256.pem\"\n\
              key = \"certificates/server-p256.key.pem\"\n\
-             [shard]\nseed = \"seeds/shard-{shard:05}.yaoseed\"\n\
-             key = \"seeds/shard-{shard:05}.yaokey\"\n\
-             manifest = \"seeds/manifest.yaomanifest\"\nschedule = \"schedule.toml\"\n\
+             [shard]\nseed = \"{seeds}/shard-{shard:05}.yaoseed\"\n\
+             key = \"{seeds}/shard-{shard:05}.yaokey\"\n\
+             manifest = \"{seeds}/manifest.yaomanifest\"\nschedule = \"{schedule}\"\n\
              [identity]\njwks = \"session/session.jwks.json\"\n\
              {reconnect}\
              [session]\nshake_interval_ms = {interval}\n\
@@ -111,6 +111,8 @@ impl Event {
              [admin]\nlisten = \"{admin}\"\nfail_points = {fail_points}\n\
              [drain]\nper_second = 20000\ndeadline_seconds = 20\n{sections}",
             shard = plan.shard,
+            seeds = self.seeds,
+            schedule = self.schedule,
             state = self.state.display(),
             tcp = self.addresses[0],
             tls = self.addresses[1],
@@ -146,10 +148,10 @@ impl Event {
         grace_seconds: u32,
     ) -> Result<()> {
         let factor = self.plan.factor;
-        let wave = WaveSchedule { index: WaveIndex(0), t0, factor, grace_seconds };
+        let wave = WaveSchedule { index: WaveIndex(self.wave), t0, factor, grace_seconds };
         let campaign = CampaignId(self.plan.campaign);
         let schedule = Schedule { version, campaign, waves: vec![wave] };
-        Ok(fs::write(self.path("schedule.toml"), schedule.encode())?)
+        Ok(fs::write(self.path(self.schedule), schedule.encode())?)
     }
 }
 

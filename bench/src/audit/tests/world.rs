@@ -249,6 +249,9 @@ fn arguments(root: &Path) -> AuditArgs {
         state: root.join("state"),
         spool_fallback: Some(root.join("fallback")).filter(|folder| folder.exists()),
         schedule: root.join("schedule.toml"),
+        reclaimed: Vec::new(),
+        reclaimed_state: Vec::new(),
+        reclaimed_schedule: Vec::new(),
         ledger: String::new(),
         tickets: vec![root.join("tickets.log")],
         allow_fences: false,
@@ -395,6 +398,7 @@ fn manifest(header: &SeedHeader, file: &[u8], records: &[SeedRecord]) -> Manifes
             sum: header.sum,
             merkle_root: header.merkle_root,
         }],
+        reclaimed: None,
     }
 }
 

@@ -306,8 +306,9 @@ fn settlements_refusals_are_counted_and_the_unexpected_ones_kept() {
         OpenResult::OverLimit,
         OpenResult::Expired,
         OpenResult::Invalid,
+        OpenResult::Reclaimed,
     ];
-    for n in 0..6 {
+    for n in 0..7 {
         world.open(opened(n, 7));
     }
     world.advance(5 * MS);
@@ -325,12 +326,15 @@ fn settlements_refusals_are_counted_and_the_unexpected_ones_kept() {
         counters.over_limit,
         counters.expired,
         counters.invalid,
+        counters.reclaimed,
     ];
-    assert_eq!((counts, counters.settled), ([1; 6], 6));
+    assert_eq!((counts, counters.settled), ([1; 7], 7));
     let letters: Vec<_> =
         world.dead_letters.iter().map(|letter| (letter.sequence, letter.result)).collect();
-    assert_eq!(letters, [(3, OpenResult::Conflict), (6, OpenResult::Invalid)]);
-    assert_eq!(world.disk.watermark, 6, "a dead letter never blocks the others");
+    let expected =
+        [(3, OpenResult::Conflict), (6, OpenResult::Invalid), (7, OpenResult::Reclaimed)];
+    assert_eq!(letters, expected);
+    assert_eq!(world.disk.watermark, 7, "a dead letter never blocks the others");
 }
 
 #[test]

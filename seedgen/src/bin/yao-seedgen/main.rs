@@ -1,14 +1,19 @@
 //! `yao-seedgen`: plans, generates, verifies and shows seed shards. A thin shell: arguments, files,
 //! threads and tables; every rule is in the library.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 a campaign file with a mistake.
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments, 75 settlement says when to come again, 78 a
+//! campaign file with a mistake.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "tables and results are this program's output")]
 
 mod files;
 mod generate;
+mod lineage;
 mod plan;
+mod post;
+mod reclaim;
 mod secret;
+mod seeds;
 mod show;
 mod verify;
 mod workers;
@@ -39,12 +44,14 @@ enum Command {
     /// Draws, seals and signs the shards.
     Generate(WorkArguments),
     /// Checks generated shards against the campaign, by a way of its own.
-    Verify(WorkArguments),
+    Verify(verify::VerifyArguments),
+    /// Takes packets that nobody opened back, and makes shards of the next generation of them.
+    Reclaim(reclaim::ReclaimArguments),
     /// Shows the header of a seed file and, with its key, the first records.
     Show(show::ShowArguments),
 }
 
-/// What `generate` and `verify` work on.
+/// What `generate` works on, and `verify` at first.
 #[derive(Args)]
 struct WorkArguments {
     /// The campaign file (TOML).
@@ -92,7 +99,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("yao-seedgen: {error:#}");
-            ExitCode::from(if error.root_cause().is::<CampaignError>() { 78 } else { 1 })
+            let cause = error.root_cause();
+            let temporary = if cause.is::<post::ComeAgain>() { 75 } else { 1 };
+            ExitCode::from(if cause.is::<CampaignError>() { 78 } else { temporary })
         }
     }
 }
@@ -105,6 +114,7 @@ fn run(command: &Command) -> Result<()> {
         }
         Command::Generate(arguments) => generate::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Reclaim(arguments) => reclaim::run(arguments),
         Command::Show(arguments) => show::run(arguments),
     }
 }

@@ -1,10 +1,11 @@
 //! `yao-seedgen verify`: reads the files of an output directory and checks them against the
 //! campaign, by the library's second path. Writes nothing.
 
-use crate::{WorkArguments, files, keys_of, read_plan, secret, workers};
+use crate::{WorkArguments, files, keys_of, lineage, read_plan, secret, seeds, workers};
 use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use yao_protocol::{Fen, ShardId, manifest::Manifest, seed_file::ShardKey};
 use yao_seedgen::{
     Campaign, CampaignKeys,
@@ -13,14 +14,34 @@ use yao_seedgen::{
     verify::{ShardTally, SponsorTotal, verify_manifest, verify_shard, verify_totals},
 };
 
+/// What to verify.
+#[derive(Args)]
+pub(crate) struct VerifyArguments {
+    #[command(flatten)]
+    work: WorkArguments,
+    /// Of a reclaimed generation: directories of the shards of all earlier ones.
+    #[arg(long)]
+    seeds: Vec<PathBuf>,
+    /// Of a reclaimed generation: directory of public keys, settlement's among them.
+    #[arg(long)]
+    keys: Option<PathBuf>,
+}
+
 /// Verifies one shard or all.
-pub(crate) fn run(arguments: &WorkArguments) -> Result<()> {
+pub(crate) fn run(arguments: &VerifyArguments) -> Result<()> {
+    let VerifyArguments { work: arguments, seeds, keys: key_set } = arguments;
     let plan = read_plan(&arguments.campaign)?;
     let shards = arguments.shards(&plan)?;
     let keys = keys_of(&plan, secret::read(&arguments.secret_path())?);
     let out = arguments.out.as_path();
     let reckoning = Reckoning::new(plan.campaign());
-    let manifest = read_manifest(out, &keys)?;
+    let manifest = seeds::read_manifest(out, &keys.public())?;
+    if manifest.generation() > 0 {
+        let key_set = key_set.as_deref().ok_or_else(|| {
+            anyhow!("a reclaimed generation is verified with --keys and the --seeds before it")
+        })?;
+        return lineage::run(out, seeds, key_set, &keys, &manifest);
+    }
     verify_manifest(&reckoning, &manifest)?;
     check_public_key(out, &keys)?;
     if arguments.shard.is_none() && !manifest.is_complete() {
@@ -38,15 +59,8 @@ pub(crate) fn run(arguments: &WorkArguments) -> Result<()> {
     Ok(())
 }
 
-fn read_manifest(out: &Path, keys: &CampaignKeys) -> Result<Manifest> {
-    let path = out.join(files::MANIFEST);
-    let bytes = files::read(&path)?;
-    let text = String::from_utf8(bytes).map_err(|_| anyhow!("{} is no text", path.display()))?;
-    Manifest::decode(&text, &keys.public()).with_context(|| path.display().to_string())
-}
-
 /// Nodes check signatures by this file, so it must hold the key that signed.
-fn check_public_key(out: &Path, keys: &CampaignKeys) -> Result<()> {
+pub(crate) fn check_public_key(out: &Path, keys: &CampaignKeys) -> Result<()> {
     let expected = keys.public_file();
     let yao_protocol::keys::KeyOwner::Campaign { campaign } = expected.owner else {
         bail!("the campaign's key has no campaign");
@@ -81,7 +95,7 @@ fn check_shard(
     Ok(verify_shard(reckoning, &keys.public(), &key, entry, &file)?)
 }
 
-fn check_key_file(path: &Path, expected: &ShardKey) -> Result<()> {
+pub(crate) fn check_key_file(path: &Path, expected: &ShardKey) -> Result<()> {
     let bytes = files::read(path)?;
     if serde_json::from_slice(&bytes).ok().as_ref() != Some(expected) {
         bail!("{} does not hold the shard's keys; generate it again", path.display());

@@ -1,0 +1,421 @@
+//! Seals and voided packets in SQLite. What is void stays void, for one child generation; what was
+//! opened is never voided, and the other way round: both are decided in the writer's transactions.
+//! Decides nothing else; the rules are in [`crate::reclaim`].
+
+use super::{Store, signed, stretches, unsigned};
+use crate::reclaim::{Opening, Refused, Sealed, VoidPolicy, never_left, opening};
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use std::collections::{BTreeMap, BTreeSet};
+use yao_protocol::{
+    Epoch, PacketId, ShardId, WallTime, keys::KeySet, seal::Seal, spool::Open, void::VoidRequest,
+};
+
+/// One step of the tables. `request` is the `first` of the request that voided a packet.
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE seals (
+        shard       INTEGER NOT NULL,
+        generation  INTEGER NOT NULL,
+        epoch       INTEGER NOT NULL,
+        sealed_at   INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        seal        BLOB NOT NULL,
+        PRIMARY KEY (shard, generation, epoch)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE children (
+        child       INTEGER PRIMARY KEY CHECK (child BETWEEN 1 AND 255),
+        plan_digest BLOB NOT NULL,
+        asked_at    INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE void_requests (
+        child      INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        shard      INTEGER NOT NULL,
+        first      INTEGER NOT NULL,
+        count      INTEGER NOT NULL,
+        voided_at  INTEGER NOT NULL,
+        PRIMARY KEY (child, generation, shard, first)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE voids (
+        packet  INTEGER PRIMARY KEY,
+        child   INTEGER NOT NULL,
+        request INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE late_opens (
+        packet      INTEGER NOT NULL,
+        user        INTEGER NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        settled_at  INTEGER NOT NULL,
+        PRIMARY KEY (packet, user)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// What becomes of a seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept, since then.
+    At(WallTime),
+    /// Another one of this shard, generation and epoch came before: that one stays.
+    Another,
+}
+
+/// Which packets of a request are void, in order, and since when; or why none is.
+pub type Voided = Result<(WallTime, Vec<bool>), Refused>;
+
+/// What a request is judged by, besides the rows.
+#[derive(Clone, Debug)]
+pub struct Ground<'a> {
+    /// How long is waited.
+    pub policy: VoidPolicy,
+    /// The longest life of a ticket, us.
+    pub ticket_lifetime_us: u64,
+    /// Every shard of every generation, with the epochs in which it has a key.
+    pub shards: &'a [(ShardId, Vec<Epoch>)],
+    /// The keys by which its shard's seals were accepted.
+    pub keys: &'a KeySet,
+}
+
+/// A voided packet, as the audit shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Void {
+    /// The packet.
+    pub packet: PacketId,
+    /// The generation that carries its value on.
+    pub child: u8,
+}
+
+impl Store {
+    /// Keeps a seal, whose signature and plan were checked; the first of its shard, generation and
+    /// epoch stays for ever.
+    ///
+    /// # Errors
+    /// Those of SQLite. Whether the commit happened is then unknown until the next start.
+    pub fn keep_seal(
+        &mut self,
+        now: WallTime,
+        seal: &Seal,
+        bytes: &[u8],
+    ) -> rusqlite::Result<Kept> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (shard, generation, epoch) = (seal.shard.0, seal.generation, seal.epoch.0);
+        let found: Option<(i64, Vec<u8>)> = transaction
+            .prepare_cached(
+                "SELECT received_at, seal FROM seals
+                 WHERE shard = ?1 AND generation = ?2 AND epoch = ?3",
+            )?
+            .query_row(params![shard, generation, epoch], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let kept = match found {
+            Some((received_at, old)) if old == bytes => Kept::At(WallTime(unsigned(received_at))),
+            Some(_) => Kept::Another,
+            None => {
+                transaction
+                    .prepare_cached("INSERT INTO seals VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                    .execute(params![
+                        shard,
+                        generation,
+                        epoch,
+                        signed(seal.sealed_at.0),
+                        signed(now.0),
+                        bytes
+                    ])?;
+                Kept::At(now)
+            }
+        };
+        transaction.commit()?;
+        Ok(kept)
+    }
+
+    /// Voids what may be voided of a request whose signature and plan were checked: all of it that
+    /// was not opened, or nothing. Asked again it says the same.
+    ///
+    /// # Errors
+    /// Those of SQLite. Whether the commit happened is then unknown until the next start.
+    pub fn void(
+        &mut self,
+        now: WallTime,
+        ground: &Ground<'_>,
+        request: &VoidRequest,
+    ) -> rusqlite::Result<Voided> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let voided = void(&transaction, now, ground, request)?;
+        // When the child was first asked for counts, whatever came of it.
+        transaction.commit()?;
+        Ok(voided)
+    }
+
+    /// At most `limit` voided packets with an id above `after`, rising.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn voids(&self, after: Option<PacketId>, limit: usize) -> rusqlite::Result<Vec<Void>> {
+        let mut found = Vec::new();
+        for (first, last) in stretches(after) {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT packet, child FROM voids WHERE packet BETWEEN ?1 AND ?2
+                 ORDER BY packet LIMIT ?3",
+            )?;
+            let room = i64::try_from(limit - found.len()).unwrap_or(i64::MAX);
+            let read = |row: &rusqlite::Row<'_>| {
+                Ok(Void { packet: PacketId(unsigned(row.get(0)?)), child: row.get(1)? })
+            };
+            for void in statement.query_map(params![first, last, room], read)? {
+                found.push(void?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn void(
+    transaction: &Transaction<'_>,
+    now: WallTime,
+    ground: &Ground<'_>,
+    request: &VoidRequest,
+) -> rusqlite::Result<Voided> {
+    let asked_at = match child(transaction, now, request)? {
+        Ok(asked_at) => asked_at,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if let Some((count, voided_at)) = earlier(transaction, request)? {
+        if count != request.count {
+            let text = format!("another range from packet {} on was voided before", request.first);
+            return Ok(Err(Refused::Contradicts(text)));
+        }
+        return Ok(Ok((voided_at, voided_by(transaction, request)?)));
+    }
+    let opened = ids(transaction, "SELECT packet FROM packets WHERE", request)?;
+    let voided = ids(transaction, "SELECT packet FROM voids WHERE", request)?;
+    let opening = opens_at(transaction, ground, asked_at)?;
+    let epochs = epochs(ground, request.shard);
+    let seals = seals(transaction, ground, request)?;
+    let mut void = Vec::with_capacity(request.count as usize);
+    for position in 0..request.count {
+        let packet = request.packet(position);
+        let free = !opened.contains(&packet) && !voided.contains(&packet);
+        if free && !(never_left(epochs, &seals, packet.index().0) || now >= opening.at) {
+            return Ok(Err(Refused::TooEarly(opening)));
+        }
+        void.push(free);
+    }
+    keep(transaction, now, request, &void)?;
+    Ok(Ok((now, void)))
+}
+
+/// When the child generation was first asked for. Its plan is that of the first request that was
+/// granted: until then it may change.
+fn child(
+    transaction: &Transaction<'_>,
+    now: WallTime,
+    request: &VoidRequest,
+) -> rusqlite::Result<Result<WallTime, Refused>> {
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO children VALUES (?1, ?2, ?3)")?
+        .execute(params![request.child, request.plan_digest, signed(now.0)])?;
+    transaction
+        .prepare_cached(
+            "UPDATE children SET plan_digest = ?2 WHERE child = ?1
+             AND NOT EXISTS (SELECT 1 FROM void_requests WHERE child = ?1)",
+        )?
+        .execute(params![request.child, request.plan_digest])?;
+    let (plan_digest, asked_at): ([u8; 32], i64) = transaction
+        .prepare_cached("SELECT plan_digest, asked_at FROM children WHERE child = ?1")?
+        .query_row([request.child], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if plan_digest == request.plan_digest {
+        return Ok(Ok(WallTime(unsigned(asked_at))));
+    }
+    let text = format!(
+        "packets were voided for generation {} by another plan before; repeat that one exactly, or \
+         choose a later generation",
+        request.child
+    );
+    Ok(Err(Refused::Contradicts(text)))
+}
+
+/// The count and the time of the same request, when it was granted before.
+fn earlier(
+    transaction: &Transaction<'_>,
+    request: &VoidRequest,
+) -> rusqlite::Result<Option<(u32, WallTime)>> {
+    transaction
+        .prepare_cached(
+            "SELECT count, voided_at FROM void_requests
+             WHERE child = ?1 AND generation = ?2 AND shard = ?3 AND first = ?4",
+        )?
+        .query_row(
+            params![request.child, request.generation, request.shard.0, request.first],
+            |row| Ok((row.get(0)?, WallTime(unsigned(row.get(1)?)))),
+        )
+        .optional()
+}
+
+/// What a request that was granted before voided.
+fn voided_by(transaction: &Transaction<'_>, request: &VoidRequest) -> rusqlite::Result<Vec<bool>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT packet FROM voids WHERE packet BETWEEN ?1 AND ?2 AND child = ?3 AND request = ?4",
+    )?;
+    let (first, last) = ends(request);
+    let found: BTreeSet<PacketId> = statement
+        .query_map(params![first, last, request.child, request.first], read_id)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok((0..request.count).map(|at| found.contains(&request.packet(at))).collect())
+}
+
+/// The packets of the request's range in a table.
+fn ids(
+    transaction: &Transaction<'_>,
+    select: &str,
+    request: &VoidRequest,
+) -> rusqlite::Result<BTreeSet<PacketId>> {
+    let mut statement =
+        transaction.prepare_cached(&format!("{select} packet BETWEEN ?1 AND ?2"))?;
+    let (first, last) = ends(request);
+    statement.query_map(params![first, last], read_id)?.collect()
+}
+
+/// The first and the last id of a range as they are stored. Both have the same sign: they differ
+/// in the index only.
+fn ends(request: &VoidRequest) -> (i64, i64) {
+    (signed(request.packet(0).0), signed(request.packet(request.count - 1).0))
+}
+
+fn read_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<PacketId> {
+    row.get(0).map(|id| PacketId(unsigned(id)))
+}
+
+fn opens_at(
+    transaction: &Transaction<'_>,
+    ground: &Ground<'_>,
+    asked_at: WallTime,
+) -> rusqlite::Result<Opening> {
+    let mut statement =
+        transaction.prepare_cached("SELECT shard, epoch, sealed_at, received_at FROM seals")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Sealed {
+            shard: ShardId(row.get(0)?),
+            epoch: Epoch(row.get(1)?),
+            sealed_at: WallTime(unsigned(row.get(2)?)),
+            received_at: WallTime(unsigned(row.get(3)?)),
+        })
+    };
+    let seals: Vec<Sealed> = statement.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+    let granted = granted(transaction)?;
+    // Of a shard with grants no seal speaks for all of its holders, and who holds one issues on.
+    let shards: Vec<_> = ground
+        .shards
+        .iter()
+        .map(|(shard, epochs)| match granted.contains_key(shard) {
+            true => (*shard, Vec::new()),
+            false => (*shard, epochs.clone()),
+        })
+        .collect();
+    let since = granted.into_values().max().map_or(asked_at, |until| until.max(asked_at));
+    Ok(opening(ground.policy, ground.ticket_lifetime_us, &shards, &seals, since))
+}
+
+/// The shards of which packets were ever granted (fleet mode), and until when at the latest.
+fn granted(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<ShardId, WallTime>> {
+    transaction
+        .prepare_cached(
+            "SELECT s.shard, MAX(t.not_after) FROM sections s JOIN tenures t USING (tenure)
+             GROUP BY s.shard",
+        )?
+        .query_map([], |row| Ok((ShardId(row.get(0)?), WallTime(unsigned(row.get(1)?)))))?
+        .collect()
+}
+
+/// Whether a shard was sealed, or packets of it are void: nobody is granted any of it again.
+pub(super) fn is_taken_back(
+    transaction: &Transaction<'_>,
+    shard: ShardId,
+) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM seals WHERE shard = ?1)
+                 OR EXISTS (SELECT 1 FROM void_requests WHERE shard = ?1)",
+        )?
+        .query_row([shard.0], |row| row.get(0))
+}
+
+fn epochs<'a>(ground: &Ground<'a>, shard: ShardId) -> &'a [Epoch] {
+    let found = ground.shards.iter().find(|(known, _)| *known == shard);
+    found.map_or(&[][..], |(_, epochs)| epochs.as_slice())
+}
+
+/// The seals of the request's shard. One whose key is gone is none, and neither is one of a shard
+/// of which packets were granted, for others may have held it: both wait for the claim window.
+fn seals(
+    transaction: &Transaction<'_>,
+    ground: &Ground<'_>,
+    request: &VoidRequest,
+) -> rusqlite::Result<Vec<Seal>> {
+    if granted(transaction)?.contains_key(&request.shard) {
+        return Ok(Vec::new());
+    }
+    let mut statement = transaction
+        .prepare_cached("SELECT seal FROM seals WHERE shard = ?1 AND generation = ?2")?;
+    let rows = statement
+        .query_map(params![request.shard.0, request.generation], |row| row.get::<_, Vec<u8>>(0))?;
+    let mut seals = Vec::new();
+    for bytes in rows {
+        seals.extend(Seal::decode(&bytes?, ground.keys));
+    }
+    Ok(seals)
+}
+
+fn keep(
+    transaction: &Transaction<'_>,
+    now: WallTime,
+    request: &VoidRequest,
+    void: &[bool],
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("INSERT INTO void_requests VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            request.child,
+            request.generation,
+            request.shard.0,
+            request.first,
+            request.count,
+            signed(now.0)
+        ])?;
+    let mut statement = transaction.prepare_cached("INSERT INTO voids VALUES (?1, ?2, ?3)")?;
+    for (position, _) in (0..).zip(void).filter(|(_, void)| **void) {
+        let packet = signed(request.packet(position).0);
+        statement.execute(params![packet, request.child, request.first])?;
+    }
+    Ok(())
+}
+
+/// Whether an open comes too late: its packet is void. It is kept, for somebody must look.
+pub(super) fn is_late(
+    transaction: &Transaction<'_>,
+    now: WallTime,
+    open: &Open,
+) -> rusqlite::Result<bool> {
+    let body = &open.ticket.body;
+    let child: Option<u8> = transaction
+        .prepare_cached("SELECT child FROM voids WHERE packet = ?1")?
+        .query_row([signed(body.packet.0)], |row| row.get(0))
+        .optional()?;
+    let Some(child) = child else { return Ok(false) };
+    tracing::error!(
+        event = "late_open",
+        packet = %body.packet,
+        child,
+        "a valid ticket is presented for a packet that was voided; its value is given out again"
+    );
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO late_opens VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            signed(body.packet.0),
+            signed(body.user.0),
+            signed(open.accepted_at.0),
+            signed(now.0)
+        ])?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

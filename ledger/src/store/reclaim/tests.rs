@@ -1,0 +1,268 @@
+//! Voids in a real database: between an open and a void the first one wins, and stays.
+
+use super::*;
+use crate::{grants::GrantPolicy, state::Limits, store::Totals};
+use tempfile::TempDir;
+use yao_protocol::{
+    CampaignId, Fen, Incarnation, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex,
+    grant::{Claim, GrantRequest, NodeName, Verdict},
+    keys::{KeyOwner, PublicKeyFile, SignKey},
+    seal::SealedWave,
+    settlement::{Batch, OpenResult},
+    ticket::{Ticket, TicketBody},
+};
+
+const CAMPAIGN: CampaignId = CampaignId(2015);
+const SHARD: ShardId = ShardId(3);
+const EPOCH: Epoch = Epoch(1);
+const PACKETS: u32 = 10;
+/// Packets from here on never left.
+const HIGH: u32 = 6;
+const POLICY: VoidPolicy = VoidPolicy { clock_skew_us: 10, claim_window_us: 10_000 };
+/// When the seal comes, and when what it covers opens: 100 of ticket, 10 of skew later.
+const SEALED: WallTime = WallTime(1_000);
+const OPENS: WallTime = WallTime(1_110);
+
+struct World {
+    folder: TempDir,
+    store: Store,
+    keys: KeySet,
+    shards: Vec<(ShardId, Vec<Epoch>)>,
+}
+
+fn ticket_key() -> SignKey {
+    SignKey::from_seed(&[5; 32])
+}
+
+fn seal(high: u32) -> (Seal, Vec<u8>) {
+    let seal = Seal {
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        generation: 0,
+        epoch: EPOCH,
+        incarnation: Incarnation([1; 16]),
+        settled: 1,
+        sealed_at: WallTime(900),
+        merkle_root: [2; 32],
+        waves: vec![SealedWave { wave: WaveIndex(0), count: PACKETS, high }],
+    };
+    let bytes = seal.encode(&ticket_key());
+    (seal, bytes)
+}
+
+fn request(first: u32, count: u32) -> VoidRequest {
+    VoidRequest {
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        generation: 0,
+        child: 1,
+        first,
+        count,
+        plan_digest: [7; 32],
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("ledger.db"), CAMPAIGN).expect("open");
+        let mut keys = KeySet::default();
+        let owner = KeyOwner::Ticket { campaign: CAMPAIGN, shard: SHARD, epoch: EPOCH };
+        let key = ticket_key().public().to_bytes();
+        keys.add(&PublicKeyFile { owner, key }).expect("a key");
+        Self { folder, store, keys, shards: vec![(SHARD, vec![EPOCH])] }
+    }
+
+    fn sealed() -> Self {
+        let mut world = Self::new();
+        let (seal, bytes) = seal(HIGH);
+        assert_eq!(world.store.keep_seal(SEALED, &seal, &bytes), Ok(Kept::At(SEALED)));
+        world
+    }
+
+    /// The process ends, and another one opens the same file.
+    fn reopen(&mut self) {
+        self.store = Store::open(&self.folder.path().join("ledger.db"), CAMPAIGN).expect("open");
+    }
+
+    fn void(&mut self, now: WallTime, request: VoidRequest) -> Voided {
+        let ground = Ground {
+            policy: POLICY,
+            ticket_lifetime_us: 100,
+            shards: &self.shards,
+            keys: &self.keys,
+        };
+        self.store.void(now, &ground, &request).expect("void")
+    }
+
+    /// The indexes that a request voids.
+    fn voided(&mut self, now: WallTime, request: VoidRequest) -> Vec<u32> {
+        let (_, void) = self.void(now, request).expect("not refused");
+        (request.first..).zip(void).filter(|(_, void)| *void).map(|(index, _)| index).collect()
+    }
+
+    fn open(&mut self, index: u32, user: u64) -> OpenResult {
+        let body = TicketBody {
+            campaign: CAMPAIGN,
+            packet: PacketId::new(0, SHARD, PacketIndex(index)),
+            user: UserId(user),
+            amount: Fen(100),
+            shake: ShakeId(1),
+            issued_at: WallTime(0),
+            expires_at: WallTime(950),
+            shard: SHARD,
+            epoch: EPOCH,
+            sponsor: SponsorId::new(0).expect("below 64"),
+            wave: WaveIndex(0),
+        };
+        let ticket = Ticket { body, signature: [0; 64] };
+        let batch = Batch {
+            campaign: CAMPAIGN,
+            shard: SHARD,
+            epoch: EPOCH,
+            incarnation: Incarnation([1; 16]),
+            records: vec![(1, Open { accepted_at: WallTime(50), ticket })],
+        };
+        let limits = Limits { wins_per_user: 3 };
+        let settled = self.store.settle(limits, WallTime(60), &[(&batch, &[true])]);
+        settled.expect("settle")[0][0]
+    }
+
+    fn counts(&mut self) -> (u64, u64, u64) {
+        let Totals { sequence, voided, late_opens, .. } = self.store.totals().expect("totals");
+        (sequence, voided, late_opens)
+    }
+}
+
+#[test]
+fn m10_a_packet_is_opened_or_void_whichever_comes_first() {
+    let mut world = World::sealed();
+    assert_eq!(world.open(2, 7), OpenResult::Applied);
+    let refused = world.void(WallTime(OPENS.0 - 1), request(0, PACKETS));
+    let opening = Opening { at: OPENS, unsealed: Vec::new() };
+    assert_eq!(refused, Err(Refused::TooEarly(opening)));
+    assert_eq!(world.counts(), (1, 0, 0), "nothing of what is refused is void");
+    assert_eq!(world.voided(OPENS, request(0, PACKETS)), [0, 1, 3, 4, 5, 6, 7, 8, 9]);
+    // The loser hears of it, however often, and no row is made.
+    for _ in 0..2 {
+        assert_eq!(world.open(3, 8), OpenResult::Reclaimed);
+        assert_eq!(world.open(2, 7), OpenResult::Same);
+    }
+    assert_eq!(world.open(3, 9), OpenResult::Reclaimed);
+    assert_eq!(world.counts(), (1, 9, 2));
+    let page = |after: Option<u32>| {
+        let after = after.map(|index| PacketId::new(0, SHARD, PacketIndex(index)));
+        let voids = world.store.voids(after, 4).expect("voids");
+        voids.iter().map(|void| (void.packet.index().0, void.child)).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None), [(0, 1), (1, 1), (3, 1), (4, 1)]);
+    assert_eq!(page(Some(7)), [(8, 1), (9, 1)]);
+}
+
+#[test]
+fn m10_asked_again_it_says_the_same_and_no_packet_goes_to_two_children() {
+    let mut world = World::sealed();
+    world.open(4, 7);
+    let first = world.void(OPENS, request(0, 8)).expect("granted");
+    assert_eq!((first.0, first.1.iter().filter(|void| **void).count()), (OPENS, 7));
+    world.reopen();
+    assert_eq!(world.void(WallTime(9_999), request(0, 8)), Ok(first));
+    // Another plan, another range from the same packet on.
+    for other in [VoidRequest { plan_digest: [8; 32], ..request(0, 8) }, request(0, 9)] {
+        let refused = world.void(WallTime(9_999), other);
+        assert!(matches!(refused, Err(Refused::Contradicts(_))), "{refused:?}");
+    }
+    // What overlaps, in the same child or another one, gets what is left.
+    assert_eq!(world.voided(WallTime(9_999), request(6, 4)), [8, 9]);
+    assert_eq!(world.voided(WallTime(9_999), request(6, 4)), [8, 9]);
+    let later = VoidRequest { child: 2, plan_digest: [8; 32], ..request(0, PACKETS) };
+    assert_eq!(world.voided(WallTime(9_999), later), Vec::<u32>::new());
+    assert_eq!(world.counts(), (1, 9, 0));
+}
+
+#[test]
+fn m1_what_never_left_is_void_at_once() {
+    let mut world = World::sealed();
+    let refused = world.void(SEALED, request(HIGH - 1, 2));
+    assert!(matches!(refused, Err(Refused::TooEarly(_))), "{refused:?}");
+    assert_eq!(world.voided(SEALED, request(HIGH, 4)), [6, 7, 8, 9]);
+    // Not when another epoch of the shard has no seal, nor when the seal's key is gone.
+    let mut world = World::sealed();
+    world.shards[0].1.push(Epoch(2));
+    assert!(world.void(SEALED, request(HIGH, 4)).is_err());
+    let mut world = World::sealed();
+    world.keys = KeySet::default();
+    assert!(world.void(SEALED, request(HIGH, 4)).is_err());
+}
+
+#[test]
+fn m10_a_dead_node_holds_its_packets_until_the_claim_window_ends() {
+    let mut world = World::new();
+    let opening = Opening { at: WallTime(500 + 100 + 10 + 10_000), unsealed: vec![SHARD] };
+    for now in [500, 700] {
+        let refused = world.void(WallTime(now), request(0, PACKETS));
+        assert_eq!(refused, Err(Refused::TooEarly(opening.clone())), "since the first request");
+        world.reopen();
+    }
+    assert_eq!(world.voided(opening.at, request(0, PACKETS)).len(), 10);
+}
+
+#[test]
+fn a_plan_may_change_until_something_is_void() {
+    let mut world = World::sealed();
+    assert!(world.void(SEALED, request(0, PACKETS)).is_err());
+    let other = |first, count| VoidRequest { plan_digest: [8; 32], ..request(first, count) };
+    assert_eq!(world.voided(SEALED, other(8, 2)), [8, 9]);
+    let refused = world.void(OPENS, request(0, PACKETS));
+    assert!(matches!(refused, Err(Refused::Contradicts(_))), "{refused:?}");
+}
+
+#[test]
+fn the_first_seal_of_a_shard_and_epoch_stays() {
+    let mut world = World::sealed();
+    let (again, bytes) = seal(HIGH);
+    assert_eq!(world.store.keep_seal(WallTime(5_000), &again, &bytes), Ok(Kept::At(SEALED)));
+    let (other, bytes) = seal(0);
+    assert_eq!(world.store.keep_seal(WallTime(5_000), &other, &bytes), Ok(Kept::Another));
+    assert_eq!(world.voided(SEALED, request(HIGH, 4)).len(), 4);
+    assert!(world.void(SEALED, request(0, 1)).is_err(), "H is that of the first");
+}
+
+/// What a ledger says to a node that asks for the shard's first wave.
+fn ask(store: &mut Store, now: WallTime) -> Verdict {
+    let request = GrantRequest {
+        claim: Claim::First,
+        campaign: CAMPAIGN,
+        shard: SHARD,
+        generation: 0,
+        epoch: EPOCH,
+        wave: WaveIndex(0),
+        first: 0,
+        count: PACKETS,
+        high: 0,
+        known: 0,
+        nonce: 1,
+        incarnation: Incarnation([4; 16]),
+        previous: Incarnation::default(),
+        merkle_root: [2; 32],
+        node: NodeName::new("node-3"),
+    };
+    let policy = GrantPolicy { packets: 5, lifetime_us: 500, margin_ms: 0 };
+    store.grant(policy, now, &[(&request, [6; 32], true)]).expect("ruled")[0].0
+}
+
+#[test]
+fn m10_of_a_granted_shard_no_seal_speaks_for_all_holders() {
+    let mut world = World::new();
+    assert_eq!(ask(&mut world.store, WallTime(2_000)), Verdict::Granted);
+    let (sealed, bytes) = seal(HIGH);
+    assert_eq!(world.store.keep_seal(SEALED, &sealed, &bytes), Ok(Kept::At(SEALED)));
+    // The grant ends at 2,500; then the last ticket, the skew and the claim window.
+    let opening = Opening { at: WallTime(2_500 + 100 + 10 + 10_000), unsealed: vec![SHARD] };
+    let refused = world.void(OPENS, request(HIGH, 4));
+    assert_eq!(refused, Err(Refused::TooEarly(opening.clone())));
+    assert_eq!(world.voided(opening.at, request(0, PACKETS)).len(), 10);
+    // Nothing that was sealed or taken back is granted again.
+    assert_eq!(ask(&mut world.store, opening.at), Verdict::Contradicts);
+    assert_eq!(ask(&mut World::sealed().store, SEALED), Verdict::Contradicts);
+}
