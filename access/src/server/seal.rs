@@ -160,7 +160,8 @@ fn read_high(
     let found = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
     if let Some(folder) = witness {
         let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
-        if Witness::open(folder, identity)?.of(mark) == grant::Witness::RolledBack {
+        let named = (header.campaign, header.shard, section.wave);
+        if Witness::open(folder, named, identity)?.of(mark) == grant::Witness::RolledBack {
             return Err(about(&recovery::PUT_BACK));
         }
     }
@@ -422,8 +423,10 @@ mod tests {
         let (file, pair) = SlotFile::open(&**rig.state.disk(), &path, MAGIC).expect("a cursor");
         let identity = file.identity().expect("a file");
         drop(file);
-        let mut witness = Witness::open(witnesses.path(), identity).expect("in memory");
+        let named = (rig.header.campaign, rig.header.shard, WaveIndex(0));
+        let mut witness = Witness::open(witnesses.path(), named, identity).expect("in memory");
         witness.write(SlotMark::new(pair.newest.sequence + 1, b"what was written after it"));
+        drop(witness);
         let _lock = rig.lock();
         let seal =
             |witness| seal_state(&rig.state, &rig.header, &rig.key, (Some(witness), None), NOW);
