@@ -424,16 +424,18 @@ mod tests {
         let identity = file.identity().expect("a file");
         drop(file);
         let named = (rig.header.campaign, rig.header.shard, WaveIndex(0));
-        let mut witness = Witness::open(witnesses.path(), named, identity).expect("in memory");
-        witness.write(SlotMark::new(pair.newest.sequence + 1, b"what was written after it"));
-        drop(witness);
+        let remember = |mark| {
+            let witness = Witness::open(witnesses.path(), named, identity);
+            witness.expect("in memory").write(mark);
+        };
+        remember(SlotMark::new(pair.newest.sequence + 1, b"what was written after it"));
         let _lock = rig.lock();
         let seal =
             |witness| seal_state(&rig.state, &rig.header, &rig.key, (Some(witness), None), NOW);
         let error = seal(witnesses.path()).expect_err("packets may have left since");
         assert!(error.to_string().contains("was put back"), "{error}");
         rig.state.refuse_sealed().expect("nothing was marked");
-        witness.write(SlotMark::new(pair.newest.sequence, &pair.newest.payload));
+        remember(SlotMark::new(pair.newest.sequence, &pair.newest.payload));
         seal(witnesses.path()).expect("the newest state");
     }
 
