@@ -109,11 +109,13 @@ async fn answer(node: &Node<'_>, token: &[u8]) -> Heard {
     Client::greeted(node, token).await.1
 }
 
+/// The ticket behind WELCOME. Then the session is entered, too: the node says WELCOME before.
 async fn ticket(client: &mut Client) -> Box<[u8; RECONNECT_BYTES]> {
-    match client.hear().await {
-        Heard::Reconnect(ticket) => ticket,
-        other => panic!("a reconnect ticket, not {other:?}"),
-    }
+    let heard = client.hear().await;
+    let Heard::Reconnect(ticket) = heard else { panic!("a reconnect ticket, not {heard:?}") };
+    client.ping().await;
+    assert_eq!(client.hear().await, Heard::Pong);
+    ticket
 }
 
 #[tokio::test]
