@@ -67,25 +67,25 @@ pub struct Sums {
     pub lost_nodes: u64,
 }
 
-impl Found {
-    fn take(&mut self, report: Report) {
-        self.seeds += 1;
-        self.seconds += report.seconds;
-        self.drawn.resize(Fault::ALL.len(), 0);
-        for (count, (fault, _)) in self.drawn.iter_mut().zip(Fault::ALL) {
-            *count += u64::from(report.faults.has(fault));
-        }
-        let (sums, totals) = (&mut self.sums, report.totals);
-        sums.phones += report.phones;
-        sums.issued += totals.issued;
-        sums.acknowledged += totals.acknowledged;
-        sums.paid += totals.paid;
-        sums.counts += totals.counts;
-        sums.starts += report.starts;
-        sums.lost_nodes += report.lost_nodes;
-        if report.violation.is_some() {
-            self.violations.push(report);
-            self.violations.sort_by_key(|report| report.seed);
+impl From<Report> for Found {
+    fn from(report: Report) -> Self {
+        let totals = &report.totals;
+        let sums = Sums {
+            phones: report.phones,
+            issued: totals.issued,
+            acknowledged: totals.acknowledged,
+            paid: totals.paid,
+            counts: totals.counts,
+            starts: report.starts,
+            lost_nodes: report.lost_nodes,
+        };
+        let drawn = Fault::ALL.iter().map(|(fault, _)| u64::from(report.faults.has(*fault)));
+        Self {
+            seeds: 1,
+            seconds: report.seconds,
+            drawn: drawn.collect(),
+            sums,
+            violations: report.violation.is_some().then_some(report).into_iter().collect(),
         }
     }
 }
@@ -108,6 +108,7 @@ impl Found {
         sums.starts += more.starts;
         sums.lost_nodes += more.lost_nodes;
         self.violations.extend(other.violations);
+        self.violations.sort_by_key(|report| report.seed);
     }
 }
 
@@ -126,7 +127,7 @@ pub fn search(seeds: Range<u64>, canary: Canary, threads: usize, violations_max:
                     }
                     let report = run(&Plot::of_seed(seed, canary), &clocks, false);
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    found.take(report);
+                    found.add(report.into());
                     if found.violations.len() >= violations_max {
                         next.store(seeds.end, Ordering::Relaxed);
                     }
