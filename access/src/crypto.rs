@@ -160,3 +160,6 @@ fn refuse(context: &CryptoContext, connection: ConnectionId, request_id: u32) {
     };
     context.shards.open_decided(connection, request_id, OpenReply::Refused(refusal));
 }
+
+#[cfg(test)]
+mod tests;

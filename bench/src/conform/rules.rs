@@ -27,8 +27,8 @@ const IDS: &str = include_str!("ids.txt");
 /// Rules that no client can see, or not when it wants to, and what watches them instead.
 const UNSEEN: &[(&str, &str)] = &[
     ("W1.4-18", "only a configured balancer sees it: access/src/shard/tests/proxied.rs"),
-    ("W6-04", "takes 32,768 tokens that wait at once: engine/src/shard/tests.rs"),
-    ("W6-07", "takes 16,384 opens that wait for one disk: access/src/crypto.rs"),
+    ("W6-04", "takes 32,768 tokens that wait at once: access/src/shard/tests/unqueued.rs"),
+    ("W6-07", "takes 16,384 opens that wait for one disk: access/src/crypto/tests.rs"),
     ("W9.2-05", "as W6-04"),
     ("W9.3-05", "takes 65,536 draws that wait at once: engine/src/shard/tests.rs"),
     ("W9.3-12", "as W9.3-05"),
