@@ -371,6 +371,7 @@ impl<'a> Desk<'a> {
             Output::KeepGrant { wave, grant } => {
                 self.send_to_disk(now, ToMoneyDisk::KeepGrant { wave, grant });
             }
+            Output::GiveUp { wave } => self.send_to_disk(now, ToMoneyDisk::GiveUp { wave }),
             Output::Lost { connection, request_id, shake } => {
                 let message = ToShard::Lost { connection, request_id, shake };
                 context.shards.send(connection.thread, message);

@@ -58,6 +58,11 @@ pub enum ToMoneyDisk {
         /// The grant.
         grant: GrantRecord,
     },
+    /// Write into the wave's cursor that nothing of it is granted to anybody of this directory.
+    GiveUp {
+        /// The wave.
+        wave: WaveIndex,
+    },
     /// Sync what there is, and end the thread.
     Stop,
 }
@@ -92,7 +97,7 @@ impl OpenCursor {
         }
     }
 
-    /// Writes H once more into both slots, with this life's name.
+    /// Writes H once more into both slots, with this life's name, or none once it gave up.
     ///
     /// # Errors
     /// Those of the file.
@@ -202,6 +207,11 @@ impl MoneyDisk {
             }
             Some(ToMoneyDisk::KeepGrant { wave, grant }) => {
                 if let Err((place, reason)) = self.keep_grant(wave, grant) {
+                    self.fence(place, reason);
+                }
+            }
+            Some(ToMoneyDisk::GiveUp { wave }) => {
+                if let Err((place, reason)) = self.give_up(wave) {
                     self.fence(place, reason);
                 }
             }
@@ -315,6 +325,19 @@ impl MoneyDisk {
         self.append(&grant.event(wave, at));
         let message = ToIssuer::GrantKept { wave, id, high };
         self.issuer.send(message).map_err(|_| at_cursor(&"the issuer has ended"))
+    }
+
+    /// Puts on disk that the right is gone: else the next life would go on with what this one was
+    /// told to leave.
+    fn give_up(&mut self, wave: WaveIndex) -> Result<(), (Place, String)> {
+        if self.is_fenced() {
+            return Ok(());
+        }
+        let at_cursor = |error: &dyn ToString| (Place::Cursor, error.to_string());
+        let cursor = self.cursors.get_mut(&wave);
+        let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;
+        cursor.writer.give_up();
+        cursor.restate().map_err(|error| at_cursor(&error))
     }
 
     fn is_fenced(&self) -> bool {

@@ -71,9 +71,11 @@ pub fn recover(
         cursors.insert(section.wave, cursor);
         rights.insert(section.wave, right);
     }
-    let (journal, mut issuer) = open_journal(node, state, header, &highs, &rights)?;
+    let (journal, mut issuer) = open_journal(node, state, header, &mut highs, &mut rights)?;
     for past in &mut issuer.sections {
-        past.right = rights.remove(&past.section.wave).expect("every section has a cursor");
+        let wave = past.section.wave;
+        past.right = rights.remove(&wave).expect("every section has a cursor");
+        cursors.get_mut(&wave).expect("and a file").writer.assume(highs[&wave]);
     }
     Ok(Recovered { journal, cursors, issuer })
 }
@@ -101,7 +103,9 @@ fn open_cursor(
     let witness = owning.witness.as_deref().map(|folder| Witness::open(folder, named, identity));
     let witness = witness.transpose()?;
     let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
-    let says = witness.as_ref().map_or(grant::Witness::Absent, |witness| witness.of(mark));
+    let says = witness
+        .as_ref()
+        .map_or(grant::Witness::Absent, |witness| witness.of(mark, pair.both_valid));
     let (recovered, opening) = match owning.ownership {
         Ownership::Local => {
             let recovered = cursor::recover(&pair, &expected).map_err(|error| about(&error))?;
@@ -121,8 +125,11 @@ fn open_cursor(
         }
     };
     let writer = CursorWriter::new(&expected, recovered.high, node.incarnation, node.boot_id);
-    let last = opening.and_then(|opening| opening.last);
-    let mut cursor = OpenCursor { file, lock, writer: writer.under(last), witness };
+    let writer = match opening {
+        None => writer,
+        Some(opening) => writer.under(opening.last),
+    };
+    let mut cursor = OpenCursor { file, lock, writer, witness };
     if recovered.must_rewrite_both {
         // One slot is lost: H was taken as high as the lost one may have been, and both slots must
         // say so before anything is issued.
@@ -188,13 +195,15 @@ fn fleet(node: &Node, header: &SeedHeader, section: &Section, opening: &Opening)
     Fleet::new(node.clock.now(), asker, opening)
 }
 
-/// The journal with this start and what it skips on disk, and what the issuer learns from it.
+/// The journal with this start and what it skips on disk, and what the issuer learns from it. Raises
+/// the H of a section that burns to what the journal says was issued: a backup that was taken while
+/// the node ran has cursors that are older than its journal, and begins above all that anyway.
 fn open_journal(
     node: &Node,
     state: &StateDir,
     header: &SeedHeader,
-    highs: &BTreeMap<WaveIndex, u32>,
-    rights: &BTreeMap<WaveIndex, Right>,
+    highs: &mut BTreeMap<WaveIndex, u32>,
+    rights: &mut BTreeMap<WaveIndex, Right>,
 ) -> Result<(SegmentLog, issuer::Recovered), FileError> {
     let directory = state.journal();
     let template = SegmentHeader {
@@ -219,6 +228,14 @@ fn open_journal(
     }
     let (incarnation, boot_id) = (node.incarnation, node.boot_id);
     let at = node.clock.wall();
+    for (wave, right) in rights.iter_mut() {
+        let Some(fleet) = right.fleet_mut() else { continue };
+        fleet.follow(history.lives());
+        if fleet.burns() {
+            let high = highs.get_mut(wave).expect("every section has a cursor");
+            *high = history.issued_to(*wave).max(*high);
+        }
+    }
     let (recovered, skips) = history.recover(|wave| highs[&wave], at);
     if let Some(packet) = recovered.issued_above_high() {
         let message = format!(

@@ -80,14 +80,20 @@ impl Witness {
         Ok(Self { file, path, failed: false })
     }
 
-    /// What it says of a cursor whose newest slot is `mark`.
+    /// What it says of a cursor whose newest slot is `mark`. Where the other slot was lost
+    /// (`!whole`) that may have been the newer one: then one slot more proves nothing.
     #[must_use]
-    pub fn of(&self, mark: SlotMark) -> grant::Witness {
+    pub fn of(&self, mark: SlotMark, whole: bool) -> grant::Witness {
         let mut bytes = [0; BYTES];
         if self.file.read_exact_at(&mut bytes, 0).is_err() {
             return grant::Witness::Absent;
         }
-        judge(&bytes, mark)
+        match judge(&bytes, mark) {
+            grant::Witness::RolledBack if !whole && sequence_of(&bytes) == mark.sequence + 1 => {
+                grant::Witness::Absent
+            }
+            said => said,
+        }
     }
 
     /// Remembers `mark`, which is on disk.
@@ -115,13 +121,17 @@ fn encode(mark: SlotMark) -> [u8; BYTES] {
     bytes
 }
 
-/// What these bytes say of a cursor whose newest slot is `mark`.
-fn judge(bytes: &[u8; BYTES], mark: SlotMark) -> grant::Witness {
+fn sequence_of(bytes: &[u8; BYTES]) -> u64 {
     let mut sequence = [0; 8];
     sequence.copy_from_slice(&bytes[8..16]);
+    u64::from_le_bytes(sequence)
+}
+
+/// What these bytes say of a cursor whose newest slot is `mark`.
+fn judge(bytes: &[u8; BYTES], mark: SlotMark) -> grant::Witness {
     let mut digest = [0; 32];
     digest.copy_from_slice(&bytes[16..48]);
-    let seen = SlotMark { sequence: u64::from_le_bytes(sequence), digest };
+    let seen = SlotMark { sequence: sequence_of(bytes), digest };
     if encode(seen) != *bytes {
         return grant::Witness::Absent;
     }
@@ -170,19 +180,26 @@ mod tests {
         let section = (CampaignId(1), ShardId(2), WaveIndex(3));
         let open = |section, cursor| Witness::open(directory.path(), section, cursor);
         let mut witness = open(section, cursor).expect("in memory");
-        assert_eq!(witness.of(mark(5, 1)), grant::Witness::Absent, "nothing was written so far");
+        assert_eq!(
+            witness.of(mark(5, 1), true),
+            grant::Witness::Absent,
+            "nothing was written so far"
+        );
         witness.write(mark(5, 1));
         let clone = open(section, cursor).expect_err("the same cursor, twice on this machine");
         assert!(clone.to_string().contains("a clone of this state runs here"), "{clone}");
         drop(witness);
         let again = open(section, cursor).expect("its process has ended");
-        assert_eq!(again.of(mark(5, 1)), grant::Witness::Agrees);
-        assert_eq!(again.of(mark(4, 1)), grant::Witness::RolledBack);
+        assert_eq!(again.of(mark(5, 1), true), grant::Witness::Agrees);
+        assert_eq!(again.of(mark(4, 1), true), grant::Witness::RolledBack);
+        // The slot that is missing is the one that was damaged, not one of another time.
+        assert_eq!(again.of(mark(4, 1), false), grant::Witness::Absent);
+        assert_eq!(again.of(mark(3, 1), false), grant::Witness::RolledBack);
         let copy = FileIdentity { inode: 5, born_ns: 4 };
         let wave = (section.0, section.1, WaveIndex(4));
         for (section, cursor) in [(section, copy), (wave, cursor)] {
             let other = open(section, cursor).expect("not the one that is held");
-            assert_eq!(other.of(mark(4, 1)), grant::Witness::Absent, "another cursor's");
+            assert_eq!(other.of(mark(4, 1), true), grant::Witness::Absent, "another cursor's");
         }
     }
 }

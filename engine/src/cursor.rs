@@ -59,6 +59,8 @@ pub struct Found {
     pub written_by: Incarnation,
     /// The boot in which it was written.
     pub boot_id: [u8; 16],
+    /// Settlement was asked for this section.
+    pub asked: bool,
     /// The grant that was in force.
     pub grant: Option<GrantRecord>,
 }
@@ -105,6 +107,12 @@ pub enum CursorError {
         /// The grant that the cursor remembers.
         id: u64,
     },
+    /// Settlement was asked for the section, and may have granted it.
+    #[error(
+        "settlement was asked for the section and may have granted it, so that this disk alone \
+         cannot go on; set shard.ownership = \"fleet\""
+    )]
+    Asked,
     /// H lies behind the section.
     #[error("the cursor stands at {high}, the section has only {count} packets")]
     Range {
@@ -123,6 +131,9 @@ pub fn recover(pair: &SlotPair, expected: &Expected) -> Result<Recovered, Cursor
     let found = find(pair, expected)?;
     if let Some(GrantRecord { id, .. }) = found.grant {
         return Err(CursorError::Granted { id });
+    }
+    if found.asked {
+        return Err(CursorError::Asked);
     }
     match found.moved_from {
         Some(inode) => Err(CursorError::Copied { expected: inode, found: expected.inode }),
@@ -150,6 +161,7 @@ pub fn find(pair: &SlotPair, expected: &Expected) -> Result<Found, CursorError> 
         moved_from: moved.then_some(cursor.inode),
         written_by: cursor.incarnation,
         boot_id: cursor.boot_id,
+        asked: cursor.asked,
         grant: cursor.grant,
     })
 }
@@ -209,14 +221,17 @@ impl CursorWriter {
             inode: expected.inode,
             born_ns: expected.born_ns,
             boot_id,
+            asked: false,
             grant: None,
         };
         Self { cursor, count: expected.count }
     }
 
-    /// The same, under this grant, which every slot states from now on (M4, fleet mode).
+    /// The same in fleet mode (M4): every slot says from now on that settlement was asked, and
+    /// states this grant.
     #[must_use]
     pub const fn under(mut self, grant: Option<GrantRecord>) -> Self {
+        self.cursor.asked = true;
         self.cursor.grant = grant;
         self
     }
@@ -229,6 +244,24 @@ impl CursorWriter {
         let [announced, _] = self.raise(grant.lo.max(self.cursor.high));
         self.cursor.grant = Some(grant);
         [announced, self.cursor]
+    }
+
+    /// Gives up what was granted: from the next slot on nobody can go on with it, nor succeed the
+    /// life that held it (grants.md 5).
+    pub const fn give_up(&mut self) {
+        self.cursor.incarnation = Incarnation([0; 16]);
+        if let Some(grant) = &mut self.cursor.grant {
+            grant.until_ns = 0;
+            grant.holder = Incarnation([0; 16]);
+        }
+    }
+
+    /// Takes what lies below `high` for issued: a journal that is newer than this cursor says so.
+    ///
+    /// # Panics
+    /// When H would leave the section.
+    pub fn assume(&mut self, high: u32) {
+        let _unwritten = self.raise(high.max(self.cursor.high));
     }
 
     /// H as of the last slot made.
@@ -405,6 +438,27 @@ mod tests {
         let pair = SlotPair::decode(MAGIC, &bytes).expect("both are whole");
         let found = find(&pair, &EXPECTED).expect("fleet mode");
         assert_eq!((found.recovered.high, found.grant), (950, Some(GRANT)));
+        // Asked for, too: it may have been granted, and the answer lost.
+        let writer = CursorWriter::new(&EXPECTED, 0, Incarnation([1; 16]), [2; 16]);
+        let mut asked = writer.under(None);
+        for (sequence, cursor) in (8..).zip(asked.raise(0)) {
+            put(&mut bytes, sequence, &cursor);
+        }
+        let error = read(&bytes, &EXPECTED).expect_err("settlement decides");
+        assert!(error.contains("was asked") && error.contains("ownership = \"fleet\""), "{error}");
+    }
+
+    #[test]
+    fn m4_what_is_given_up_names_nobody_to_succeed() {
+        let mut writer = CursorWriter::new(&EXPECTED, 950, Incarnation([1; 16]), [2; 16]);
+        let _kept = writer.keep(GRANT);
+        writer.give_up();
+        for slot in writer.raise(950) {
+            let grant = slot.grant.expect("its bounds stay");
+            assert_eq!((grant.id, grant.lo, grant.hi), (7, 900, 1_500));
+            assert_eq!((grant.holder, grant.until_ns), (Incarnation::default(), 0));
+            assert_eq!((slot.incarnation, slot.high), (Incarnation::default(), 950));
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ use yao_protocol::{
     manifest::Manifest,
 };
 
+/// No grant holds for longer, us: a day. Nodes believe none for longer.
+pub const GRANT_LIFETIME_US_MAX: u64 = 86_400_000_000;
+
 /// How far and how long grants reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrantPolicy {
@@ -31,7 +34,7 @@ impl GrantPolicy {
         if !(1..=GRANT_PACKETS_MAX).contains(&packets) {
             return Err(format!("--grant-packets is {packets}: use 1 to {GRANT_PACKETS_MAX}"));
         }
-        if !(100..=86_400_000).contains(&lifetime_ms) {
+        if !(100..=GRANT_LIFETIME_US_MAX / 1_000).contains(&lifetime_ms) {
             return Err(format!("--grant-ms is {lifetime_ms}: use 100 to 86400000 (a day)"));
         }
         // Disciplined clocks run apart by 500 in a million at most; twice that, and a moment for

@@ -147,13 +147,21 @@ impl Writer {
     /// # Errors
     /// Those of starting a thread.
     pub fn start(
-        store: Store,
+        mut store: Store,
         rules: Rules,
         stopped: oneshot::Sender<()>,
     ) -> Result<(Self, JoinHandle<Result<(), LedgerError>>), LedgerError> {
         let (queue, jobs) = sync_channel(QUEUE_JOBS);
         let counters = Arc::<WriterCounters>::default();
         let clock = Clock::start();
+        let ahead = store.bring_grants_back(clock.wall()).map_err(self::stopped)?;
+        if ahead > 0 {
+            tracing::warn!(
+                event = "clock_was_ahead",
+                grants = ahead,
+                "their ends were brought back"
+            );
+        }
         let mut run = Run { store, rules, clock, counters: Arc::clone(&counters) };
         let thread = thread::Builder::new()
             .name("yao-ledger-writer".to_owned())

@@ -61,6 +61,8 @@ pub struct Cursor {
     pub born_ns: u64,
     /// The kernel's boot id.
     pub boot_id: [u8; 16],
+    /// Settlement was asked for this section: the disk alone is no right to it any more.
+    pub asked: bool,
     /// The grant in force; `None` in local mode, and before the first one.
     pub grant: Option<GrantRecord>,
 }
@@ -73,7 +75,7 @@ impl Cursor {
         out.put_u64(self.campaign.0);
         out.put_u32(self.shard.0);
         out.put_u16(self.wave.0);
-        out.put(&[self.generation, 0]);
+        out.put(&[self.generation, u8::from(self.asked)]);
         out.put_u32(self.epoch.0);
         out.put_u32(self.high);
         out.put_u32(self.next_high_max);
@@ -100,7 +102,14 @@ impl Cursor {
         let shard = r.shard()?;
         let wave = WaveIndex(r.u16()?);
         let generation = r.u8()?;
-        r.reserved::<1>()?;
+        // The other bits are reserved.
+        let asked = match r.u8()? {
+            0 => false,
+            1 => true,
+            other => {
+                return Err(WireError::Value { field: "a reserved byte", value: u64::from(other) });
+            }
+        };
         let epoch = Epoch(r.u32()?);
         let (high, next_high_max) = (r.u32()?, r.u32()?);
         r.reserved::<4>()?;
@@ -109,6 +118,7 @@ impl Cursor {
             shard,
             generation,
             wave,
+            asked,
             epoch,
             high,
             next_high_max,

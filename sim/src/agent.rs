@@ -4,6 +4,7 @@
 use crate::random::Random;
 use yao_agent::{
     delivery::{Delivery, Outcome, Output},
+    grants::{self, Grants},
     rules::Rules,
 };
 use yao_protocol::{
@@ -26,6 +27,15 @@ pub enum Character {
     Hostile,
 }
 
+/// What an agent asks of settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// To settle a batch.
+    Batch,
+    /// To grant.
+    Grant,
+}
+
 /// What an agent wants of the world.
 #[derive(Debug)]
 pub enum Act {
@@ -33,8 +43,8 @@ pub enum Act {
     Greet(Greet),
     /// Bytes for the access process.
     Send(Role, Vec<u8>),
-    /// Post this batch to settlement.
-    Post(u32, Vec<u8>),
+    /// Post this to settlement.
+    Post(Errand, u32, Vec<u8>),
     /// It has nothing more to do and leaves.
     Leave,
 }
@@ -52,11 +62,13 @@ pub struct Agent {
     /// The STANDING that came last, with its call.
     about: Option<(u64, Standing)>,
     delivery: Delivery,
+    grants: Grants,
     /// Bytes of incomplete frames, by role.
     received: [Vec<u8>; 2],
     /// What the access process made of its own bytes so far, by role.
     pub unread: [Vec<u8>; 2],
     seen_answers: Vec<Vec<u8>>,
+    seen_grants: Vec<Vec<u8>>,
     random: Random,
     acts: Vec<Act>,
 }
@@ -86,9 +98,11 @@ impl Agent {
             rules,
             about: None,
             delivery: Delivery::new(random.next()),
+            grants: Grants::new(random.next()),
             received: Default::default(),
             unread: Default::default(),
             seen_answers: Vec::new(),
+            seen_grants: Vec::new(),
             random,
             acts: Vec::new(),
         }
@@ -161,9 +175,11 @@ impl Agent {
                     );
                 }
                 FromAccess::Deliver(batch) => self.delivery.handle_batch(request_id, batch),
-                // Nobody asks for one in local mode.
-                FromAccess::GrantAsk(_) => {}
-                FromAccess::Drain => self.delivery.handle_drain(),
+                FromAccess::GrantAsk(request) => self.grants.handle_request(request_id, request),
+                FromAccess::Drain => {
+                    self.delivery.handle_drain();
+                    self.grants.handle_drain();
+                }
             }
         }
         let rest = rest.to_vec();
@@ -172,15 +188,38 @@ impl Agent {
     }
 
     /// What came of a POST.
-    pub fn handle_outcome(&mut self, request_id: u32, outcome: Outcome) {
-        self.delivery.handle_outcome(request_id, outcome);
+    pub fn handle_outcome(&mut self, errand: Errand, request_id: u32, outcome: Outcome) {
+        match errand {
+            Errand::Batch => self.delivery.handle_outcome(request_id, outcome),
+            Errand::Grant => self.grants.handle_outcome(request_id, outcome),
+        }
         self.perform();
     }
 
     fn perform(&mut self) {
+        while let Some(output) = self.grants.poll() {
+            match output {
+                grants::Output::Post { request_id, request } => {
+                    self.acts.push(Act::Post(Errand::Grant, request_id, request));
+                }
+                grants::Output::Answer { request_id, answer } => {
+                    if self.character == Character::Hostile {
+                        self.lie_of_grants(request_id, answer);
+                    } else {
+                        self.send(Role::Deliver, &FromAgent::GrantAnswer(&answer), request_id);
+                    }
+                }
+                grants::Output::Unanswered { request_id, retry_after_ms } => {
+                    let message = FromAgent::GrantUnanswered { retry_after_ms };
+                    self.send(Role::Deliver, &message, request_id);
+                }
+            }
+        }
         while let Some(output) = self.delivery.poll() {
             match output {
-                Output::Post { request_id, batch } => self.acts.push(Act::Post(request_id, batch)),
+                Output::Post { request_id, batch } => {
+                    self.acts.push(Act::Post(Errand::Batch, request_id, batch));
+                }
                 Output::Delivered { request_id, answer } => {
                     if self.character == Character::Hostile {
                         self.lie(request_id, answer);
@@ -194,9 +233,30 @@ impl Agent {
                 }
             }
         }
-        if self.delivery.is_drained() {
+        if self.delivery.is_drained() && self.grants.is_idle() {
             self.acts.push(Act::Leave);
         }
+    }
+
+    /// Instead of settlement's answer about a grant: a changed one, an old one, another wave's, or
+    /// first that there is none.
+    fn lie_of_grants(&mut self, request_id: u32, mut answer: Vec<u8>) {
+        self.seen_grants.push(answer.clone());
+        let mut to = request_id;
+        match self.random.below(5) {
+            0 => {
+                let at = self.random.index(answer.len());
+                answer[at] ^= 1 << self.random.below(8);
+            }
+            1 => answer.clone_from(&self.seen_grants[self.random.index(self.seen_grants.len())]),
+            2 => to = 1 - request_id.min(1),
+            3 => {
+                let message = FromAgent::GrantUnanswered { retry_after_ms: 10 };
+                self.send(Role::Deliver, &message, request_id);
+            }
+            _ => {}
+        }
+        self.send(Role::Deliver, &FromAgent::GrantAnswer(&answer), to);
     }
 
     /// Instead of settlement's answer: another one, an old one, a changed one, or none at all.

@@ -13,4 +13,6 @@ pub enum Canary {
     StartsAtZero,
     /// Settlement forgets a tenth of the batches that it has answered.
     LedgerForgets,
+    /// Settlement tells a node that burns that its range begins at its own H.
+    BurnsNothing,
 }

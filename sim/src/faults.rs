@@ -76,11 +76,15 @@ pub enum Fault {
     Drain,
     /// A thread of sessions panics and begins again.
     Panic,
+    /// A node's state is copied, and a second one runs with the copy (in fleet mode).
+    Twin,
+    /// Cursors and journal are put back to an older state (in fleet mode).
+    Restore,
 }
 
 impl Fault {
     /// All of them, with the name that the table prints.
-    pub const ALL: [(Self, &'static str); 35] = [
+    pub const ALL: [(Self, &'static str); 37] = [
         (Self::Crash, "crash"),
         (Self::PowerCut, "power cut"),
         (Self::MidWrite, "mid-write"),
@@ -116,6 +120,8 @@ impl Fault {
         (Self::ShortTickets, "short tickets"),
         (Self::Drain, "drain"),
         (Self::Panic, "thread panic"),
+        (Self::Twin, "twin"),
+        (Self::Restore, "restore"),
     ];
 
     /// Its name.

@@ -20,13 +20,15 @@ use yao_access::{
         proving::{CALL_YES, Proving, probe, probes},
         words,
     },
-    issuer_thread::VetOut,
+    issuer_thread::{GrantOut, VetOut},
     messages::{ToIssuer, ToSpool},
     spool::Ways,
 };
 use yao_engine::Timestamp;
 use yao_protocol::{
+    WaveIndex,
     agent::{FromAccess, Greet, Question, Role, VERSION, VetKind},
+    grant::GRANT_BYTES,
     policy::Policy,
 };
 
@@ -52,8 +54,8 @@ pub enum Act {
     Kill(u32),
 }
 
-/// Questions, and batches with their ids.
-type Queues = (VecDeque<Question>, VecDeque<(u32, Vec<u8>)>);
+/// Questions, batches with their ids, and requests for grants with theirs.
+type Queues = (VecDeque<Question>, VecDeque<(u32, Vec<u8>)>, VecDeque<(u32, Vec<u8>)>);
 
 /// Questions on their way from the other threads.
 #[derive(Debug, Default)]
@@ -82,7 +84,22 @@ impl Asked {
         }
         taken
     }
+
+    fn ask_grant(&self, request_id: u32, request: Vec<u8>) -> bool {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = queues.2.len() < GRANTS_WAITING;
+        let taken = self.available.load(Ordering::Relaxed) && room;
+        if taken {
+            queues.2.push_back((request_id, request));
+        }
+        taken
+    }
 }
+
+/// Requests for grants that may wait.
+const GRANTS_WAITING: usize = yao_protocol::limits::WAVES_MAX;
+/// A request for a grant that finds no agent is to be made again after this long, ms.
+const NO_AGENT_MS: u32 = 1_000;
 
 struct Newcomer {
     generation: u32,
@@ -143,6 +160,13 @@ impl AgentLink {
         Box::new(move |question| asked.vet(question))
     }
 
+    /// The way of requests for grants here.
+    #[must_use]
+    pub fn grant_out(&self) -> GrantOut {
+        let asked = Arc::clone(&self.asked);
+        Box::new(move |request_id, request| asked.ask_grant(request_id, request))
+    }
+
     /// The spool's ways here and to the issuer.
     #[must_use]
     pub fn ways(&self) -> Ways {
@@ -173,17 +197,18 @@ impl AgentLink {
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         let queues = self.asked.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        !queues.0.is_empty() || !queues.1.is_empty()
+        !queues.0.is_empty() || !queues.1.is_empty() || !queues.2.is_empty()
     }
 
     /// Passes on what waits and does what is due; when something is due next.
     pub fn turn(&mut self, now: Timestamp) -> Timestamp {
-        let (vets, batches) = {
+        let (vets, batches, grants) = {
             let mut queues = self.asked.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            (std::mem::take(&mut queues.0), std::mem::take(&mut queues.1))
+            std::mem::take(&mut *queues)
         };
         vets.into_iter().for_each(|question| self.vet(now, question));
         batches.into_iter().for_each(|(id, batch)| self.deliver(id, batch));
+        grants.into_iter().for_each(|(id, request)| self.ask_grant(id, &request));
         self.tick(now);
         let newcomer = self.newcomer.as_ref().map(|newcomer| newcomer.deadline);
         let leaving = self.leaving.iter().map(|(_, deadline)| *deadline).min();
@@ -221,6 +246,20 @@ impl AgentLink {
             let undelivered = ToSpool::Undelivered { request_id, retry_after_ms: 1_000 };
             self.spool.try_send(undelivered).ok();
         }
+    }
+
+    fn ask_grant(&mut self, request_id: u32, request: &[u8]) {
+        let Some(serving) = self.serving else {
+            self.no_grant(request_id, NO_AGENT_MS);
+            return;
+        };
+        self.send(serving, Role::Deliver, &FromAccess::GrantAsk(request), request_id);
+        self.in_flight.grant(request_id);
+    }
+
+    fn no_grant(&self, request_id: u32, retry_after_ms: u32) {
+        let wave = WaveIndex(u16::try_from(request_id).expect("requests are named after waves"));
+        self.issuer.try_send(ToIssuer::GrantUnanswered { wave, retry_after_ms }).ok();
     }
 
     fn send(&mut self, generation: u32, role: Role, message: &FromAccess<'_>, request_id: u32) {
@@ -356,11 +395,11 @@ impl AgentLink {
             match word {
                 Word::Verdict { call, allowed } => self.handle_verdict(call, allowed),
                 Word::Delivered { request_id, answer } => self.handle_delivered(request_id, answer),
-                Word::Undelivered { .. }
-                | Word::GrantAnswer { .. }
-                | Word::GrantUnanswered { .. }
-                | Word::Policy(_)
-                | Word::Bye => {}
+                Word::GrantAnswer { request_id, answer } => self.handle_grant(request_id, answer),
+                Word::GrantUnanswered { request_id, retry_after_ms } => {
+                    self.handle_no_grant(request_id, retry_after_ms);
+                }
+                Word::Undelivered { .. } | Word::Policy(_) | Word::Bye => {}
             }
         }
     }
@@ -377,8 +416,10 @@ impl AgentLink {
                     self.spool.try_send(undelivered).ok();
                 }
             }
-            // Nobody asks for one in local mode.
-            Word::GrantAnswer { .. } | Word::GrantUnanswered { .. } => {}
+            Word::GrantAnswer { request_id, answer } => self.handle_grant(request_id, answer),
+            Word::GrantUnanswered { request_id, retry_after_ms } => {
+                self.handle_no_grant(request_id, retry_after_ms);
+            }
             Word::Policy(bytes) => match Policy::decode(&bytes) {
                 Ok(policy) => self.take_policy(policy),
                 Err(_) => self.lose(now),
@@ -401,6 +442,18 @@ impl AgentLink {
     fn handle_delivered(&mut self, request_id: u32, answer: Vec<u8>) {
         if self.in_flight.batch_ended(request_id) {
             self.spool.try_send(ToSpool::Delivered { request_id, answer }).ok();
+        }
+    }
+
+    fn handle_grant(&mut self, request_id: u32, answer: Vec<u8>) {
+        if answer.len() == GRANT_BYTES && self.in_flight.grant_ended(request_id) {
+            self.issuer.try_send(ToIssuer::GrantAnswer { answer }).ok();
+        }
+    }
+
+    fn handle_no_grant(&mut self, request_id: u32, retry_after_ms: u32) {
+        if self.in_flight.grant_ended(request_id) {
+            self.no_grant(request_id, retry_after_ms);
         }
     }
 

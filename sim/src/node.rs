@@ -129,8 +129,12 @@ pub struct Start<'a> {
     pub disk: &'a SimDisk,
     /// Which process of this machine it is.
     pub life: u32,
+    /// Which machine it is.
+    pub machine: u8,
     /// Which boot of the machine.
     pub boot: u8,
+    /// By what right it issues.
+    pub owning: &'a Owning,
     /// What its wall clock says.
     pub wall: WallTime,
     /// Bytes of unsettled opens that the spool takes.
@@ -238,8 +242,7 @@ fn issuer_context(
         disk_counters: Arc::clone(counters),
         vet: link.vet_out(),
         vet_ms_max: crate::link::VET_MS_MAX,
-        // Local mode: the disk alone has the section.
-        ask_grant: Box::new(|_, _| false),
+        ask_grant: link.grant_out(),
         status: Arc::default(),
     }
 }
@@ -263,15 +266,15 @@ impl<'a> Process<'a> {
         let Start { event, shard, .. } = *start;
         let now = Timestamp::from_ns(start.clock.load(Ordering::Relaxed));
         let anchor = Anchor { at: now, wall: start.wall };
-        let mut incarnation = [u8::try_from(shard.shard.0).expect("few"); 16];
+        let mut incarnation = [start.machine; 16];
         incarnation[..4].copy_from_slice(&start.life.to_le_bytes());
         let node = Arc::new(Node {
-            name: String::new(),
+            name: format!("node-{}", start.machine),
             campaign: event.campaign,
             shard: shard.shard,
             epoch: EPOCH,
             incarnation: Incarnation(incarnation),
-            boot_id: [start.boot; 16],
+            boot_id: [start.machine, start.boot].repeat(8).try_into().expect("16"),
             ticket_key: Arc::clone(&shard.ticket_key),
             resets: ResetSecret::derive(&[start.shard.shard.0.to_le_bytes()[0]; 32]),
             mac_key: event.mac_key.clone(),
@@ -285,7 +288,7 @@ impl<'a> Process<'a> {
         let seed = SeedShard::open(&disk, Path::new(SEED), key, &campaign_key, &event.manifest);
         let seed = seed.map_err(|error| error.to_string())?;
         let state = StateDir::on(Arc::clone(&disk), Path::new(STATE));
-        let recovered = recovery::recover(&node, &state, seed.header(), &Owning::default());
+        let recovered = recovery::recover(&node, &state, seed.header(), start.owning);
         let recovered = recovered.map_err(|error| error.to_string())?;
         Self::wire(start, arena, node, seed, &state, recovered)
     }

@@ -16,8 +16,8 @@ use std::{
     thread,
 };
 
-/// One thread's clocks, which outlive every world of it.
-fn clocks() -> [&'static AtomicU64; NODES_MAX] {
+/// One thread's clocks, which outlive every world of it: for each node, and for a twin.
+fn clocks() -> [&'static AtomicU64; NODES_MAX + 1] {
     std::array::from_fn(|_| &*Box::leak(Box::new(AtomicU64::new(0))))
 }
 

@@ -8,24 +8,41 @@ use crate::{
 use std::path::Path;
 use yao_ledger::{
     admission::{Admission, admit},
+    grants::{GrantPolicy, answer, is_planned},
     state::{Limits, Row},
     store::{Store, Totals},
     writer::{Judged, settle},
 };
-use yao_protocol::{WallTime, keys::SignKey, settlement::Batch};
+use yao_protocol::{
+    WallTime,
+    grant::{Claim, GrantAnswer, GrantRequest, Verdict},
+    keys::SignKey,
+    settlement::{Batch, digest},
+};
 
 /// Rows read at once.
 const ROWS: usize = 10_000;
 
 /// What a POST comes to.
 #[derive(Debug)]
-pub enum Reply {
+pub enum Reply<T = Vec<u8>> {
     /// HTTP 200.
-    Answer(Vec<u8>),
+    Answer(T),
     /// HTTP 503.
     Busy,
     /// HTTP 400 or 403.
     Refused,
+}
+
+impl<T> Reply<T> {
+    /// The same with something made of the answer.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Reply<U> {
+        match self {
+            Self::Answer(answer) => Reply::Answer(make(answer)),
+            Self::Busy => Reply::Busy,
+            Self::Refused => Reply::Refused,
+        }
+    }
 }
 
 /// The one settlement service of a world.
@@ -34,6 +51,7 @@ pub struct Settlement {
     store: Store,
     key: SignKey,
     canary: Canary,
+    grants: GrantPolicy,
     posts: u64,
     changed: bool,
     /// It answers nothing before then, ns.
@@ -45,12 +63,13 @@ pub struct Settlement {
 impl Settlement {
     /// An empty ledger.
     #[must_use]
-    pub fn new(event: &'static Event, canary: Canary) -> Self {
+    pub fn new(event: &'static Event, grants: GrantPolicy, canary: Canary) -> Self {
         Self {
             event,
             store: Store::open(Path::new(":memory:"), event.campaign).expect("memory"),
             key: SignKey::from_seed(&identity().settlement_seed),
             canary,
+            grants,
             posts: 0,
             changed: true,
             down_until: 0,
@@ -78,6 +97,32 @@ impl Settlement {
         }
         let answers = settle(&mut self.store, limits, wall, signer, &[judged]);
         Reply::Answer(answers.expect("memory does not fail").remove(0))
+    }
+
+    /// A request for a grant arrives; what is ruled on it, and how that is put.
+    pub fn ask(
+        &mut self,
+        now_ns: u64,
+        wall: WallTime,
+        bytes: &[u8],
+    ) -> Reply<(GrantAnswer, Vec<u8>)> {
+        if now_ns < self.busy_until {
+            return Reply::Busy;
+        }
+        let Ok(request) = GrantRequest::decode(bytes, &self.event.keys) else {
+            return Reply::Refused;
+        };
+        let (planned, digest) = (is_planned(&request, Some(&self.event.manifest)), digest(bytes));
+        let ruled = self.store.grant(self.grants, wall, &[(&request, digest, planned)]);
+        let (verdict, section) = ruled.expect("memory does not fail").remove(0);
+        let (asked, said) = ((&request, digest), (verdict, section.as_ref()));
+        let mut answer = answer(self.grants, wall, SETTLEMENT, asked, said);
+        let burns = request.claim == Claim::Burn && verdict == Verdict::Granted;
+        if burns && self.canary == Canary::BurnsNothing {
+            answer.lo = request.high;
+        }
+        let bytes = answer.encode(&self.key);
+        Reply::Answer((answer, bytes))
     }
 
     /// The canary's answer: everything is paid, and nothing is written down.

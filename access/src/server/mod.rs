@@ -171,8 +171,11 @@ pub fn run(config: Config, config_path: &Path) -> Result<Ended> {
         manifest: checked.manifest.clone(),
         clock,
     });
+    // Ports first: what recovery writes into cursors and journal is for a life that serves.
+    let admin = admin_listener(config.admin.listen)?;
+    let opened = ports::open(&config, &checked.tls, &node.resets)?;
     let recovered = recovery::recover(&node, &state, header, &config.shard.owning())?;
-    let parts = Parts::start(config, node, &state, checked, recovered)?;
+    let parts = Parts::start(config, node, &state, checked, (admin, opened), recovered)?;
     let ended = parts.serve(config_path)?;
     drop(lock);
     Ok(ended)
@@ -211,11 +214,10 @@ impl Parts {
         node: Arc<Node>,
         state: &StateDir,
         checked: Checked,
+        (admin, opened): (std::net::TcpListener, ports::Opened),
         recovered: Recovered,
     ) -> Result<Self> {
         let Checked { believed, tls, seed, schedule, .. } = checked;
-        let admin = admin_listener(config.admin.listen)?;
-        let opened = ports::open(&config, &tls, &node.resets)?;
         let (addresses, shards) = (opened.addresses, Shards::new(opened.outlets));
         let (issuer, issuer_queue) = sync_channel(ISSUER_QUEUE);
         let (disk, disk_queue) = sync_channel(DISK_QUEUE);

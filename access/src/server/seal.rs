@@ -161,7 +161,9 @@ fn read_high(
     if let Some(folder) = witness {
         let mark = SlotMark::new(pair.newest.sequence, &pair.newest.payload);
         let named = (header.campaign, header.shard, section.wave);
-        if Witness::open(folder, named, identity)?.of(mark) == grant::Witness::RolledBack {
+        if Witness::open(folder, named, identity)?.of(mark, pair.both_valid)
+            == grant::Witness::RolledBack
+        {
             return Err(about(&recovery::PUT_BACK));
         }
     }

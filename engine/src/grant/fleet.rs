@@ -109,8 +109,9 @@ pub struct Fleet {
     claim: Claim,
     previous: Incarnation,
     known: u64,
-    /// See [`Opening::writer`]; zeros once it was tried.
-    writer: Incarnation,
+    /// Lives of this directory that may have been granted what they did not live to write down:
+    /// [`Opening::writer`], and those before it. None once it was tried.
+    writers: Vec<Incarnation>,
     held: Option<Held>,
     /// Granted, and on its way to the disk.
     keeping: Option<Held>,
@@ -139,7 +140,10 @@ impl Fleet {
             claim: opening.claim,
             previous: opening.previous,
             known: opening.known,
-            writer: opening.writer,
+            writers: Some(opening.writer)
+                .filter(|writer| *writer != Incarnation::default())
+                .into_iter()
+                .collect(),
             held,
             keeping: None,
             asked: None,
@@ -150,6 +154,21 @@ impl Fleet {
             unheard: false,
             lost: false,
             trouble: None,
+        }
+    }
+
+    /// Whether what is claimed lies above everything that was granted before.
+    #[must_use]
+    pub fn burns(&self) -> bool {
+        self.claim == Claim::Burn
+    }
+
+    /// These lives of the same directory came before, too: each may have asked, been granted, and
+    /// died before it wrote that down. Of no consequence where the directory cannot
+    /// prove that it is the only one, and before the first grant.
+    pub fn follow(&mut self, lives: impl Iterator<Item = Incarnation>) {
+        if self.claim == Claim::Resume {
+            self.writers.extend(lives);
         }
     }
 
@@ -317,7 +336,7 @@ impl Fleet {
         self.held = Some(kept);
         self.claim = Claim::Extend;
         self.previous = Incarnation::default();
-        self.writer = Incarnation::default();
+        self.writers.clear();
         self.trouble = None;
         true
     }
@@ -347,7 +366,7 @@ impl Fleet {
         let is_ours = answer.holder == self.asker.incarnation;
         match answer.verdict {
             // An earlier request of ours was granted, and its answer got lost. Now it is known.
-            Verdict::Held if is_ours && (self.unheard || self.held.is_none()) => {
+            Verdict::Held if is_ours && self.unheard => {
                 self.unheard = false;
                 self.retry(now, Claim::Extend, Incarnation::default());
             }
@@ -358,8 +377,8 @@ impl Fleet {
                 self.retry(now, Claim::Resume, asked.previous);
             }
             Verdict::Held if asked.claim != Claim::Burn && self.is_writer(answer.holder) => {
-                let writer = std::mem::take(&mut self.writer);
-                self.retry(now, Claim::Resume, writer);
+                self.writers.retain(|writer| *writer != answer.holder);
+                self.retry(now, Claim::Resume, answer.holder);
             }
             Verdict::Held | Verdict::RolledBack if self.held.is_some() => self.lose(answer),
             Verdict::Held if asked.claim == Claim::Burn && answer.id != self.known => {
@@ -382,9 +401,9 @@ impl Fleet {
         self.known = answer.id;
     }
 
-    /// The life that wrote the cursor last, unless it was tried already.
+    /// A life of this directory that was not tried yet.
     fn is_writer(&self, holder: Incarnation) -> bool {
-        self.writer != Incarnation::default() && holder == self.writer
+        self.writers.contains(&holder)
     }
 
     /// The same once more, with what is known now.

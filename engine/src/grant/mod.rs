@@ -79,7 +79,7 @@ impl Right {
     }
 
     /// The same, to be changed.
-    pub(crate) fn fleet_mut(&mut self) -> Option<&mut Fleet> {
+    pub fn fleet_mut(&mut self) -> Option<&mut Fleet> {
         match self {
             Self::Local => None,
             Self::Fleet(fleet) => Some(fleet),

@@ -24,7 +24,8 @@ pub enum AfterReboot {
     #[default]
     Resume,
     /// For packets that were granted to nobody: nothing that was granted is issued any more, so
-    /// that no state of the disk can repeat a packet.
+    /// that no state of the disk can repeat a packet. In the same boot, too, unless a witness says
+    /// that the cursor is the newest.
     Burn,
 }
 
@@ -61,8 +62,10 @@ impl Opening {
         after_reboot: AfterReboot,
     ) -> Self {
         let known = found.grant.map_or(0, |grant| grant.id);
-        // What the life before the boot was granted is gone on with by nobody, written down or not.
-        let burns = after_reboot == AfterReboot::Burn && found.boot_id != boot_id;
+        // What the life before was granted is gone on with by nobody, written down or not, where
+        // only the disk says that it has ended: a clone of the disk says the same.
+        let proved = found.boot_id == boot_id && witness == Witness::Agrees;
+        let burns = after_reboot == AfterReboot::Burn && !proved;
         let base = Self {
             claim: Claim::Burn,
             previous: Incarnation::default(),
@@ -83,7 +86,16 @@ impl Opening {
         let Some(grant) = found.grant else {
             return Self { claim: Claim::First, because: "nothing was granted so far", ..base };
         };
+        if grant.holder == Incarnation::default() {
+            let because = "the life before heard that another one has the section";
+            return Self { because, ..base };
+        }
         let chained = Self { previous: grant.holder, ..base };
+        if burns {
+            let because = "shard.after_reboot is \"burn\", and no witness says that nothing was \
+                           issued since";
+            return Self { because, ..chained };
+        }
         // The lock on the directory tells that its last process of this boot has ended, and the
         // witness that nothing was issued since by a cursor that is not here any more.
         if found.boot_id == boot_id {
@@ -93,15 +105,7 @@ impl Opening {
             let last = held.or(base.last);
             return Self { claim: Claim::Resume, held, last, because, ..chained };
         }
-        match after_reboot {
-            AfterReboot::Resume => {
-                Self { claim: Claim::Resume, because: "the machine was booted again", ..chained }
-            }
-            AfterReboot::Burn => {
-                let because = "the machine was booted again, and shard.after_reboot is \"burn\"";
-                Self { because, ..chained }
-            }
-        }
+        Self { claim: Claim::Resume, because: "the machine was booted again", ..chained }
     }
 }
 
@@ -133,6 +137,7 @@ mod tests {
             moved_from: None,
             written_by: WRITER,
             boot_id: [1; 16],
+            asked: true,
             grant: Some(grant()),
         }
     }
@@ -146,7 +151,8 @@ mod tests {
             let held = opening.held.is_some();
             assert_eq!((opening.claim, opening.previous, held), expected, "{}", opening.because);
             assert_eq!(opening.known, found.grant.map_or(0, |grant| grant.id));
-            let burns = after == AfterReboot::Burn && boot != 1;
+            let proved = boot == 1 && witness == Witness::Agrees;
+            let burns = after == AfterReboot::Burn && !proved;
             assert_eq!(opening.writer, if burns { NOBODY } else { WRITER });
             let until = opening.last.map(|grant| grant.until_ns);
             let stays = if held { grant().until_ns } else { 0 };
@@ -157,7 +163,8 @@ mod tests {
         let moved = Found { moved_from: Some(3), ..found() };
         for after in [resume, burn] {
             check(found(), 1, Witness::Agrees, after, (Claim::Resume, HOLDER, true));
-            check(found(), 1, Witness::Absent, after, (Claim::Resume, HOLDER, false));
+            let claim = if after == burn { Claim::Burn } else { Claim::Resume };
+            check(found(), 1, Witness::Absent, after, (claim, HOLDER, false));
             check(found(), 1, Witness::RolledBack, after, (Claim::Burn, NOBODY, false));
             for witness in [Witness::Absent, Witness::Agrees, Witness::RolledBack] {
                 check(moved, 1, witness, after, (Claim::Burn, NOBODY, false));
@@ -169,6 +176,19 @@ mod tests {
             check(below, 1, Witness::Agrees, after, (Claim::Resume, HOLDER, false));
             check(fresh, 1, Witness::Absent, after, (Claim::First, NOBODY, false));
             check(fresh, 1, Witness::RolledBack, after, (Claim::Burn, NOBODY, false));
+            // The life before heard of another owner, and gave the right up.
+            let given_up = GrantRecord { holder: NOBODY, until_ns: 0, ..grant() };
+            let opening = |witness, boot| {
+                let found = Found { grant: Some(given_up), ..found() };
+                Opening::new(&found, [boot; 16], witness, after)
+            };
+            for (witness, boot) in
+                [(Witness::Agrees, 1), (Witness::Absent, 1), (Witness::Absent, 2)]
+            {
+                let opening = opening(witness, boot);
+                assert_eq!((opening.claim, opening.previous), (Claim::Burn, NOBODY));
+                assert_eq!(opening.held, None);
+            }
         }
         check(found(), 2, Witness::Absent, resume, (Claim::Resume, HOLDER, false));
         check(found(), 2, Witness::Absent, burn, (Claim::Burn, HOLDER, false));

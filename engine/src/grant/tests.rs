@@ -69,6 +69,7 @@ fn opening(grant: Option<GrantRecord>, witness: Witness) -> Opening {
         moved_from: None,
         written_by: WRITER,
         boot_id: [1; 16],
+        asked: true,
         grant,
     };
     Opening::new(&found, [1; 16], witness, AfterReboot::Resume)
@@ -273,10 +274,11 @@ fn m4_a_lost_answer_is_caught_up_with() {
     // Or the very first one was.
     let mut world = World::new(&opening(Some(past()), Witness::Absent));
     assert_eq!(world.ask(1_000).claim, Claim::Resume);
-    world.refuse(1_001, Verdict::Held, 8, ME);
-    let request = world.ask(1_051);
+    assert_eq!(world.ask(7_000).claim, Claim::Resume);
+    world.refuse(7_001, Verdict::Held, 8, ME);
+    let request = world.ask(7_051);
     assert_eq!((request.claim, request.known), (Claim::Extend, 8));
-    assert_eq!(world.grant(1_052, 9, 600, 1_500), Some(9));
+    assert_eq!(world.grant(7_052, 9, 600, 1_500), Some(9));
     // Or the RESUME of a right that the witness proved: it goes on at the H that was stated, which
     // lies above where the predecessor's grant began.
     let mut world = World::new(&opening(Some(past()), Witness::Agrees));
@@ -317,6 +319,7 @@ fn m4_after_a_reboot_burn_binds_a_cursor_without_a_grant_too() {
             moved_from: None,
             written_by: WRITER,
             boot_id: [1; 16],
+            asked: true,
             grant: None,
         };
         let opening = Opening::new(&found, [2; 16], Witness::Absent, after_reboot);
@@ -373,6 +376,11 @@ fn m4_of_two_clones_in_memory_one_stops() {
     world.ask(5_701);
     world.refuse(5_702, Verdict::Held, 10, ME);
     assert!(world.fleet.is_lost() && !world.right().is_live(at(5_702)));
+    // Nor is the first grant of a clone taken for ours, when every answer of ours came.
+    let mut world = World::new(&opening(None, Witness::Absent));
+    world.ask(1_000);
+    world.refuse(1_001, Verdict::Held, 1, ME);
+    assert!(world.fleet.is_lost());
 }
 
 #[test]
@@ -423,6 +431,32 @@ fn m4_a_life_that_wrote_nothing_down_is_succeeded_too() {
     assert_eq!((request.claim, request.previous, request.known), (Claim::Resume, WRITER, 9));
     world.refuse(1_103, Verdict::Held, 10, OTHER);
     assert!(world.is_silent(1_153), "it is nobody that we know");
+}
+
+#[test]
+fn m4_several_lives_that_wrote_nothing_down_are_succeeded_too() {
+    let mut world = World::new(&opening(Some(past()), Witness::Absent));
+    world.fleet.follow([OTHER, WRITER].into_iter());
+    world.ask(1_000);
+    world.refuse(1_001, Verdict::Held, 8, OTHER);
+    let request = world.ask(1_051);
+    assert_eq!((request.claim, request.previous, request.known), (Claim::Resume, OTHER, 8));
+    // Each is tried once: else a clone of one of them would be asked after for ever.
+    world.refuse(1_052, Verdict::Held, 9, OTHER);
+    assert_eq!(world.ask(1_102).previous, OTHER, "it holds more than we knew");
+    // Before the first grant no slot tells which lives were given up.
+    let mut world = World::new(&opening(None, Witness::Absent));
+    world.fleet.follow([OTHER].into_iter());
+    world.ask(1_000);
+    world.refuse(1_001, Verdict::Held, 8, OTHER);
+    assert!(world.is_silent(1_052), "it waits to burn");
+    // Nor does who burns.
+    let mut world = World::new(&opening(Some(past()), Witness::RolledBack));
+    world.fleet.follow([OTHER].into_iter());
+    world.ask(1_000);
+    world.refuse(1_001, Verdict::Held, 8, OTHER);
+    let request = world.ask(1_051);
+    assert_eq!((request.claim, request.previous), (Claim::Burn, NOBODY));
 }
 
 #[test]

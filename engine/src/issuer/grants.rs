@@ -23,9 +23,14 @@ impl Issuer {
 
     pub(super) fn on_grant_answer(&mut self, now: Timestamp, answer: &GrantAnswer) {
         let wave = answer.wave;
-        let kept = self.fleet_mut(wave).and_then(|fleet| fleet.on_answer(now, answer));
+        let Some(fleet) = self.fleet_mut(wave) else { return };
+        let (had_it, kept) = (!fleet.is_lost(), fleet.on_answer(now, answer));
+        let loses = had_it && fleet.is_lost();
         if let Some(grant) = kept {
             self.outputs.push_back(Output::KeepGrant { wave, grant });
+        }
+        if loses {
+            self.outputs.push_back(Output::GiveUp { wave });
         }
     }
 

@@ -3,18 +3,25 @@
 
 use super::{Recovered, RecoveredSection};
 use crate::grant::Right;
+use std::collections::VecDeque;
 use yao_protocol::{
-    PacketIndex, WallTime, WaveIndex,
+    Incarnation, PacketIndex, WallTime, WaveIndex,
     journal::{Event, SkipReason},
     seed_file::Section,
     ticket::TicketBody,
 };
+
+/// Lives that are remembered: so many in a row may have asked settlement for a grant and died before
+/// they wrote it down.
+const LIVES_MAX: usize = 16;
 
 /// The journal, read from its first event to its last.
 #[derive(Debug)]
 pub struct History {
     sections: Vec<Past>,
     issued: Vec<TicketBody>,
+    /// The last lives that started, newest last.
+    lives: VecDeque<Incarnation>,
 }
 
 /// What became of one section so far.
@@ -60,7 +67,8 @@ impl History {
             closed: false,
             accounted: vec![0; section.count.div_ceil(64) as usize],
         };
-        Self { sections: sections.iter().map(past).collect(), issued: Vec::new() }
+        let sections = sections.iter().map(past).collect();
+        Self { sections, issued: Vec::new(), lives: VecDeque::new() }
     }
 
     /// Takes the next event.
@@ -77,11 +85,29 @@ impl History {
                     past.closed = true;
                 }
             }
-            Event::Start { .. }
-            | Event::Reserve { .. }
-            | Event::Grant { .. }
-            | Event::Fence { .. } => {}
+            Event::Start { incarnation, .. } => {
+                if self.lives.len() == LIVES_MAX {
+                    self.lives.pop_front();
+                }
+                self.lives.push_back(*incarnation);
+            }
+            Event::Reserve { .. } | Event::Grant { .. } | Event::Fence { .. } => {}
         }
+    }
+
+    /// The last lives that started, oldest first.
+    pub fn lives(&self) -> impl Iterator<Item = Incarnation> + '_ {
+        self.lives.iter().copied()
+    }
+
+    /// The position behind the last packet of a wave that was issued; 0 when none was.
+    #[must_use]
+    pub fn issued_to(&self, wave: WaveIndex) -> u32 {
+        let past = self.sections.iter().find(|past| past.section.wave == wave);
+        let first = past.map_or(0, |past| past.section.first.0);
+        let ours = self.issued.iter().filter(|body| body.wave == wave);
+        let ends = ours.map(|body| body.packet.index().0.saturating_sub(first) + 1);
+        ends.max().unwrap_or(0)
     }
 
     fn account(&mut self, first: PacketIndex, count: u32) {

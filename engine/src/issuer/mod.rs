@@ -259,6 +259,11 @@ pub enum Output {
         /// The grant.
         grant: GrantRecord,
     },
+    /// Write into the wave's cursor that its right is gone, so that no later life goes on with it.
+    GiveUp {
+        /// The wave.
+        wave: WaveIndex,
+    },
     /// Nothing for this candidate.
     Lost {
         /// Who asked.

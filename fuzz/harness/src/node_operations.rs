@@ -315,7 +315,7 @@ impl World {
                     self.engine.handle_won(connection, request_id, &ticket, &tally, &mut out);
                     self.hear(connection, &out);
                 }
-                Output::AskGrant { .. } | Output::KeepGrant { .. } => {
+                Output::AskGrant { .. } | Output::KeepGrant { .. } | Output::GiveUp { .. } => {
                     unreachable!("local mode asks nobody")
                 }
                 Output::Lost { connection, request_id, shake } => {

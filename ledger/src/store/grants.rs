@@ -2,7 +2,7 @@
 //! somebody held it. Decides nothing; the rules are in [`crate::grants`].
 
 use super::{Store, reclaim, signed, unsigned};
-use crate::grants::{GrantPolicy, Ruling, Section, rule};
+use crate::grants::{GRANT_LIFETIME_US_MAX, GrantPolicy, Ruling, Section, rule};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use yao_protocol::{
@@ -124,6 +124,24 @@ impl Store {
         }
         transaction.commit()?;
         Ok(all)
+    }
+
+    /// Puts right what a life with a clock that was ahead has decided: a grant holds for a day at
+    /// most, from now at the latest. Else its end, which never falls, would keep every successor out
+    /// for as long as that clock was wrong. How many there were.
+    ///
+    /// Ranges alone keep owners apart; a holder believes no grant for longer than a day.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn bring_grants_back(&mut self, now: WallTime) -> rusqlite::Result<usize> {
+        self.connection
+            .prepare_cached(
+                "UPDATE tenures SET decided_at = MIN(decided_at, ?1),
+                        not_after = MIN(decided_at, ?1) + MIN(not_after - decided_at, ?2)
+                 WHERE decided_at > ?1 OR not_after - decided_at > ?2",
+            )?
+            .execute(params![signed(now.0), signed(GRANT_LIFETIME_US_MAX)])
     }
 
     /// At most `limit` tenures with a number above `after`, rising.
@@ -406,6 +424,30 @@ mod tests {
             (tenures[0].holder.as_str(), tenures[0].node.as_str()),
             ("01".repeat(16).as_str(), "node-17")
         );
+    }
+
+    #[test]
+    fn m4_a_clock_that_was_ahead_keeps_no_successor_out() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("ledger.db");
+        let mut store = Store::open(&path, CampaignId(2015)).expect("open");
+        let ask = |store: &mut Store, now, claim, incarnation, known, digest: u8| {
+            let request = request(claim, incarnation, known, 0);
+            let asked = [(&request, [digest; 32], true)];
+            store.grant(POLICY, WallTime(now), &asked).expect("ruled").pop().expect("one answer")
+        };
+        let month = 30 * GRANT_LIFETIME_US_MAX;
+        ask(&mut store, month, Claim::First, A, 0, 1);
+        // The clock is right again: the holder goes on, and a successor waits for its grant only.
+        assert_eq!(store.bring_grants_back(WallTime(1_000)), Ok(1));
+        assert_eq!(store.bring_grants_back(WallTime(1_001)), Ok(0), "it is right now");
+        let (verdict, section) = ask(&mut store, 2_000, Claim::Extend, A, 1, 2);
+        let end = 2_000 + POLICY.lifetime_us;
+        let not_after = section.expect("granted").not_after;
+        assert_eq!((verdict, not_after), (Verdict::Granted, WallTime(end)));
+        assert_eq!(ask(&mut store, end + 499_999, Claim::Burn, B, 2, 3).0, Verdict::Held);
+        assert_eq!(ask(&mut store, end + 500_000, Claim::Burn, B, 2, 4).0, Verdict::Granted);
+        assert_eq!(store.bring_grants_back(WallTime(end + 500_001)), Ok(0), "nothing was ahead");
     }
 
     #[test]

@@ -169,6 +169,7 @@ proptest! {
             inode: ids[1],
             born_ns: ids[2],
             boot_id: life,
+            asked: settled % 2 == 1,
             grant: None,
         };
         prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));

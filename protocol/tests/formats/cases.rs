@@ -308,6 +308,7 @@ pub(crate) fn cursor() -> Cursor {
         inode: 4_711,
         born_ns: 1_424_269_000_000_000_123,
         boot_id: [2; 16],
+        asked: false,
         grant: None,
     }
 }
@@ -362,6 +363,7 @@ fn disk() -> Vec<Case> {
         ("seed-chunk", "no record", sealed(&[])),
         ("cursor", "in the middle of a wave", cursor().encode()),
         ("cursor", "under a grant", granted.encode()),
+        ("cursor", "settlement was asked", Cursor { asked: true, ..cursor() }.encode()),
         ("slot", "a cursor", slot.encode(cursor::MAGIC)),
         ("watermark", "settled", watermark.encode()),
         ("segment-header", "a journal", segment.encode(journal::MAGIC)),

@@ -1,8 +1,8 @@
 //! Tickets as they leave a node: planned, once, below H, not early, within the limits.
 
-use super::{Checked, Checks, Seen, evidence, must};
+use super::{Checked, Checks, NodeBook, Seen, evidence, must};
 use yao_protocol::{
-    SponsorSet,
+    SponsorSet, WaveIndex,
     ticket::{Ticket, TicketBody},
 };
 
@@ -31,17 +31,18 @@ impl Checks {
             });
         }
         let node = seen.node;
-        let planned = self.event.shards[node].packet(body.packet);
+        let shard = self.shard(node);
+        let planned = shard.packet(body.packet);
         let Some((record, wave)) = planned else {
             return must("money", false, || {
                 format!("packet {} is not of node {node}", body.packet)
             });
         };
         let as_planned = (body.amount, body.sponsor, body.wave, body.shard)
-            == (record.amount, record.sponsor, wave, self.event.shards[node].shard);
+            == (record.amount, record.sponsor, wave, shard.shard);
         must("money", as_planned, || format!("{body:?} is planned as {record:?} of {wave:?}"))?;
 
-        let section = self.event.shards[node].header.section(wave).expect("it has the packet");
+        let section = shard.header.section(wave).expect("it has the packet");
         let position = body.packet.index().0 - section.first.0;
         let high = evidence::durable_high(seen.disk, wave.0);
         must("once", high.is_some_and(|high| position < high), || {
@@ -59,12 +60,33 @@ impl Checks {
             must("pacing", body.issued_at <= seen.wall, || {
                 format!("packet {} is dated {:?} at {:?}", body.packet, body.issued_at, seen.wall)
             })?;
+            self.granted_to(node, wave, position)?;
             self.nodes[node].fresh[usize::from(wave.0)] += 1;
             self.left(node, wave, body.issued_at)?;
         }
         self.totals.issued += 1;
         self.issued.insert(body.packet, Issued { body, node, ticket: *ticket });
         Ok(())
+    }
+
+    /// In fleet mode what a node issues was granted to it, and to nobody else.
+    fn granted_to(&self, node: usize, wave: WaveIndex, position: u32) -> Checked {
+        let holds = |book: &NodeBook| {
+            let holds = |(at, lo, hi): &(WaveIndex, u32, u32)| {
+                *at == wave && (*lo..*hi).contains(&position)
+            };
+            book.granted.iter().any(holds)
+        };
+        let shard = self.nodes[node].shard;
+        let fleet = self.nodes.iter().any(|book| !book.granted.is_empty());
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        let mut others = others.filter(|(_, book)| book.shard == shard);
+        must("once", !fleet || holds(&self.nodes[node]), || {
+            format!("M4: position {position} of {wave:?} left node {node}, to which nobody gave it")
+        })?;
+        must("once", !others.any(|(_, book)| holds(book)), || {
+            format!("M4: position {position} of {wave:?} left node {node}, and is another's, too")
+        })
     }
 
     /// What one node gives one user, unless a death made it forget.

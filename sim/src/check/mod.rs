@@ -14,7 +14,7 @@ pub(crate) use evidence::{cursor_path, segments};
 use self::{issues::Issued, opens::Acknowledged, pace::Pace};
 use crate::{
     disk::SimDisk,
-    plan::{Event, NODES_MAX, WAVES},
+    plan::{Event, ShardPlan, WAVES},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,12 +22,13 @@ use std::{
 };
 use yao_ledger::state::Row;
 use yao_protocol::{
-    PacketId, UserId, WallTime,
+    PacketId, UserId, WallTime, WaveIndex,
     client::{NoWinReason, ServerMessage},
     frame::split_frame,
+    grant::{GrantAnswer, Verdict},
     limits::CLIENT_PAYLOAD_BYTES_MAX,
     receipt::Receipt,
-    ticket::Ticket,
+    ticket::{Ticket, TicketBody},
 };
 
 /// Something that must hold and does not.
@@ -56,6 +57,10 @@ pub(crate) fn must(rule: &'static str, holds: bool, what: impl FnOnce() -> Strin
 /// What is known of one node.
 #[derive(Debug, Default)]
 struct NodeBook {
+    /// Its shard's place in the plan.
+    shard: usize,
+    /// What settlement granted it: wave, and the positions from and to before.
+    granted: Vec<(WaveIndex, u32, u32)>,
     /// The earliest T0 that the node was ever told, by wave.
     t0: [Option<WallTime>; WAVES as usize],
     /// A T0 was corrected.
@@ -105,6 +110,8 @@ pub struct Checks {
     issued: BTreeMap<PacketId, Issued>,
     acknowledged: BTreeMap<PacketId, Acknowledged>,
     rows: BTreeMap<PacketId, Row>,
+    /// What any journal ever issued.
+    journaled: BTreeMap<PacketId, TicketBody>,
     /// What was counted.
     pub totals: Totals,
 }
@@ -125,10 +132,12 @@ pub struct Seen<'a> {
 impl Checks {
     /// Nothing seen yet.
     #[must_use]
-    pub fn new(event: &'static Event) -> Self {
+    pub fn new(event: &'static Event, nodes: usize) -> Self {
+        let book = |shard| NodeBook { shard, ..NodeBook::default() };
         Self {
             event,
-            nodes: (0..NODES_MAX).map(|_| NodeBook::default()).collect(),
+            nodes: (0..nodes).map(book).collect(),
+            journaled: BTreeMap::new(),
             issued: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -176,6 +185,25 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// One more node joins, which has the shard of `node`.
+    pub fn joins_as(&mut self, node: usize) {
+        let NodeBook { shard, t0, moved, damaged, ref forgotten, .. } = self.nodes[node];
+        let forgotten = forgotten.clone();
+        self.nodes.push(NodeBook { shard, t0, moved, damaged, forgotten, ..NodeBook::default() });
+    }
+
+    /// Settlement has answered a node's request for a grant.
+    pub fn granted(&mut self, node: usize, answer: &GrantAnswer) {
+        if answer.verdict == Verdict::Granted {
+            self.nodes[node].granted.push((answer.wave, answer.lo, answer.hi));
+        }
+    }
+
+    /// The shard that a node issues from.
+    fn shard(&self, node: usize) -> &'static ShardPlan {
+        &self.event.shards[self.nodes[node].shard]
     }
 
     /// A node's process begins, at this time by its own clock.

@@ -71,7 +71,7 @@ impl Checks {
         wave: WaveIndex,
     ) -> Option<(&'static Section, &'static [SeedRecord], WallTime)> {
         let t0 = self.nodes[node].t0[usize::from(wave.0)].filter(|_| !self.nodes[node].moved)?;
-        let shard = &self.event.shards[node];
+        let shard = self.shard(node);
         let section = shard.header.section(wave)?;
         let indexes = section.indexes();
         let records = shard.records.get(indexes.start as usize..indexes.end as usize)?;
@@ -157,7 +157,7 @@ impl Checks {
         };
         let (mut wins, mut sponsors) = (BTreeSet::new(), SponsorSet::EMPTY);
         let mut issue = |body: &TicketBody, take: &mut dyn FnMut(u32)| {
-            if body.shard == self.event.shards[node].shard {
+            if body.shard == self.shard(node).shard {
                 take(body.packet.index().0);
             }
             if body.user == user {

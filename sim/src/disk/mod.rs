@@ -215,14 +215,33 @@ impl SimDisk {
 
     /// Puts a file there, synced: what an operator copies.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let number = self.state().next_inode;
+        let born_ns = self.state().now_ns;
+        self.put_as(path, bytes, (number, born_ns));
+    }
+
+    /// The same with an inode and its birth of another time: what is cloned with its file system.
+    pub fn put_as(&self, path: &Path, bytes: &[u8], (number, born_ns): (u64, u64)) {
         let mut state = self.state();
-        let (number, now_ns) = (state.next_inode, state.now_ns);
-        state.next_inode += 1;
-        let mut inode = Inode::new(now_ns);
+        state.next_inode = state.next_inode.max(number + 1);
+        let mut inode = Inode::new(born_ns);
         inode.cached = bytes.to_vec();
         inode.durable = bytes.to_vec();
         state.inodes.insert(number, inode);
         state.names.put(path, number);
+    }
+
+    /// The inode of a file, and when it was made, ns.
+    #[must_use]
+    pub fn inode_of(&self, path: &Path) -> Option<(u64, u64)> {
+        let state = self.state();
+        let number = state.names.find(path)?;
+        Some((number, state.inode(number).born_ns))
+    }
+
+    /// Takes every file of a directory away, for good.
+    pub fn clear(&self, directory: &Path) {
+        self.state().names.clear(directory);
     }
 }
 

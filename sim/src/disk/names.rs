@@ -78,6 +78,14 @@ impl Names {
         self.durable.insert(path.to_owned(), inode);
     }
 
+    /// Names that are gone at once, in cache and on the medium.
+    pub(super) fn clear(&mut self, directory: &Path) {
+        let stays = |path: &PathBuf| path.parent() != Some(directory);
+        self.seen.retain(|path, _| stays(path));
+        self.durable.retain(|path, _| stays(path));
+        self.changes.retain(|change| !change.is_in(directory));
+    }
+
     pub(super) fn sync(&mut self, directory: &Path) {
         let changes = std::mem::take(&mut self.changes);
         for change in changes {

@@ -2,12 +2,12 @@
 
 use super::{Checked, Event, Fault, MS, Outcome, SECOND, Said, Who, World};
 use crate::{
-    agent::{Act as AgentAct, Agent, Character},
+    agent::{Act as AgentAct, Agent, Character, Errand},
     link::Act as LinkAct,
     settlement::Reply,
 };
 use std::sync::Arc;
-use yao_protocol::{UserId, agent::Role};
+use yao_protocol::{UserId, agent::Role, grant::GrantAnswer};
 
 /// A message on a unix socket takes so long, ns.
 const SOCKET: u64 = 40_000;
@@ -85,7 +85,9 @@ impl World<'_> {
                 AgentAct::Send(role, bytes) => {
                     self.after(SOCKET, Event::FromAgent(who, role, Said::Bytes(bytes)));
                 }
-                AgentAct::Post(request_id, batch) => self.send_batch(who, request_id, batch),
+                AgentAct::Post(errand, request_id, body) => {
+                    self.send_upstream(who, (errand, request_id), body);
+                }
                 AgentAct::Leave => self.after(MS, Event::AgentGone(who)),
             }
         }
@@ -129,39 +131,48 @@ impl World<'_> {
         self.after_node(who.node)
     }
 
-    /// A batch leaves for settlement; it may get lost, or arrive twice.
-    fn send_batch(&mut self, who: Who, request_id: u32, batch: Vec<u8>) {
-        let batch: Arc<[u8]> = batch.into();
+    /// A POST leaves for settlement; it may get lost, or arrive twice.
+    fn send_upstream(&mut self, who: Who, errand: (Errand, u32), body: Vec<u8>) {
+        let body: Arc<[u8]> = body.into();
         let lossy = self.faults.has(Fault::LedgerLossy) && !self.healed;
         let random = &mut self.network_random;
         let reach = if lossy { 2 * SECOND } else { 40 * MS };
         let mut lost = false;
         if lossy && random.chance(150) {
-            self.after(POST_MAX, Event::Outcome(who, request_id, unreachable()));
+            self.after(POST_MAX, Event::Outcome(who, errand, unreachable()));
             return;
         }
         if lossy && random.chance(150) {
-            self.after(POST_MAX, Event::Outcome(who, request_id, unreachable()));
+            self.after(POST_MAX, Event::Outcome(who, errand, unreachable()));
             lost = true;
         }
         if lossy && self.network_random.chance(300) {
             let again = self.network_random.between(MS, reach);
-            let batch = Arc::clone(&batch);
-            self.after(again, Event::Post { who, request_id, batch, lost: true });
+            let body = Arc::clone(&body);
+            self.after(again, Event::Post { who, errand, body, lost: true });
         }
         let wait = self.network_random.between(2 * MS, reach);
-        self.after(wait, Event::Post { who, request_id, batch, lost });
+        self.after(wait, Event::Post { who, errand, body, lost });
     }
 
-    pub(super) fn post(&mut self, who: Who, request_id: u32, batch: &[u8], lost: bool) -> Checked {
-        let wall = self.wall();
-        let outcome = if self.now < self.settlement.down_until {
-            unreachable()
-        } else {
-            match self.settlement.post(self.now, wall, batch) {
-                Reply::Answer(answer) => Outcome::Answered(answer),
-                Reply::Busy => Outcome::Busy { retry_after_ms: Some(1_000) },
-                Reply::Refused => Outcome::Refused { status: 403, text: String::new() },
+    pub(super) fn post(
+        &mut self,
+        who: Who,
+        (errand, request_id): (Errand, u32),
+        body: &[u8],
+        lost: bool,
+    ) -> Checked {
+        let (now, wall) = (self.now, self.wall());
+        let outcome = match errand {
+            _ if now < self.settlement.down_until => unreachable(),
+            Errand::Batch => outcome(self.settlement.post(now, wall, body)),
+            Errand::Grant => {
+                let reply = self.settlement.ask(now, wall, body);
+                if let Reply::Answer((answer, _)) = &reply {
+                    self.checks.granted(who.node, answer);
+                    self.tell_grant(who, answer);
+                }
+                outcome(reply.map(|(_, bytes)| bytes))
             }
         };
         let about = [
@@ -170,21 +181,39 @@ impl World<'_> {
             ("answered", u64::from(matches!(outcome, Outcome::Answered(_)))),
             ("lost", u64::from(lost)),
         ];
-        self.trace.say(self.now, "post", &about);
+        let what = if errand == Errand::Batch { "post" } else { "ask" };
+        self.trace.say(self.now, what, &about);
         if !lost {
             let wait = self.network_random.between(2 * MS, 40 * MS);
-            self.after(wait, Event::Outcome(who, request_id, outcome));
+            self.after(wait, Event::Outcome(who, (errand, request_id), outcome));
         }
         Ok(())
     }
 
-    pub(super) fn outcome(&mut self, who: Who, request_id: u32, outcome: Outcome) -> Checked {
+    fn tell_grant(&mut self, who: Who, answer: &GrantAnswer) {
+        let about = [
+            ("node", who.node as u64),
+            ("wave", u64::from(answer.wave.0)),
+            ("verdict", answer.verdict as u64),
+            ("grant", answer.id),
+            ("lo", u64::from(answer.lo)),
+            ("hi", u64::from(answer.hi)),
+        ];
+        self.trace.say(self.now, "ruled", &about);
+    }
+
+    pub(super) fn outcome(
+        &mut self,
+        who: Who,
+        (errand, request_id): (Errand, u32),
+        outcome: Outcome,
+    ) -> Checked {
         if let Some(until) = self.waits(who) {
-            self.at(until, Event::Outcome(who, request_id, outcome));
+            self.at(until, Event::Outcome(who, (errand, request_id), outcome));
             return Ok(());
         }
         if let Some(agent) = self.agent(who) {
-            agent.handle_outcome(request_id, outcome);
+            agent.handle_outcome(errand, request_id, outcome);
         }
         self.agent_acts(who)
     }
@@ -210,6 +239,14 @@ impl World<'_> {
                 self.agent_acts(who).ok();
             }
         }
+    }
+}
+
+fn outcome(reply: Reply) -> Outcome {
+    match reply {
+        Reply::Answer(answer) => Outcome::Answered(answer),
+        Reply::Busy => Outcome::Busy { retry_after_ms: Some(1_000) },
+        Reply::Refused => Outcome::Refused { status: 403, text: String::new() },
     }
 }
 

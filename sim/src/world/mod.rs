@@ -2,14 +2,16 @@
 //! one at a time, in the order of their times; whatever chance there is comes from the seed.
 
 mod agents;
+mod copies;
 mod nemesis;
 mod network;
 mod nodes;
 mod phones;
 mod plan;
 
-use self::{network::Link, nodes::Host};
+use self::{copies::Backup, network::Link, nodes::Host};
 use crate::{
+    agent::Errand,
     canary::Canary,
     check::{Checked, Checks, Totals, Violation},
     faults::{Fault, Faults},
@@ -75,10 +77,10 @@ enum Event {
     AgentUp(Who),
     /// An agent's process is gone.
     AgentGone(Who),
-    /// A batch reaches settlement, whose answer may get lost.
-    Post { who: Who, request_id: u32, batch: Arc<[u8]>, lost: bool },
-    /// What came of a batch reaches the agent.
-    Outcome(Who, u32, Outcome),
+    /// A POST reaches settlement, whose answer may get lost.
+    Post { who: Who, errand: (Errand, u32), body: Arc<[u8]>, lost: bool },
+    /// What came of a POST reaches the agent.
+    Outcome(Who, (Errand, u32), Outcome),
     /// A second has passed.
     Second,
     /// Something goes wrong.
@@ -168,6 +170,10 @@ struct World<'a> {
     people_random: Random,
     nemesis_random: Random,
     hosts: Vec<Host<'a>>,
+    /// One for each host, and for a twin.
+    clocks: Vec<&'static AtomicU64>,
+    /// State that may be put back, by host.
+    backups: BTreeMap<usize, Backup>,
     links: Vec<Link>,
     /// Bytes in the socket buffers of nodes that stand still, by link.
     held: BTreeMap<usize, Vec<Vec<u8>>>,
@@ -202,9 +208,13 @@ impl<'a> World<'a> {
         let random = Random::new(plot.seed);
         let faults = plot.faults;
         let show = event(faults.has(Fault::ShortTickets));
-        let settlement = Settlement::new(show, plot.canary);
+        let grants = plot.grants.map(|(policy, _)| policy).unwrap_or_default();
+        let settlement = Settlement::new(show, grants, plot.canary);
         let hosts = (0..plot.nodes)
-            .map(|node| Host::new(node, clocks[node], show, plot.canary, random.fork(node as u64)))
+            .map(|node| {
+                let random = random.fork(node as u64);
+                Host::new((node, node), clocks[node], show, plot.canary, random)
+            })
             .collect();
         Self {
             faults,
@@ -218,6 +228,8 @@ impl<'a> World<'a> {
             people_random: random.fork(103),
             nemesis_random: random.fork(104),
             hosts,
+            clocks: clocks.to_vec(),
+            backups: BTreeMap::new(),
             links: Vec::new(),
             held: BTreeMap::new(),
             phones: Vec::new(),
@@ -225,7 +237,7 @@ impl<'a> World<'a> {
             settlement,
             schedule: Arc::new(plot.schedule(show, 0)),
             policy: Policy::default(),
-            checks: Checks::new(show),
+            checks: Checks::new(show, plot.nodes),
             trace: Trace::new(loud),
             partitions: BTreeMap::new(),
             healed: false,
@@ -302,10 +314,8 @@ impl<'a> World<'a> {
             Event::FromAgent(who, role, said) => self.hear_agent(who, role, said),
             Event::AgentUp(who) => self.agent_up(who),
             Event::AgentGone(who) => self.agent_gone(who),
-            Event::Post { who, request_id, batch, lost } => {
-                self.post(who, request_id, &batch, lost)
-            }
-            Event::Outcome(who, request_id, outcome) => self.outcome(who, request_id, outcome),
+            Event::Post { who, errand, body, lost } => self.post(who, errand, &body, lost),
+            Event::Outcome(who, errand, outcome) => self.outcome(who, errand, outcome),
             Event::Second => self.second(),
             Event::Trouble(trouble) => self.trouble(trouble),
             Event::Heal => self.heal(),

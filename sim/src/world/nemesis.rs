@@ -131,6 +131,17 @@ impl World<'_> {
             Fault::Correction => self.correct(),
             Fault::Drain => self.drain(trouble)?,
             Fault::Panic => return self.panic_sessions(node),
+            Fault::Twin => self.twin(node),
+            Fault::Restore => {
+                self.save_or_restore(node);
+                if !ends {
+                    let copied = self.nemesis_random.between(MS, 2 * SECOND);
+                    let put_back = copied + self.nemesis_random.between(100 * MS, 8 * SECOND);
+                    for wait in [copied, put_back] {
+                        self.after(wait, Event::Trouble(Trouble { ends: true, ..trouble }));
+                    }
+                }
+            }
             _ => {}
         }
         Ok(())

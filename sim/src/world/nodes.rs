@@ -35,6 +35,8 @@ const REFUSALS_MAX: u32 = 4;
 /// A machine, with the process that runs on it.
 pub(super) struct Host<'a> {
     pub(super) index: usize,
+    /// Its shard's place in the plan: a twin has the same.
+    pub(super) shard: usize,
     pub(super) disk: SimDisk,
     pub(super) process: Option<Process<'a>>,
     /// Which process of this machine runs, or ran last.
@@ -62,7 +64,7 @@ pub(super) struct Host<'a> {
     pub(super) next_character: Character,
     clock: &'static AtomicU64,
     boot: u8,
-    booted_at: u64,
+    pub(super) booted_at: u64,
     refusals: u32,
     /// When each thread's turn is, ns.
     turns: [Option<u64>; 6],
@@ -72,15 +74,16 @@ pub(super) struct Host<'a> {
 
 impl Host<'_> {
     pub(super) fn new(
-        index: usize,
+        (index, shard): (usize, usize),
         clock: &'static AtomicU64,
         show: &'static Show,
         canary: Canary,
         random: Random,
     ) -> Self {
-        assert!(index < show.shards.len(), "a shard for each node");
+        assert!(shard < show.shards.len(), "a shard for each node");
         Self {
             index,
+            shard,
             disk: SimDisk::new(random, canary),
             process: None,
             life: 0,
@@ -106,7 +109,7 @@ impl Host<'_> {
 
     /// What an operator does once: seed file and `init`.
     pub(super) fn initialise(&mut self, show: &'static Show) {
-        self.disk.put(Path::new(SEED), &show.shards[self.index].file);
+        self.disk.put(Path::new(SEED), &show.shards[self.shard].file);
         self.create_cursors(show);
     }
 
@@ -114,7 +117,7 @@ impl Host<'_> {
         let cursors = Path::new(STATE).join("cursor");
         self.disk.create_directories(&cursors).expect("always");
         let state = StateDir::on(Arc::new(self.disk.clone()), Path::new(STATE));
-        state.create_cursors(&show.shards[self.index].header).expect("nothing is there yet");
+        state.create_cursors(&show.shards[self.shard].header).expect("nothing is there yet");
     }
 
     /// Sets the machine's clock.
@@ -174,13 +177,16 @@ impl<'a> World<'a> {
         let wall = yao_protocol::WallTime(
             (crate::plan::START.0 + self.now / 1_000).saturating_add_signed(host.skew_us),
         );
+        let owning = self.plot.owning();
         let start = Start {
             event: self.show,
-            shard: &self.show.shards[node],
+            shard: &self.show.shards[host.shard],
             clock: host.clock,
             disk: &host.disk,
             life: host.life,
+            machine: u8::try_from(host.index + 1).expect("few machines"),
             boot: host.boot,
+            owning: &owning,
             wall,
             spool_bytes_max: self.plot.spool_bytes_max,
             shake_interval_ms: self.plot.shake_interval_ms,
@@ -229,7 +235,7 @@ impl<'a> World<'a> {
             return Err(Violation { rule: "liveness", what: format!("node {node}: {why}") });
         }
         // An operator copies the seed file again: it is the one thing that can be had again.
-        host.disk.put(Path::new(SEED), &self.show.shards[node].file);
+        host.disk.put(Path::new(SEED), &self.show.shards[host.shard].file);
         if self.healed && host.refusals >= REFUSALS_MAX {
             host.lost = true;
             self.trace.say(self.now, "node lost", &[("node", node as u64)]);
@@ -354,9 +360,14 @@ impl<'a> World<'a> {
     }
 
     /// Whose link it is, if he is honest and nothing should hold up his win: his node had no
-    /// trouble so far and has room for opens, and nobody is banned.
+    /// trouble so far and has room for opens, nobody is banned, and what is granted in time reaches
+    /// it.
     fn served(&self, node: usize, link: usize) -> Option<UserId> {
+        let settlement = [Fault::LedgerDown, Fault::LedgerBusy, Fault::LedgerLossy];
+        let granted = self.plot.grants.is_none()
+            || !settlement.into_iter().any(|fault| self.faults.has(fault));
         let calm = !self.hosts[node].troubled
+            && granted
             && !self.faults.has(Fault::Policy)
             && self.plot.spool_bytes_max > SMALL_SPOOL;
         let phone = &self.phones[self.links[link].phone];

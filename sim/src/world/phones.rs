@@ -73,7 +73,8 @@ impl World<'_> {
         if self.wishes[phone] != wish || self.phones[phone].stopped {
             return Ok(());
         }
-        let node = self.phones[phone].node();
+        let address = self.phones[phone].node();
+        let node = self.answers_for(address);
         self.open_link(phone, node);
         let link = self.links.len() - 1;
         let user = self.phones[phone].user.0;

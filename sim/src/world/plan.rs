@@ -7,6 +7,8 @@ use crate::{
     plan::{Event as Show, START},
     random::Random,
 };
+use yao_access::config::{AfterReboot, Ownership, Owning};
+use yao_ledger::grants::GrantPolicy;
 use yao_protocol::{
     WaveIndex,
     schedule::{Schedule, WaveSchedule},
@@ -34,6 +36,9 @@ pub struct Plot {
     pub shake_interval_ms: u32,
     /// Bytes of unsettled opens that a spool takes.
     pub spool_bytes_max: u64,
+    /// Where nodes issue by grants (fleet mode), not by the right of their disks: how far these
+    /// reach, and how nodes go on after a reboot.
+    pub grants: Option<(GrantPolicy, AfterReboot)>,
 }
 
 impl Plot {
@@ -42,7 +47,8 @@ impl Plot {
     pub fn with_faults(seed: u64, faults: Faults, canary: Canary) -> Self {
         let mut random = Random::new(seed).fork(105);
         let many = faults.has(Fault::Hop) || random.chance(400);
-        Self {
+        let copies = faults.has(Fault::Twin) || faults.has(Fault::Restore);
+        let mut plot = Self {
             seed,
             faults,
             canary,
@@ -55,6 +61,32 @@ impl Plot {
             ],
             shake_interval_ms: [0, 500, 1_000, 2_000][random.index(4)],
             spool_bytes_max: if random.chance(100) { 4_096 } else { 1 << 30 },
+            grants: None,
+        };
+        if random.chance(300) || copies {
+            let packets = [12, 40, 480][random.index(3)];
+            let lifetime_ms = random.between(3_000, 9_000);
+            let policy = GrantPolicy::new(packets, lifetime_ms, 400).expect("within its bounds");
+            let burns = random.chance(500);
+            let after = if burns { AfterReboot::Burn } else { AfterReboot::Resume };
+            plot.grants = Some((policy, after));
+        }
+        plot
+    }
+
+    /// Whether what was granted before a reboot is burnt.
+    #[must_use]
+    pub fn burns(&self) -> bool {
+        self.grants.is_some_and(|(_, after)| after == AfterReboot::Burn)
+    }
+
+    /// How nodes come by their right. There is no witness: it is a file of the real kernel.
+    pub(super) fn owning(&self) -> Owning {
+        match self.grants {
+            None => Owning::default(),
+            Some((_, after_reboot)) => {
+                Owning { ownership: Ownership::Fleet, witness: None, after_reboot }
+            }
         }
     }
 

@@ -338,6 +338,7 @@ fn cursor(high: u32, next_high_max: u32) -> Cursor {
         inode: 1,
         born_ns: 0,
         boot_id: [1; 16],
+        asked: false,
         grant: None,
     }
 }

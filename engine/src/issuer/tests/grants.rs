@@ -39,6 +39,7 @@ fn fleet_world() -> World {
         moved_from: None,
         written_by: Incarnation::default(),
         boot_id: [0; 16],
+        asked: true,
         grant: None,
     };
     let opening = Opening::new(&found, [1; 16], Witness::Absent, AfterReboot::Resume);
@@ -200,6 +201,7 @@ fn m4_a_process_that_was_stopped_wakes_without_a_right() {
     assert_eq!((world.winners(300), world.asked.len()), (0, asked));
     let (_, right, lacks) = world.issuer.rights(world.now).next().expect("one wave");
     assert!(right.fleet().is_some_and(Fleet::is_lost) && lacks);
+    assert_eq!(world.given_up, 1, "the cursor is told, once");
 }
 
 #[test]

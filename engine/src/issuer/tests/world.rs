@@ -54,6 +54,7 @@ pub(super) struct World {
     /// Requests for grants, and grants that wait for the disk.
     pub(super) asked: Vec<Vec<u8>>,
     pub(super) keeping: Vec<GrantRecord>,
+    pub(super) given_up: u32,
     pub(super) factor: u32,
     /// Packets that a crash may skip: B, and those that were overlooked at the last raise.
     pub(super) at_stake: u32,
@@ -103,6 +104,7 @@ impl World {
             gate: GateView::default(),
             asked: Vec::new(),
             keeping: Vec::new(),
+            given_up: 0,
             factor: 1,
             at_stake: 0,
             next_request: 1,
@@ -173,6 +175,10 @@ impl World {
                 Output::AskGrant { wave, request } => {
                     assert_eq!(wave, WAVE);
                     self.asked.push(request);
+                }
+                Output::GiveUp { wave } => {
+                    assert_eq!(wave, WAVE);
+                    self.given_up += 1;
                 }
                 Output::KeepGrant { wave, grant } => {
                     assert_eq!(wave, WAVE);
