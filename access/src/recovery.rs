@@ -195,9 +195,9 @@ fn fleet(node: &Node, header: &SeedHeader, section: &Section, opening: &Opening)
     Fleet::new(node.clock.now(), asker, opening)
 }
 
-/// The journal with this start and what it skips on disk, and what the issuer learns from it. Raises
-/// the H of a section that burns to what the journal says was issued: a backup that was taken while
-/// the node ran has cursors that are older than its journal, and begins above all that anyway.
+/// The journal with this start and what it skips on disk, and what the issuer learns from it.
+/// Raises the H of a section that burns to what the journal accounts for: a backup that was taken
+/// while the node ran has cursors that are older than its journal, and begins above that anyway.
 fn open_journal(
     node: &Node,
     state: &StateDir,
@@ -233,7 +233,7 @@ fn open_journal(
         fleet.follow(history.lives());
         if fleet.burns() {
             let high = highs.get_mut(wave).expect("every section has a cursor");
-            *high = history.issued_to(*wave).max(*high);
+            *high = history.accounted_to(*wave).max(*high);
         }
     }
     let (recovered, skips) = history.recover(|wave| highs[&wave], at);

@@ -11,8 +11,8 @@ use yao_protocol::{
     ticket::TicketBody,
 };
 
-/// Lives that are remembered: so many in a row may have asked settlement for a grant and died before
-/// they wrote it down.
+/// Lives that are remembered: so many in a row may have asked settlement for a grant and died
+/// before they wrote it down.
 const LIVES_MAX: usize = 16;
 
 /// The journal, read from its first event to its last.
@@ -43,6 +43,12 @@ impl Past {
 
     fn is_accounted(&self, position: u32) -> bool {
         self.accounted[position as usize / 64] >> (position % 64) & 1 == 1
+    }
+
+    /// The position behind the last one that is accounted for; 0 when none is.
+    fn end(&self) -> u32 {
+        let last = (0..self.section.count).rev().find(|position| self.is_accounted(*position));
+        last.map_or(0, |position| position + 1)
     }
 
     /// Ranges below `high` of which the journal says nothing: first position and count.
@@ -100,14 +106,11 @@ impl History {
         self.lives.iter().copied()
     }
 
-    /// The position behind the last packet of a wave that was issued; 0 when none was.
+    /// The position behind the last packet of a wave that was issued or skipped; 0 when none was.
     #[must_use]
-    pub fn issued_to(&self, wave: WaveIndex) -> u32 {
+    pub fn accounted_to(&self, wave: WaveIndex) -> u32 {
         let past = self.sections.iter().find(|past| past.section.wave == wave);
-        let first = past.map_or(0, |past| past.section.first.0);
-        let ours = self.issued.iter().filter(|body| body.wave == wave);
-        let ends = ours.map(|body| body.packet.index().0.saturating_sub(first) + 1);
-        ends.max().unwrap_or(0)
+        past.map_or(0, Past::end)
     }
 
     fn account(&mut self, first: PacketIndex, count: u32) {

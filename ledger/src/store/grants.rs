@@ -127,8 +127,8 @@ impl Store {
     }
 
     /// Puts right what a life with a clock that was ahead has decided: a grant holds for a day at
-    /// most, from now at the latest. Else its end, which never falls, would keep every successor out
-    /// for as long as that clock was wrong. How many there were.
+    /// most, from now at the latest. Else its end, which never falls, would keep every successor
+    /// out for as long as that clock was wrong. How many there were.
     ///
     /// Ranges alone keep owners apart; a holder believes no grant for longer than a day.
     ///

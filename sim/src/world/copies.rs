@@ -108,7 +108,7 @@ impl World<'_> {
         }
     }
 
-    /// Somebody saves cursors, then the journal, and puts both back some seconds later: three calls.
+    /// Somebody saves cursors, then the journal, and later puts both back: three calls.
     pub(super) fn save_or_restore(&mut self, node: usize) {
         if self.plot.grants.is_none() {
             return;

@@ -82,20 +82,7 @@ impl World<'_> {
                 let after = self.nemesis_random.below(12);
                 self.hosts[node].disk.kill_after(after);
             }
-            Fault::Pause => {
-                let long = self.nemesis_random.between(10 * MS, 6 * SECOND);
-                let until = &mut self.hosts[node].paused_until;
-                *until = (*until).max(self.now + long);
-            }
-            Fault::SlowThread => {
-                let thread = Thread::ALL[self.nemesis_random.index(Thread::ALL.len())];
-                let until = self.now + self.nemesis_random.between(SECOND, 5 * SECOND);
-                self.hosts[node].slow = Some((thread, until));
-            }
-            Fault::SlowDisk => {
-                let until = self.now + self.nemesis_random.between(SECOND, 5 * SECOND);
-                self.hosts[node].slow_disk_until = until;
-            }
+            Fault::Pause | Fault::SlowThread | Fault::SlowDisk => self.trouble_machine(fault, node),
             Fault::DiskError | Fault::DiskFull => self.trouble_disk(trouble),
             Fault::BitRot => self.rot(node),
             Fault::Break => return self.break_link(false),
@@ -132,19 +119,31 @@ impl World<'_> {
             Fault::Drain => self.drain(trouble)?,
             Fault::Panic => return self.panic_sessions(node),
             Fault::Twin => self.twin(node),
-            Fault::Restore => {
-                self.save_or_restore(node);
-                if !ends {
-                    let copied = self.nemesis_random.between(MS, 2 * SECOND);
-                    let put_back = copied + self.nemesis_random.between(100 * MS, 8 * SECOND);
-                    for wait in [copied, put_back] {
-                        self.after(wait, Event::Trouble(Trouble { ends: true, ..trouble }));
-                    }
-                }
-            }
+            Fault::Restore => self.trouble_backup(trouble),
             _ => {}
         }
         Ok(())
+    }
+
+    /// A process, one thread of it, or its disk gets nothing done for a while.
+    fn trouble_machine(&mut self, fault: Fault, node: usize) {
+        match fault {
+            Fault::Pause => {
+                let long = self.nemesis_random.between(10 * MS, 6 * SECOND);
+                let until = &mut self.hosts[node].paused_until;
+                *until = (*until).max(self.now + long);
+            }
+            Fault::SlowThread => {
+                let thread = Thread::ALL[self.nemesis_random.index(Thread::ALL.len())];
+                let until = self.now + self.nemesis_random.between(SECOND, 5 * SECOND);
+                self.hosts[node].slow = Some((thread, until));
+            }
+            Fault::SlowDisk => {
+                let until = self.now + self.nemesis_random.between(SECOND, 5 * SECOND);
+                self.hosts[node].slow_disk_until = until;
+            }
+            _ => {}
+        }
     }
 
     fn trouble_disk(&mut self, trouble: Trouble) {
@@ -165,6 +164,19 @@ impl World<'_> {
         } else if self.nemesis_random.chance(700) {
             // An operator restarts what has fenced itself.
             self.kill(node, false);
+        }
+    }
+
+    /// Cursors are saved, a moment later the journal, and some time later both are put back.
+    fn trouble_backup(&mut self, trouble: Trouble) {
+        self.save_or_restore(trouble.node);
+        if trouble.ends {
+            return;
+        }
+        let copied = self.nemesis_random.between(MS, 2 * SECOND);
+        let put_back = copied + self.nemesis_random.between(100 * MS, 8 * SECOND);
+        for wait in [copied, put_back] {
+            self.after(wait, Event::Trouble(Trouble { ends: true, ..trouble }));
         }
     }
 
@@ -250,6 +262,7 @@ impl World<'_> {
         let rate = u32::try_from(self.nemesis_random.between(10, 200)).expect("small");
         if let Some(process) = self.hosts[trouble.node].process.as_mut() {
             process.drain(rate);
+            self.hosts[trouble.node].drains = true;
         }
         self.give_turns(trouble.node);
         let long = self.nemesis_random.between(SECOND, 5 * SECOND);
@@ -284,6 +297,8 @@ impl World<'_> {
             let lies = host.agents.values().any(hostile);
             if host.ruined || lies {
                 self.kill(node, false);
+            } else if host.drains {
+                self.restart_in_order(node)?;
             }
             if self.hosts[node].process.is_none() {
                 self.after(SECOND, Event::Start(node));

@@ -57,6 +57,8 @@ pub(super) struct Host<'a> {
     pub(super) ruined: bool,
     /// It was given up.
     pub(super) lost: bool,
+    /// It was told to drain, and will be restarted.
+    pub(super) drains: bool,
     /// Something went wrong on it, at any time.
     pub(super) troubled: bool,
     pub(super) agents: BTreeMap<u32, Agent>,
@@ -95,6 +97,7 @@ impl Host<'_> {
             dies_dark: false,
             ruined: false,
             lost: false,
+            drains: false,
             troubled: false,
             agents: BTreeMap::new(),
             next_character: Character::Honest,
@@ -252,6 +255,7 @@ impl<'a> World<'a> {
             return;
         }
         let life = host.life;
+        host.drains = false;
         host.turns = [None; 6];
         host.paused_until = 0;
         host.agents.clear();
@@ -279,6 +283,8 @@ impl<'a> World<'a> {
     /// The canary: cursor files are made anew.
     fn forget_cursors(&mut self, node: usize) {
         let host = &self.hosts[node];
+        // It is people who do this, when the disk is well.
+        host.disk.set_troubles(|troubles| *troubles = crate::disk::Troubles::default());
         for wave in 0..WAVES {
             host.disk.remove(&cursor_path(wave)).expect("it is there");
         }
@@ -299,6 +305,7 @@ impl<'a> World<'a> {
         let host = &mut self.hosts[node];
         host.tell_time(self.now);
         let life = host.life;
+        host.drains = false;
         let Some(process) = host.process.take() else { return Ok(()) };
         let ended = catch_unwind(AssertUnwindSafe(|| process.stop()));
         match ended {
