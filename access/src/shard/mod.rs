@@ -17,10 +17,10 @@ use crate::{
     inbox::Inbox,
     messages::ToShard,
     sessions::{SessionContext, Sessions},
-    tls::{TlsSession, TlsSettings},
+    tls::TlsSettings,
 };
 use mio::{Events, Poll, Token, event::Event};
-use std::{collections::VecDeque, fs::File, io, time::Duration};
+use std::{fs::File, io, time::Duration};
 use yao_engine::{
     Timestamp,
     admission::Origin,
@@ -39,9 +39,6 @@ const EVENTS_MAX: usize = 512;
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// Full buffers read from one socket before the others have their turn.
 const READS_MAX: u32 = 8;
-/// Handshakes that are gone on with before others have their turn: each costs 50 to 150 us of
-/// arithmetic, and somebody who opens hundreds at once must not keep a shake waiting for them.
-const HANDSHAKES_MAX: usize = 4;
 /// Counters are handed to the control thread this often.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -87,8 +84,6 @@ pub struct Shard<'a> {
     /// The listeners have more to accept, or failed: try again at this time.
     accept_at: Timestamp,
     flush_at: Timestamp,
-    /// Slots whose handshakes have bytes to read, the oldest first.
-    handshakes: VecDeque<u32>,
 }
 
 impl<'a> Shard<'a> {
@@ -108,7 +103,6 @@ impl<'a> Shard<'a> {
             // Whatever waited while nobody listened gave its edge to nobody.
             accept_at: now,
             flush_at: now,
-            handshakes: VecDeque::new(),
             ports,
         })
     }
@@ -132,7 +126,9 @@ impl<'a> Shard<'a> {
         }
         loop {
             let before = self.now();
-            match self.ports.poll.poll(&mut events, Some(self.deadline(before).since(before))) {
+            let deadline =
+                self.sessions.engine.deadline(before).min(self.accept_at).min(self.flush_at);
+            match self.ports.poll.poll(&mut events, Some(deadline.since(before))) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -155,27 +151,6 @@ impl<'a> Shard<'a> {
                 return Ok(());
             }
             self.on_time(now, &surroundings);
-            self.shake_hands(now, &mut surroundings, &mut buffer);
-        }
-    }
-
-    /// When the next turn is due, even if nothing happens.
-    fn deadline(&self, now: Timestamp) -> Timestamp {
-        if !self.handshakes.is_empty() {
-            return now;
-        }
-        self.sessions.engine.deadline(now).min(self.accept_at).min(self.flush_at)
-    }
-
-    /// Goes on with the handshakes that have waited longest.
-    fn shake_hands(&mut self, now: Timestamp, surroundings: &mut Surroundings, buffer: &mut [u8]) {
-        for _ in 0..HANDSHAKES_MAX {
-            let Some(slot) = self.handshakes.pop_front() else { return };
-            // Closed meanwhile, and perhaps somebody else's: then nobody waits there.
-            let waits = self.sessions.carrier.handshake(slot).and_then(TlsSession::take_turn);
-            if let Some(to_the_end) = waits {
-                self.read_socket(now, surroundings, slot, to_the_end, buffer);
-            }
         }
     }
 
@@ -229,11 +204,7 @@ impl<'a> Shard<'a> {
         // A peer that closed its side may still have bytes in the buffer: read to the end.
         let to_the_end = event.is_read_closed() || event.is_error();
         if event.is_readable() || to_the_end {
-            match self.sessions.carrier.handshake(slot).map(|tls| tls.wait(to_the_end)) {
-                Some(true) => self.handshakes.push_back(slot),
-                Some(false) => {}
-                None => self.read_socket(now, surroundings, slot, to_the_end, buffer),
-            }
+            self.read_socket(now, surroundings, slot, to_the_end, buffer);
         }
     }
 

@@ -147,12 +147,6 @@ impl Sockets {
         page[slot as usize % PAGE_SLOTS].as_mut()
     }
 
-    /// The TLS session in `slot`, if its handshake is not done.
-    pub(super) fn handshake(&mut self, slot: u32) -> Option<&mut TlsSession> {
-        let session = self.tls_session(slot)?;
-        (!session.is_secured()).then_some(&mut **session)
-    }
-
     /// Reads once into `buffer`. `session_open` bounds what a cut TLS record may keep.
     pub(super) fn receive(&mut self, slot: u32, buffer: &mut [u8], session_open: bool) -> Received {
         let Some(stream) = self.stream(slot) else { return Received::Empty };

@@ -209,49 +209,6 @@ fn a_thousand_half_open_connections_are_closed_and_keep_nobody_out() {
     assert!(started.elapsed() >= Duration::from_millis(1_000), "not before its deadline");
 }
 
-/// Hundreds of ClientHellos at once wait for their turns; whoever hangs up meanwhile is forgotten
-/// long before its deadline, and whoever stays comes in.
-#[test]
-fn handshakes_take_turns_and_nobody_who_waits_is_forgotten() {
-    let rig = Rig::start(
-        "tls = ['127.0.0.1:0']\nthreads = 1\n\
-         [session]\ngreeting_ms_max = 60000\nhandshake_ms_max = 60000\n\
-         [admission]\nconnections_max = 100\nper_address = 1000",
-    );
-    let started = Instant::now();
-    let client_hello = || {
-        let name = "localhost".try_into().expect("a name");
-        let mut client = ClientConnection::new(tls_config(&rig), name).expect("a client");
-        let mut bytes = Vec::new();
-        client.write_tls(&mut bytes).expect("into memory");
-        bytes
-    };
-    for _ in 0..5 {
-        let mut hung_up: Vec<_> = (0..60).map(|_| connect(rig.addresses.tls[0])).collect();
-        let mut stay: Vec<_> =
-            (0..20).map(|_| over_tls(&rig, connect(rig.addresses.tls[0]))).collect();
-        for stream in &mut hung_up {
-            // Those for whom there was no room are closed already.
-            stream.write_all(&client_hello()).ok();
-        }
-        drop(hung_up);
-        let welcomed = stay
-            .iter_mut()
-            .zip(0..)
-            .filter_map(|(stream, user)| (greet(stream, user) == Ok(true)).then_some(()));
-        let welcomed = welcomed.count();
-        // A round may begin before the node has seen that the last one hung up.
-        if welcomed == stay.len() {
-            continue;
-        }
-        while greet(&mut over_tls(&rig, connect(rig.addresses.tls[0])), 99) != Ok(true) {
-            assert!(started.elapsed() < PATIENCE, "those who hung up hold their places");
-            std::thread::yield_now();
-        }
-    }
-    assert!(started.elapsed() < PATIENCE);
-}
-
 /// The worst that a TLS peer can leave before HELLO is whole: all of the longest first frame but
 /// its last byte, and the start of a record. With a token under check that is below 4 KiB.
 #[test]

@@ -57,8 +57,6 @@ pub(crate) struct TlsSession {
     secured: bool,
     /// It failed, or was closed: rustls is not asked any more, which then may panic.
     broken: bool,
-    /// What its socket has waits for a turn: to be read once, or (`true`) to its end.
-    waits: Option<bool>,
 }
 
 impl std::fmt::Debug for TlsSession {
@@ -70,25 +68,12 @@ impl std::fmt::Debug for TlsSession {
 impl TlsSession {
     pub(crate) fn new(settings: Arc<ServerConfig>) -> Result<Self, TlsError> {
         let connection = UnbufferedServerConnection::new(settings)?;
-        Ok(Self { connection, cut: Vec::new(), secured: false, broken: false, waits: None })
+        Ok(Self { connection, cut: Vec::new(), secured: false, broken: false })
     }
 
     /// Whether the handshake is done.
     pub(crate) const fn is_secured(&self) -> bool {
         self.secured
-    }
-
-    /// What the socket has is read later, to its end if the peer closed its side; `true` when that
-    /// is news.
-    pub(crate) fn wait(&mut self, to_the_end: bool) -> bool {
-        let before = self.waits;
-        self.waits = Some(to_the_end || before == Some(true));
-        before.is_none()
-    }
-
-    /// Its turn has come, if it waits.
-    pub(crate) const fn take_turn(&mut self) -> Option<bool> {
-        self.waits.take()
     }
 
     /// The peer hears nothing any more: there will be no goodbye.
