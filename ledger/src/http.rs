@@ -15,7 +15,8 @@ use crate::{
     store::{
         Store, Totals,
         grants::Tenure,
-        reclaim::{Kept, Void},
+        reclaim::{Ground, Void},
+        seals::Kept,
     },
     writer::{BatchJob, GrantJob, Job, SealJob, VoidJob, Writer},
 };
@@ -41,6 +42,7 @@ use yao_protocol::{
     Fen, PacketId, SponsorId, WallTime, WireError,
     grant::GrantRequest,
     keys::KeySet,
+    manifest::Manifest,
     schedule::format_rfc3339,
     seal::Seal,
     settlement::{BATCH_BYTES_MAX, Batch, digest},
@@ -102,8 +104,8 @@ enum Refusal {
     Contradicts(String),
     /// Packets that may still be opened, and what time it is.
     TooEarly(Opening, WallTime),
-    /// A key has not reached us yet.
-    KeyMissing(String),
+    /// A key or a manifest has not reached us yet.
+    Missing(String),
     /// No room, or the writer is gone.
     Busy,
     /// The database did not answer a reader.
@@ -123,7 +125,7 @@ impl IntoResponse for Refusal {
             }
             Self::TooEarly(opening, now) => too_early(&opening, now),
             Self::Bytes(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
-            Self::KeyMissing(message) => {
+            Self::Missing(message) => {
                 (StatusCode::SERVICE_UNAVAILABLE, again, message).into_response()
             }
             Self::Busy => {
@@ -171,13 +173,24 @@ async fn grants(State(service): State<Arc<Service>>, body: Bytes) -> Result<Resp
 
 async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
     let make = move |service: &Service, answer| sealed(service, body.into(), answer);
-    match written(service, make).await? {
-        Kept::At(received_at) => Ok(Json(json!({ "received_at": received_at })).into_response()),
-        Kept::Another => {
-            let message = "another seal of this shard and epoch came before, and stays";
-            Err(Refusal::Contradicts(message.to_owned()))
+    let message = match written(service, make).await? {
+        Kept::At(received_at) => {
+            return Ok(Json(json!({ "received_at": received_at })).into_response());
         }
-    }
+        Kept::Another => "another seal of this shard and epoch came before, and stays".to_owned(),
+        Kept::Disproved(packet) => format!(
+            "a ticket of packet {packet} was presented, and by this seal it never left: the state \
+             that was sealed is older than what its node did, as a snapshot that was put back is; \
+             the seal counts for nothing, the shard stays unsealed"
+        ),
+        Kept::Ahead(now) => format!(
+            "the seal was made later than it came, at {} by settlement's clock: that of the node \
+             was ahead, or settlement's is behind by more than --clock-skew; it is not kept now, \
+             post it again when the clock is right",
+            format_rfc3339(now)
+        ),
+    };
+    Err(Refusal::Contradicts(message))
 }
 
 async fn voids(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
@@ -255,9 +268,22 @@ fn judged(
     };
     match admission {
         Admission::Judged(genuine) => Ok(Job::Batch(BatchJob { batch, bytes, genuine, answer })),
-        Admission::KeyMissing { campaign, shard, epoch } => Err(Refusal::KeyMissing(format!(
+        Admission::KeyMissing { campaign, shard, epoch } => Err(Refusal::Missing(format!(
             "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
         ))),
+        Admission::ManifestMissing { generation, shard } => {
+            tracing::error!(
+                event = "manifest_missing",
+                generation,
+                shard = shard.0,
+                "an open of a generation of which there is no manifest waits; restart with its \
+                 --manifest"
+            );
+            Err(Refusal::Missing(format!(
+                "no manifest of generation {generation}, of a packet of shard {shard}; restart the \
+                 ledger with its --manifest\n"
+            )))
+        }
     }
 }
 
@@ -270,7 +296,8 @@ fn sealed(
     let seal = decoded(service, |keys| Seal::decode(&bytes, keys))?;
     let plan = service.plans.of(seal.generation);
     check_seal(&seal, service.plans.campaign(), plan).map_err(Refusal::Contradicts)?;
-    Ok(Job::Seal(SealJob { seal, bytes, answer }))
+    let ground = ground(&service.plans, service.keys.current());
+    Ok(Job::Seal(SealJob { seal, bytes, ground, answer }))
 }
 
 /// Reads a request to void packets and holds it against the plan.
@@ -291,9 +318,17 @@ fn voided(
     }
     check_planned(&request, plans.of(request.generation))
         .map_err(|why| refused(why, service.clock.wall()))?;
-    let shards = epochs_of(plans.shards(), plans.campaign(), &keys);
-    let ticket_lifetime_us = plans.ticket_lifetime_us();
-    Ok(Job::Void(VoidJob { request, ticket_lifetime_us, shards, keys, answer }))
+    Ok(Job::Void(VoidJob { request, ground: ground(plans, keys), answer }))
+}
+
+/// What seals and requests are judged by.
+fn ground(plans: &Plans, keys: Arc<KeySet>) -> Ground {
+    Ground {
+        ticket_lifetime_us: plans.ticket_lifetime_us(),
+        shards: epochs_of(plans.shards(), plans.campaign(), &keys),
+        generations: plans.manifests().iter().map(Manifest::generation).collect(),
+        keys,
+    }
 }
 
 async fn audit(State(service): State<Arc<Service>>) -> Result<Json<Value>, Refusal> {

@@ -1,7 +1,7 @@
 //! Every manifest of one campaign that the ledger was given: generation 0, and one for each
 //! generation that carries reclaimed value on. Never reads a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use yao_protocol::{CampaignId, ShardId, manifest::Manifest};
 
 /// The manifests, in order of generation. Invariant: of one campaign and one plan at the root, the
@@ -38,6 +38,34 @@ impl Plans {
             }
         }
         Ok(Self(manifests))
+    }
+
+    /// Whether these are generations of a database that has `voided` so many packets for each child
+    /// generation. On one that knows nothing of the voids, an older copy for instance, packets and
+    /// their children would both be paid.
+    ///
+    /// # Errors
+    /// One sentence about the first that is not.
+    pub fn check_voided(&self, voided: &BTreeMap<u8, u64>) -> Result<(), String> {
+        for manifest in &self.0[1..] {
+            let generation = manifest.generation();
+            let found = voided.get(&generation).copied().unwrap_or(0);
+            if found != manifest.packets {
+                return Err(format!(
+                    "here {found} packets are void for generation {generation}, and its manifest \
+                     carries on {}: this is not the database that voided them, or an older copy; \
+                     name that one, or post the seals and the requests of this generation once \
+                     more (docs/reclaim.md 3) before its manifest is named",
+                    manifest.packets
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The generations for which packets were `voided`, and of which there is no manifest.
+    pub fn missing(&self, voided: &BTreeMap<u8, u64>) -> Vec<u8> {
+        voided.keys().copied().filter(|generation| self.of(*generation).is_none()).collect()
     }
 
     /// What was planned first; limits and names are the same in all.

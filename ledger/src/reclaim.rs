@@ -19,6 +19,15 @@ pub struct VoidPolicy {
     pub claim_window_us: u64,
 }
 
+impl VoidPolicy {
+    /// Whether a seal of `sealed_at`, by its node's clock, is further ahead of `now` than clocks
+    /// may differ. It would hold everything back until then: it is none.
+    #[must_use]
+    pub fn is_ahead(&self, sealed_at: WallTime, now: WallTime) -> bool {
+        sealed_at > now.plus_us(self.clock_skew_us)
+    }
+}
+
 impl Default for VoidPolicy {
     /// A minute, and a week.
     fn default() -> Self {
@@ -26,16 +35,12 @@ impl Default for VoidPolicy {
     }
 }
 
-/// A seal that was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A seal that was accepted, and is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
-    /// Of which shard.
-    pub shard: ShardId,
-    /// Of which epoch.
-    pub epoch: Epoch,
-    /// By the node's clock.
-    pub sealed_at: WallTime,
-    /// By the ledger's.
+    /// What it says; its time is that of the node's clock.
+    pub seal: Seal,
+    /// When it came, by the ledger's clock.
     pub received_at: WallTime,
 }
 
@@ -44,8 +49,8 @@ pub struct Sealed {
 pub struct Opening {
     /// From then on.
     pub at: WallTime,
-    /// Shards that keep it back: not sealed in every epoch in which they have a key, or never
-    /// heard of.
+    /// Shards that keep it back: not sealed in every epoch in which they have a key, sealed by
+    /// words that our rows disprove, or never heard of.
     pub unsealed: Vec<ShardId>,
 }
 
@@ -59,18 +64,18 @@ pub enum Refused {
 }
 
 /// When every ticket has expired and every node is drained: `shards` are those of every
-/// generation with the epochs in which each has a key, `asked_at` is when the child generation was
-/// first asked for.
+/// generation with the epochs in which each has a key, `since` is the last sign of life: when the
+/// child generation was asked for, and when anything was settled, sealed or granted.
 #[must_use]
 pub fn opening(
     policy: VoidPolicy,
     ticket_lifetime_us: u64,
     shards: &[(ShardId, Vec<Epoch>)],
     seals: &[Sealed],
-    asked_at: WallTime,
+    since: WallTime,
 ) -> Opening {
     let is_sealed = |shard: ShardId, epoch: &Epoch| {
-        seals.iter().any(|seal| (seal.shard, seal.epoch) == (shard, *epoch))
+        seals.iter().any(|Sealed { seal, .. }| (seal.shard, seal.epoch) == (shard, *epoch))
     };
     let unsealed: Vec<ShardId> = shards
         .iter()
@@ -81,25 +86,26 @@ pub fn opening(
         .collect();
     // A node's clock that is behind must not open the door early, nor one ahead, whose tickets
     // live longer.
-    let last = seals.iter().map(|seal| seal.sealed_at.max(seal.received_at)).max();
+    let last = seals.iter().map(|sealed| sealed.seal.sealed_at.max(sealed.received_at)).max();
     let expired = |since: WallTime| since.plus_us(ticket_lifetime_us).plus_us(policy.clock_skew_us);
     let drained = last.map_or(WallTime(0), expired);
     let at = if unsealed.is_empty() {
         drained
     } else {
-        drained.max(expired(asked_at).plus_us(policy.claim_window_us))
+        drained.max(expired(since).plus_us(policy.claim_window_us))
     };
     Opening { at, unsealed }
 }
 
 /// Whether no node of the packet's shard can have issued the packet at `index`: every epoch in
-/// which the shard has a key is sealed, and in each of them it lies at or above H (M1).
+/// which the shard has a key is sealed, and in each of them it lies at or above H (M1). `seals` are
+/// those of the shard.
 #[must_use]
-pub fn never_left(epochs: &[Epoch], seals: &[Seal], index: u32) -> bool {
+pub fn never_left(epochs: &[Epoch], seals: &[Sealed], index: u32) -> bool {
     !epochs.is_empty()
         && epochs.iter().all(|epoch| {
-            let seal = seals.iter().find(|seal| seal.epoch == *epoch);
-            seal.is_some_and(|seal| seal.never_left(index))
+            let sealed = seals.iter().find(|sealed| sealed.seal.epoch == *epoch);
+            sealed.is_some_and(|sealed| sealed.seal.never_left(index))
         })
 }
 
@@ -159,17 +165,29 @@ pub fn epochs_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use yao_protocol::{Incarnation, WaveIndex, seal::SealedWave};
 
     const POLICY: VoidPolicy = VoidPolicy { clock_skew_us: 10, claim_window_us: 1_000 };
     const LIFETIME_US: u64 = 100;
 
-    fn sealed(shard: u32, epoch: u32, sealed_at: u64, received_at: u64) -> Sealed {
-        Sealed {
+    /// A seal of ten packets, of which those from `high` on never left.
+    fn seal(shard: u32, epoch: u32, sealed_at: u64, high: u32) -> Seal {
+        Seal {
+            campaign: CampaignId(1),
             shard: ShardId(shard),
+            generation: 0,
             epoch: Epoch(epoch),
+            incarnation: Incarnation([0; 16]),
+            settled: 0,
             sealed_at: WallTime(sealed_at),
-            received_at: WallTime(received_at),
+            merkle_root: [0; 32],
+            waves: vec![SealedWave { wave: WaveIndex(0), count: 10, high }],
         }
+    }
+
+    fn sealed(shard: u32, epoch: u32, sealed_at: u64, received_at: u64) -> Sealed {
+        let seal = seal(shard, epoch, sealed_at, 5);
+        Sealed { seal, received_at: WallTime(received_at) }
     }
 
     #[test]
@@ -195,8 +213,21 @@ mod tests {
         check(&[(0, &[1])], &[], 6_110, &[0]);
         // The seal of another shard is none of this one.
         check(&[(0, &[1])], &[sealed(1, 1, 200, 300)], 6_110, &[0]);
-        // A seal that came after the claim window had begun to run.
-        check(&[(0, &[1]), (1, &[1])], &[sealed(0, 1, 200, 9_000)], 9_110, &[1]);
+        // A seal by which tickets live longer than the claim window lasts.
+        check(&[(0, &[1]), (1, &[1])], &[sealed(0, 1, 9_000, 300)], 9_110, &[1]);
+    }
+
+    #[test]
+    fn a_seal_is_ahead_beyond_what_clocks_may_differ() {
+        let check = |sealed_at, expected| {
+            let found = POLICY.is_ahead(WallTime(sealed_at), WallTime(500));
+            assert_eq!(found, expected, "{sealed_at}");
+        };
+        check(0, false);
+        check(510, false);
+        check(511, true);
+        check(u64::MAX, true);
+        assert!(!POLICY.is_ahead(WallTime(u64::MAX), WallTime(u64::MAX)), "no time wraps");
     }
 
     #[test]
@@ -209,20 +240,10 @@ mod tests {
 
     #[test]
     fn m1_a_packet_never_left_only_when_every_epoch_says_so() {
-        use yao_protocol::{Incarnation, WaveIndex, seal::SealedWave};
-        let seal = |epoch, high| Seal {
-            campaign: CampaignId(1),
-            shard: ShardId(0),
-            generation: 0,
-            epoch: Epoch(epoch),
-            incarnation: Incarnation([0; 16]),
-            settled: 0,
-            sealed_at: WallTime(0),
-            merkle_root: [0; 32],
-            waves: vec![SealedWave { wave: WaveIndex(0), count: 10, high }],
-        };
-        let both = [seal(1, 4), seal(2, 7)];
-        let check = |epochs: &[u32], seals: &[Seal], expected: &[u32]| {
+        let sealed =
+            |epoch, high| Sealed { seal: seal(0, epoch, 0, high), received_at: WallTime(0) };
+        let both = [sealed(1, 4), sealed(2, 7)];
+        let check = |epochs: &[u32], seals: &[Sealed], expected: &[u32]| {
             let epochs: Vec<Epoch> = epochs.iter().map(|epoch| Epoch(*epoch)).collect();
             let found: Vec<u32> =
                 (0..10).filter(|index| never_left(&epochs, seals, *index)).collect();

@@ -6,6 +6,7 @@ use crate::{
     http::{Service, router},
     init,
     keys::{self, KeyDirectory},
+    plans::Plans,
     reclaim::VoidPolicy,
     state::Limits,
     store::{OpenError, Store},
@@ -69,6 +70,7 @@ pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), Le
             .map_err(|error| open_error(&options.database, error))
     };
     let (store, reader) = (open()?, open()?);
+    check_generations(&store, &plans, &options.database)?;
     let (stopped, writer_stopped) = oneshot::channel();
     let (limits, grants, voids) = (Limits::of(plans.root()), options.grants, options.voids);
     let rules = Rules { limits, grants, voids, key, key_id };
@@ -130,6 +132,22 @@ async fn run(
     end.send_replace(true);
     if timeout(FINISH_MAX, serving).await.is_err() {
         tracing::warn!("some connections did not end in time and are cut");
+    }
+    Ok(())
+}
+
+/// Holds the manifests against what this database has voided.
+fn check_generations(store: &Store, plans: &Plans, path: &Path) -> Result<(), LedgerError> {
+    let voided = store.children().map_err(|error| open_error(path, error.into()))?;
+    plans.check_voided(&voided).map_err(|message| LedgerError::config(path, message))?;
+    for generation in plans.missing(&voided) {
+        tracing::warn!(
+            event = "manifest_missing",
+            generation,
+            packets = voided.get(&generation),
+            "packets were voided for a generation of which there is no manifest: its opens wait, \
+             and nothing is voided for another one"
+        );
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! The ledger's rows in SQLite, and the rules of [`crate::state`] applied to them.
 //!
 //! One row per packet that was opened, never changed, never deleted. [`reclaim`] holds what was
-//! taken back. WAL with `synchronous = FULL`: what is
+//! taken back, [`seals`] by whose word. WAL with `synchronous = FULL`: what is
 //! committed survives a power cut. Never signs, never answers.
 
 pub mod grants;
 pub mod reclaim;
+pub mod seals;
 
 use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -18,7 +19,7 @@ use yao_protocol::{
 
 /// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
 /// Append-only: a database of an earlier version takes those that it lacks.
-const SCHEMA_STEPS: [&str; 3] = [SCHEMA, grants::SCHEMA, reclaim::SCHEMA];
+const SCHEMA_STEPS: [&str; 4] = [SCHEMA, grants::SCHEMA, reclaim::SCHEMA, reclaim::SCHEMA_COUNTS];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
@@ -219,15 +220,16 @@ fn settle_one(
     open: &Open,
 ) -> rusqlite::Result<OpenResult> {
     let body = &open.ticket.body;
-    if reclaim::is_late(transaction, now, open)? {
-        return Ok(OpenResult::Reclaimed);
-    }
     let found = transaction
         .prepare_cached("SELECT user, state FROM packets WHERE packet = ?1")?
         .query_row([signed(body.packet.0)], |row| {
             Ok(Settled { user: UserId(unsigned(row.get(0)?)), state: state(row.get(1)?) })
         })
         .optional()?;
+    // A packet whose open was refused may be void since: its user hears the same final word again.
+    if found.is_none() && reclaim::is_late(transaction, now, open)? {
+        return Ok(OpenResult::Reclaimed);
+    }
     let wins = if found.is_none() { wins(transaction, body.user)? } else { Wins::default() };
     let Decision { result, record } = decide(limits, found, wins, open);
     if let Some(state) = record {

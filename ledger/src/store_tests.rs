@@ -172,6 +172,26 @@ fn a_database_of_another_campaign_is_refused() {
 }
 
 #[test]
+fn the_voids_of_an_earlier_version_are_counted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("ledger.db");
+    let old = Connection::open(&path).expect("open");
+    for step in &SCHEMA_STEPS[..3] {
+        old.execute_batch(step).expect("its tables");
+    }
+    let rows = "INSERT INTO campaign VALUES (2015);
+                INSERT INTO children VALUES (1, x'07', 50), (2, x'08', 60), (3, x'09', 70);
+                INSERT INTO voids VALUES (1, 1, 0), (2, 3, 0), (3, 1, 0);";
+    old.execute_batch(rows).expect("rows");
+    old.pragma_update(None, "user_version", 3).expect("its version");
+    drop(old);
+    for _ in 0..2 {
+        let store = Store::open(&path, CAMPAIGN).expect("taken over");
+        assert_eq!(store.children(), Ok(BTreeMap::from([(1, 2), (3, 1)])));
+    }
+}
+
+#[test]
 fn a_database_of_an_earlier_version_goes_on_with_its_rows() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("ledger.db");

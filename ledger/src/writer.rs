@@ -8,12 +8,10 @@ use crate::{
     grants::{GrantPolicy, answer},
     reclaim::{Refused, VoidPolicy},
     state::Limits,
-    store::{
-        Store,
-        reclaim::{Ground, Kept},
-    },
+    store::{Store, reclaim::Ground, seals::Kept},
 };
 use std::{
+    mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,9 +21,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 use yao_protocol::{
-    Epoch, KeyId, ShardId, WallTime,
+    KeyId, WallTime,
     grant::GrantRequest,
-    keys::{KeySet, SignKey},
+    keys::SignKey,
     seal::Seal,
     settlement::{Answer, Batch},
     void::{VoidAnswer, VoidRequest},
@@ -82,6 +80,8 @@ pub struct SealJob {
     pub seal: Seal,
     /// The bytes it came in.
     pub bytes: Vec<u8>,
+    /// What it is judged by.
+    pub ground: Ground,
     /// Told what became of it.
     pub answer: oneshot::Sender<Kept>,
 }
@@ -91,12 +91,8 @@ pub struct SealJob {
 pub struct VoidJob {
     /// The request.
     pub request: VoidRequest,
-    /// The longest life of a ticket, us.
-    pub ticket_lifetime_us: u64,
-    /// Every shard of every generation, with the epochs in which it has a key.
-    pub shards: Vec<(ShardId, Vec<Epoch>)>,
-    /// The keys.
-    pub keys: Arc<KeySet>,
+    /// What it is judged by.
+    pub ground: Ground,
     /// Gets the signed answer, or why there is none.
     pub answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
 }
@@ -202,15 +198,26 @@ impl Run {
                 match job {
                     Job::Batch(job) => batches.push(job),
                     Job::Grant(job) => grants.push(job),
-                    Job::Seal(job) => self.keep_seal(job)?,
-                    Job::Void(job) => self.void(job)?,
+                    // Both are judged by rows and grants: nothing overtakes what came first.
+                    Job::Seal(job) => {
+                        self.decide(mem::take(&mut grants), mem::take(&mut batches))?;
+                        self.keep_seal(job)?;
+                    }
+                    Job::Void(job) => {
+                        self.decide(mem::take(&mut grants), mem::take(&mut batches))?;
+                        self.void(job)?;
+                    }
                 }
             }
-            // Grants first: who waits for one issues nothing meanwhile.
-            self.grant(grants)?;
-            self.settle(batches)?;
+            self.decide(grants, batches)?;
         }
         Ok(())
+    }
+
+    /// Grants first: who waits for one issues nothing meanwhile.
+    fn decide(&mut self, grants: Vec<GrantJob>, batches: Vec<BatchJob>) -> Result<(), LedgerError> {
+        self.grant(grants)?;
+        self.settle(batches)
     }
 
     fn grant(&mut self, jobs: Vec<GrantJob>) -> Result<(), LedgerError> {
@@ -265,20 +272,20 @@ impl Run {
     }
 
     fn keep_seal(&mut self, job: SealJob) -> Result<(), LedgerError> {
-        let kept =
-            self.store.keep_seal(self.clock.wall(), &job.seal, &job.bytes).map_err(stopped)?;
+        let SealJob { seal, bytes, ground, answer } = job;
+        let (now, policy) = (self.clock.wall(), self.rules.voids);
+        let kept = self.store.keep_seal(now, policy, &ground, (&seal, &bytes)).map_err(stopped)?;
         count(&self.counters.transactions, 1);
-        let (shard, generation) = (job.seal.shard.0, job.seal.generation);
-        tracing::info!(event = "seal", shard, generation, epoch = job.seal.epoch.0, ?kept);
-        job.answer.send(kept).ok();
+        let (shard, generation) = (seal.shard.0, seal.generation);
+        tracing::info!(event = "seal", shard, generation, epoch = seal.epoch.0, ?kept);
+        answer.send(kept).ok();
         Ok(())
     }
 
     fn void(&mut self, job: VoidJob) -> Result<(), LedgerError> {
-        let VoidJob { request, ticket_lifetime_us, shards, keys, answer } = job;
-        let policy = self.rules.voids;
-        let ground = Ground { policy, ticket_lifetime_us, shards: &shards, keys: &keys };
-        let voided = self.store.void(self.clock.wall(), &ground, &request).map_err(stopped)?;
+        let VoidJob { request, ground, answer } = job;
+        let (now, policy) = (self.clock.wall(), self.rules.voids);
+        let voided = self.store.void(now, policy, &ground, &request).map_err(stopped)?;
         count(&self.counters.transactions, 1);
         let voided = voided.map(|(voided_at, void)| VoidAnswer {
             request,
@@ -334,3 +341,7 @@ pub fn settle(
     };
     Ok(judged.iter().zip(settled).map(sign).collect())
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

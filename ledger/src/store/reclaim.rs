@@ -1,13 +1,16 @@
-//! Seals and voided packets in SQLite. What is void stays void, for one child generation; what was
-//! opened is never voided, and the other way round: both are decided in the writer's transactions.
+//! Voided packets in SQLite. What is void stays void, for one child generation; what was paid is
+//! never voided, and the other way round: both are decided in the writer's transactions.
 //! Decides nothing else; the rules are in [`crate::reclaim`].
 
-use super::{Store, signed, stretches, unsigned};
-use crate::reclaim::{Opening, Refused, Sealed, VoidPolicy, never_left, opening};
+use super::{Store, seals::believed, signed, stretches, unsigned};
+use crate::reclaim::{Refused, Sealed, VoidPolicy, never_left, opening};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use yao_protocol::{
-    Epoch, PacketId, ShardId, WallTime, keys::KeySet, seal::Seal, spool::Open, void::VoidRequest,
+    Epoch, PacketId, ShardId, WallTime, keys::KeySet, spool::Open, void::VoidRequest,
 };
 
 /// One step of the tables. `request` is the `first` of the request that voided a packet.
@@ -49,29 +52,35 @@ pub(super) const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// What becomes of a seal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// It is kept, since then.
-    At(WallTime),
-    /// Another one of this shard, generation and epoch came before: that one stays.
-    Another,
-}
+/// A later step: how many packets are void for each child generation, counted as they are voided.
+/// By that a generation's manifest is known to be of this database.
+pub(super) const SCHEMA_COUNTS: &str = "
+    ALTER TABLE children ADD COLUMN packets INTEGER NOT NULL DEFAULT 0;
+    UPDATE children SET packets = (SELECT COUNT(*) FROM voids WHERE voids.child = children.child);
+";
 
 /// Which packets of a request are void, in order, and since when; or why none is.
 pub type Voided = Result<(WallTime, Vec<bool>), Refused>;
 
-/// What a request is judged by, besides the rows.
+/// What seals and requests are judged by, besides the rows.
 #[derive(Clone, Debug)]
-pub struct Ground<'a> {
-    /// How long is waited.
-    pub policy: VoidPolicy,
+pub struct Ground {
     /// The longest life of a ticket, us.
     pub ticket_lifetime_us: u64,
     /// Every shard of every generation, with the epochs in which it has a key.
-    pub shards: &'a [(ShardId, Vec<Epoch>)],
-    /// The keys by which its shard's seals were accepted.
-    pub keys: &'a KeySet,
+    pub shards: Vec<(ShardId, Vec<Epoch>)>,
+    /// The generations of which there is a manifest.
+    pub generations: Vec<u8>,
+    /// The keys by which seals are accepted.
+    pub keys: Arc<KeySet>,
+}
+
+impl Ground {
+    /// The epochs in which a shard has a key.
+    pub(super) fn epochs(&self, shard: ShardId) -> &[Epoch] {
+        let found = self.shards.iter().find(|(known, _)| *known == shard);
+        found.map_or(&[][..], |(_, epochs)| epochs.as_slice())
+    }
 }
 
 /// A voided packet, as the audit shows it.
@@ -84,65 +93,35 @@ pub struct Void {
 }
 
 impl Store {
-    /// Keeps a seal, whose signature and plan were checked; the first of its shard, generation and
-    /// epoch stays for ever.
-    ///
-    /// # Errors
-    /// Those of SQLite. Whether the commit happened is then unknown until the next start.
-    pub fn keep_seal(
-        &mut self,
-        now: WallTime,
-        seal: &Seal,
-        bytes: &[u8],
-    ) -> rusqlite::Result<Kept> {
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (shard, generation, epoch) = (seal.shard.0, seal.generation, seal.epoch.0);
-        let found: Option<(i64, Vec<u8>)> = transaction
-            .prepare_cached(
-                "SELECT received_at, seal FROM seals
-                 WHERE shard = ?1 AND generation = ?2 AND epoch = ?3",
-            )?
-            .query_row(params![shard, generation, epoch], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let kept = match found {
-            Some((received_at, old)) if old == bytes => Kept::At(WallTime(unsigned(received_at))),
-            Some(_) => Kept::Another,
-            None => {
-                transaction
-                    .prepare_cached("INSERT INTO seals VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                    .execute(params![
-                        shard,
-                        generation,
-                        epoch,
-                        signed(seal.sealed_at.0),
-                        signed(now.0),
-                        bytes
-                    ])?;
-                Kept::At(now)
-            }
-        };
-        transaction.commit()?;
-        Ok(kept)
-    }
-
     /// Voids what may be voided of a request whose signature and plan were checked: all of it that
-    /// was not opened, or nothing. Asked again it says the same.
+    /// was not paid, or nothing. Asked again it says the same.
     ///
     /// # Errors
     /// Those of SQLite. Whether the commit happened is then unknown until the next start.
     pub fn void(
         &mut self,
         now: WallTime,
-        ground: &Ground<'_>,
+        policy: VoidPolicy,
+        ground: &Ground,
         request: &VoidRequest,
     ) -> rusqlite::Result<Voided> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let voided = void(&transaction, now, ground, request)?;
+        let voided = void(&transaction, now, policy, ground, request)?;
         // When the child was first asked for counts, whatever came of it.
         transaction.commit()?;
         Ok(voided)
+    }
+
+    /// The child generations for which packets are void, and how many.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn children(&self) -> rusqlite::Result<BTreeMap<u8, u64>> {
+        self.connection
+            .prepare_cached("SELECT child, packets FROM children WHERE packets > 0")?
+            .query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
+            .collect()
     }
 
     /// At most `limit` voided packets with an id above `after`, rising.
@@ -171,29 +150,45 @@ impl Store {
 fn void(
     transaction: &Transaction<'_>,
     now: WallTime,
-    ground: &Ground<'_>,
+    policy: VoidPolicy,
+    ground: &Ground,
     request: &VoidRequest,
 ) -> rusqlite::Result<Voided> {
+    let earlier = earlier(transaction, request)?;
+    if earlier.is_none()
+        && let Some(child) = without_manifest(transaction, ground, request)?
+    {
+        let text = format!(
+            "packets were voided for generation {child}, and the ledger has no manifest of it, so \
+             that it knows nothing of the nodes that play it; pack it if that was not done, and \
+             restart the ledger with its --manifest"
+        );
+        return Ok(Err(Refused::Contradicts(text)));
+    }
     let asked_at = match child(transaction, now, request)? {
         Ok(asked_at) => asked_at,
         Err(refused) => return Ok(Err(refused)),
     };
-    if let Some((count, voided_at)) = earlier(transaction, request)? {
+    if let Some((count, voided_at)) = earlier {
         if count != request.count {
             let text = format!("another range from packet {} on was voided before", request.first);
             return Ok(Err(Refused::Contradicts(text)));
         }
         return Ok(Ok((voided_at, voided_by(transaction, request)?)));
     }
-    let opened = ids(transaction, "SELECT packet FROM packets WHERE", request)?;
+    // An open that was refused for good left its packet unopened (M8).
+    let paid = ids(transaction, "SELECT packet FROM packets WHERE state = 1 AND", request)?;
     let voided = ids(transaction, "SELECT packet FROM voids WHERE", request)?;
-    let opening = opens_at(transaction, ground, asked_at)?;
-    let epochs = epochs(ground, request.shard);
-    let seals = seals(transaction, ground, request)?;
+    let granted = granted(transaction)?;
+    let mut seals = believed(transaction, policy, ground, &granted)?;
+    let since = alive_at(transaction, asked_at, granted)?;
+    let opening = opening(policy, ground.ticket_lifetime_us, &ground.shards, &seals, since);
+    seals.retain(|Sealed { seal, .. }| seal.shard == request.shard);
+    let epochs = ground.epochs(request.shard);
     let mut void = Vec::with_capacity(request.count as usize);
     for position in 0..request.count {
         let packet = request.packet(position);
-        let free = !opened.contains(&packet) && !voided.contains(&packet);
+        let free = !paid.contains(&packet) && !voided.contains(&packet);
         if free && !(never_left(epochs, &seals, packet.index().0) || now >= opening.at) {
             return Ok(Err(Refused::TooEarly(opening)));
         }
@@ -203,22 +198,44 @@ fn void(
     Ok(Ok((now, void)))
 }
 
-/// When the child generation was first asked for. Its plan is that of the first request that was
-/// granted: until then it may change.
+/// A child generation for which packets are void although there is no manifest of it. Its nodes may
+/// play, and hold opens of any generation; they would be asked for no seal. Before its packets are
+/// packed nobody can have the manifest of the one that is asked for.
+fn without_manifest(
+    transaction: &Transaction<'_>,
+    ground: &Ground,
+    request: &VoidRequest,
+) -> rusqlite::Result<Option<u8>> {
+    let mut statement =
+        transaction.prepare_cached("SELECT child FROM children WHERE packets > 0")?;
+    for child in statement.query_map([], |row| row.get(0))? {
+        let child = child?;
+        if child != request.child && !ground.generations.contains(&child) {
+            return Ok(Some(child));
+        }
+    }
+    Ok(None)
+}
+
+/// When the child generation was first asked for by this plan. Its plan is that of the first
+/// request that was granted: until then it may change.
 fn child(
     transaction: &Transaction<'_>,
     now: WallTime,
     request: &VoidRequest,
 ) -> rusqlite::Result<Result<WallTime, Refused>> {
     transaction
-        .prepare_cached("INSERT OR IGNORE INTO children VALUES (?1, ?2, ?3)")?
+        .prepare_cached(
+            "INSERT OR IGNORE INTO children (child, plan_digest, asked_at) VALUES (?1, ?2, ?3)",
+        )?
         .execute(params![request.child, request.plan_digest, signed(now.0)])?;
     transaction
         .prepare_cached(
-            "UPDATE children SET plan_digest = ?2 WHERE child = ?1
+            "UPDATE children SET plan_digest = ?2, asked_at = ?3
+             WHERE child = ?1 AND plan_digest <> ?2
              AND NOT EXISTS (SELECT 1 FROM void_requests WHERE child = ?1)",
         )?
-        .execute(params![request.child, request.plan_digest])?;
+        .execute(params![request.child, request.plan_digest, signed(now.0)])?;
     let (plan_digest, asked_at): ([u8; 32], i64) = transaction
         .prepare_cached("SELECT plan_digest, asked_at FROM children WHERE child = ?1")?
         .query_row([request.child], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -226,8 +243,8 @@ fn child(
         return Ok(Ok(WallTime(unsigned(asked_at))));
     }
     let text = format!(
-        "packets were voided for generation {} by another plan before; repeat that one exactly, or \
-         choose a later generation",
+        "packets were voided for generation {} by another plan before; go on with that one: run \
+         `yao-seedgen reclaim` with its --out and as it was run first",
         request.child
     );
     Ok(Err(Refused::Contradicts(text)))
@@ -284,34 +301,22 @@ fn read_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<PacketId> {
     row.get(0).map(|id| PacketId(unsigned(id)))
 }
 
-fn opens_at(
+/// The last sign of life: when the child was asked for, the newest row, the newest seal, the end of
+/// the last grant. Only then can silence begin to tell that a node is dead.
+fn alive_at(
     transaction: &Transaction<'_>,
-    ground: &Ground<'_>,
     asked_at: WallTime,
-) -> rusqlite::Result<Opening> {
-    let mut statement =
-        transaction.prepare_cached("SELECT shard, epoch, sealed_at, received_at FROM seals")?;
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(Sealed {
-            shard: ShardId(row.get(0)?),
-            epoch: Epoch(row.get(1)?),
-            sealed_at: WallTime(unsigned(row.get(2)?)),
-            received_at: WallTime(unsigned(row.get(3)?)),
-        })
-    };
-    let seals: Vec<Sealed> = statement.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
-    let granted = granted(transaction)?;
-    // Of a shard with grants no seal speaks for all of its holders, and who holds one issues on.
-    let shards: Vec<_> = ground
-        .shards
-        .iter()
-        .map(|(shard, epochs)| match granted.contains_key(shard) {
-            true => (*shard, Vec::new()),
-            false => (*shard, epochs.clone()),
-        })
-        .collect();
-    let since = granted.into_values().max().map_or(asked_at, |until| until.max(asked_at));
-    Ok(opening(ground.policy, ground.ticket_lifetime_us, &shards, &seals, since))
+    granted: BTreeMap<ShardId, WallTime>,
+) -> rusqlite::Result<WallTime> {
+    let newest: i64 = transaction
+        .prepare_cached(
+            "SELECT MAX(
+                 COALESCE((SELECT settled_at FROM packets ORDER BY sequence DESC LIMIT 1), 0),
+                 COALESCE((SELECT MAX(received_at) FROM seals), 0))",
+        )?
+        .query_row([], |row| row.get(0))?;
+    let newest = asked_at.max(WallTime(unsigned(newest)));
+    Ok(granted.into_values().max().map_or(newest, |until| until.max(newest)))
 }
 
 /// The shards of which packets were ever granted (fleet mode), and until when at the latest.
@@ -338,32 +343,6 @@ pub(super) fn is_taken_back(
         .query_row([shard.0], |row| row.get(0))
 }
 
-fn epochs<'a>(ground: &Ground<'a>, shard: ShardId) -> &'a [Epoch] {
-    let found = ground.shards.iter().find(|(known, _)| *known == shard);
-    found.map_or(&[][..], |(_, epochs)| epochs.as_slice())
-}
-
-/// The seals of the request's shard. One whose key is gone is none, and neither is one of a shard
-/// of which packets were granted, for others may have held it: both wait for the claim window.
-fn seals(
-    transaction: &Transaction<'_>,
-    ground: &Ground<'_>,
-    request: &VoidRequest,
-) -> rusqlite::Result<Vec<Seal>> {
-    if granted(transaction)?.contains_key(&request.shard) {
-        return Ok(Vec::new());
-    }
-    let mut statement = transaction
-        .prepare_cached("SELECT seal FROM seals WHERE shard = ?1 AND generation = ?2")?;
-    let rows = statement
-        .query_map(params![request.shard.0, request.generation], |row| row.get::<_, Vec<u8>>(0))?;
-    let mut seals = Vec::new();
-    for bytes in rows {
-        seals.extend(Seal::decode(&bytes?, ground.keys));
-    }
-    Ok(seals)
-}
-
 fn keep(
     transaction: &Transaction<'_>,
     now: WallTime,
@@ -385,6 +364,10 @@ fn keep(
         let packet = signed(request.packet(position).0);
         statement.execute(params![packet, request.child, request.first])?;
     }
+    let packets = i64::try_from(void.iter().filter(|void| **void).count()).unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached("UPDATE children SET packets = packets + ?2 WHERE child = ?1")?
+        .execute(params![request.child, packets])?;
     Ok(())
 }
 

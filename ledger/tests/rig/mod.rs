@@ -14,7 +14,7 @@ use yao_protocol::{
     CampaignId, Epoch, Fen, Incarnation, KeyId, PacketId, PacketIndex, ShakeId, ShardId, SponsorId,
     UserId, WallTime, WaveIndex,
     keys::{KeyOwner, KeySet, PublicKeyFile, SignKey},
-    manifest::{Manifest, ShardEntry, SponsorPlan, WavePlan},
+    manifest::{Manifest, Reclaimed, ShardEntry, SponsorPlan, WavePlan},
     seal::{Seal, SealedWave},
     settlement::{Answer, Batch, digest},
     spool::Open,
@@ -27,6 +27,10 @@ const CAMPAIGN: CampaignId = CampaignId(2015);
 pub(crate) const EXPIRES_AT: u64 = 1_000;
 pub(crate) const PACKETS_PER_SHARD: u32 = 100_000;
 
+/// Shards of generation 0; the one of generation 1 comes behind them.
+const SHARDS: u32 = 638;
+pub(crate) const LATER_SHARD: u32 = SHARDS;
+
 /// The files of a campaign and of the shard that sends batches.
 pub(crate) struct Setup {
     directory: TempDir,
@@ -34,7 +38,7 @@ pub(crate) struct Setup {
 }
 
 fn shard_key(shard: ShardId) -> SignKey {
-    SignKey::from_seed(&[u8::try_from(shard.0).expect("small"); 32])
+    SignKey::from_seed(&[u8::try_from(shard.0 % 199).expect("below 199"); 32])
 }
 
 fn campaign_key() -> SignKey {
@@ -61,8 +65,50 @@ fn open(shard: ShardId, index: u32, user: u64, change: impl FnOnce(&mut TicketBo
         wave: WaveIndex(0),
     };
     change(&mut body);
-    body.packet = PacketId::new(0, body.shard, PacketIndex(index));
+    let generation = u8::from(body.shard.0 == LATER_SHARD).max(body.packet.generation());
+    body.packet = PacketId::new(generation, body.shard, PacketIndex(index));
     Open { accepted_at: WallTime(50), ticket: body.sign(&shard_key(shard)) }
+}
+
+/// The manifest of generation 0.
+fn root_manifest() -> Manifest {
+    let sponsors = (0..8).map(|n| SponsorPlan {
+        sponsor: SponsorId::new(n).expect("below 64"),
+        name: format!("sponsor {n}"),
+        packets: 1_000_000,
+        sum: Fen(100_000_000),
+    });
+    Manifest {
+        campaign: CAMPAIGN,
+        name: "test".to_owned(),
+        currency: "CNY".to_owned(),
+        exponent: 2,
+        plan_digest: [0; 32],
+        packets: 8_000_000,
+        budget: Fen(800_000_000),
+        wins_per_user: 3,
+        wins_per_sponsor: 1,
+        ticket_lifetime_seconds: 60,
+        sponsors: sponsors.collect(),
+        waves: vec![WavePlan {
+            wave: WaveIndex(0),
+            name: "wave".to_owned(),
+            duration_us: 1,
+            packets: 8_000_000,
+            sum: Fen(800_000_000),
+        }],
+        shard_count: SHARDS,
+        shards: vec![ShardEntry {
+            shard: ShardId(17),
+            file: "shard-00017.yaoseed".to_owned(),
+            bytes: 0,
+            hash: [0; 32],
+            packets: PACKETS_PER_SHARD,
+            sum: Fen(10_000_000),
+            merkle_root: [0; 32],
+        }],
+        reclaimed: None,
+    }
 }
 
 impl Setup {
@@ -70,44 +116,7 @@ impl Setup {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let setup = Self { directory, shard: ShardId(17) };
         fs::create_dir(setup.path("keys")).expect("create");
-        let sponsors = (0..8).map(|n| SponsorPlan {
-            sponsor: SponsorId::new(n).expect("below 64"),
-            name: format!("sponsor {n}"),
-            packets: 1_000_000,
-            sum: Fen(100_000_000),
-        });
-        let manifest = Manifest {
-            campaign: CAMPAIGN,
-            name: "test".to_owned(),
-            currency: "CNY".to_owned(),
-            exponent: 2,
-            plan_digest: [0; 32],
-            packets: 8_000_000,
-            budget: Fen(800_000_000),
-            wins_per_user: 3,
-            wins_per_sponsor: 1,
-            ticket_lifetime_seconds: 60,
-            sponsors: sponsors.collect(),
-            waves: vec![WavePlan {
-                wave: WaveIndex(0),
-                name: "wave".to_owned(),
-                duration_us: 1,
-                packets: 8_000_000,
-                sum: Fen(800_000_000),
-            }],
-            shard_count: 638,
-            shards: vec![ShardEntry {
-                shard: ShardId(17),
-                file: "shard-00017.yaoseed".to_owned(),
-                bytes: 0,
-                hash: [0; 32],
-                packets: PACKETS_PER_SHARD,
-                sum: Fen(10_000_000),
-                merkle_root: [0; 32],
-            }],
-            reclaimed: None,
-        };
-        fs::write(setup.path("manifest"), manifest.encode(&campaign_key())).expect("write");
+        fs::write(setup.path("manifest"), root_manifest().encode(&campaign_key())).expect("write");
         setup.publish_key(
             "campaign-2015",
             KeyOwner::Campaign { campaign: CAMPAIGN },
@@ -116,6 +125,29 @@ impl Setup {
         setup.publish();
         assert_eq!(Ledger::init(&setup), Some(0));
         setup
+    }
+
+    /// The manifest of a generation 1 that carries on so many packets; its path.
+    pub(crate) fn later_manifest(&self, packets: u32) -> String {
+        let root = root_manifest();
+        let entry = ShardEntry { shard: ShardId(LATER_SHARD), packets, ..root.shards[0].clone() };
+        let reclaimed = Reclaimed {
+            generation: 1,
+            first_shard: LATER_SHARD,
+            root_digest: root.plan_digest,
+            parents: Vec::new(),
+        };
+        let manifest = Manifest {
+            plan_digest: [1; 32],
+            packets: packets.into(),
+            shard_count: 1,
+            shards: vec![entry],
+            reclaimed: Some(reclaimed),
+            ..root
+        };
+        let path = self.path(&format!("manifest-{packets}"));
+        fs::write(&path, manifest.encode(&campaign_key())).expect("write");
+        path.display().to_string()
     }
 
     /// The same files, used by another shard of the campaign.
@@ -152,6 +184,11 @@ impl Setup {
         fs::write(self.path("manifest"), text.replace("\"CNY\"", "\"USD\"")).expect("write");
     }
 
+    /// The path of a database.
+    pub(crate) fn database(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
     /// The arguments of `serve`, some of them replaced.
     pub(crate) fn arguments(&self, change: &[(&str, &str)]) -> Vec<String> {
         let file = |name: &str| self.path(name).display().to_string();
@@ -172,8 +209,14 @@ impl Setup {
     }
 
     pub(crate) fn start(&self) -> Ledger {
+        self.start_with(&[])
+    }
+
+    /// A ledger that is told more.
+    pub(crate) fn start_with(&self, more: &[&str]) -> Ledger {
         let mut child = Command::new(PROGRAM)
             .args(self.arguments(&[]))
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -193,6 +236,11 @@ impl Setup {
 
     /// A seal with so many packets.
     pub(crate) fn seal_of(&self, count: u32, high: u32) -> Vec<u8> {
+        self.seal_at(WallTime(60), count, high)
+    }
+
+    /// A seal of some time of the node's clock.
+    pub(crate) fn seal_at(&self, sealed_at: WallTime, count: u32, high: u32) -> Vec<u8> {
         let seal = Seal {
             campaign: CAMPAIGN,
             shard: self.shard,
@@ -200,7 +248,7 @@ impl Setup {
             epoch: Epoch(1),
             incarnation: Incarnation([9; 16]),
             settled: 1,
-            sealed_at: WallTime(60),
+            sealed_at,
             merkle_root: [0; 32],
             waves: vec![SealedWave { wave: WaveIndex(0), count, high }],
         };

@@ -1,13 +1,18 @@
 //! Voids in a real database: between an open and a void the first one wins, and stays.
 
 use super::*;
-use crate::{grants::GrantPolicy, state::Limits, store::Totals};
+use crate::{
+    grants::GrantPolicy,
+    reclaim::Opening,
+    state::Limits,
+    store::{Totals, seals::Kept},
+};
 use tempfile::TempDir;
 use yao_protocol::{
     CampaignId, Fen, Incarnation, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex,
     grant::{Claim, GrantRequest, NodeName, Verdict},
     keys::{KeyOwner, PublicKeyFile, SignKey},
-    seal::SealedWave,
+    seal::{Seal, SealedWave},
     settlement::{Batch, OpenResult},
     ticket::{Ticket, TicketBody},
 };
@@ -26,16 +31,15 @@ const OPENS: WallTime = WallTime(1_110);
 struct World {
     folder: TempDir,
     store: Store,
-    keys: KeySet,
-    shards: Vec<(ShardId, Vec<Epoch>)>,
+    ground: Ground,
 }
 
 fn ticket_key() -> SignKey {
     SignKey::from_seed(&[5; 32])
 }
 
-fn seal(high: u32) -> (Seal, Vec<u8>) {
-    let seal = Seal {
+fn seal(high: u32) -> Seal {
+    Seal {
         campaign: CAMPAIGN,
         shard: SHARD,
         generation: 0,
@@ -45,9 +49,11 @@ fn seal(high: u32) -> (Seal, Vec<u8>) {
         sealed_at: WallTime(900),
         merkle_root: [2; 32],
         waves: vec![SealedWave { wave: WaveIndex(0), count: PACKETS, high }],
-    };
-    let bytes = seal.encode(&ticket_key());
-    (seal, bytes)
+    }
+}
+
+fn packet(index: u32) -> PacketId {
+    PacketId::new(0, SHARD, PacketIndex(index))
 }
 
 fn request(first: u32, count: u32) -> VoidRequest {
@@ -66,18 +72,42 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("ledger.db"), CAMPAIGN).expect("open");
-        let mut keys = KeySet::default();
-        let owner = KeyOwner::Ticket { campaign: CAMPAIGN, shard: SHARD, epoch: EPOCH };
-        let key = ticket_key().public().to_bytes();
-        keys.add(&PublicKeyFile { owner, key }).expect("a key");
-        Self { folder, store, keys, shards: vec![(SHARD, vec![EPOCH])] }
+        let ground = Ground {
+            ticket_lifetime_us: 100,
+            shards: Vec::new(),
+            generations: vec![0],
+            keys: Arc::default(),
+        };
+        let mut world = Self { folder, store, ground };
+        world.key(SHARD, EPOCH);
+        world
     }
 
     fn sealed() -> Self {
         let mut world = Self::new();
-        let (seal, bytes) = seal(HIGH);
-        assert_eq!(world.store.keep_seal(SEALED, &seal, &bytes), Ok(Kept::At(SEALED)));
+        assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
         world
+    }
+
+    /// A shard has a key, or one more.
+    fn key(&mut self, shard: ShardId, epoch: Epoch) {
+        let owner = KeyOwner::Ticket { campaign: CAMPAIGN, shard, epoch };
+        let key = ticket_key().public().to_bytes();
+        let keys = Arc::make_mut(&mut self.ground.keys);
+        keys.add(&PublicKeyFile { owner, key }).expect("a key");
+        match self.ground.shards.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, epochs)) => epochs.push(epoch),
+            None => self.ground.shards.push((shard, vec![epoch])),
+        }
+    }
+
+    fn keep(&mut self, now: WallTime, seal: &Seal) -> Kept {
+        self.keep_by(POLICY, now, seal)
+    }
+
+    fn keep_by(&mut self, policy: VoidPolicy, now: WallTime, seal: &Seal) -> Kept {
+        let bytes = seal.encode(&ticket_key());
+        self.store.keep_seal(now, policy, &self.ground, (seal, &bytes)).expect("kept or not")
     }
 
     /// The process ends, and another one opens the same file.
@@ -86,13 +116,7 @@ impl World {
     }
 
     fn void(&mut self, now: WallTime, request: VoidRequest) -> Voided {
-        let ground = Ground {
-            policy: POLICY,
-            ticket_lifetime_us: 100,
-            shards: &self.shards,
-            keys: &self.keys,
-        };
-        self.store.void(now, &ground, &request).expect("void")
+        self.store.void(now, POLICY, &self.ground, &request).expect("void")
     }
 
     /// The indexes that a request voids.
@@ -101,10 +125,22 @@ impl World {
         (request.first..).zip(void).filter(|(_, void)| *void).map(|(index, _)| index).collect()
     }
 
+    /// When the refused request may come again.
+    fn refused(&mut self, now: WallTime, request: VoidRequest) -> Opening {
+        match self.void(now, request) {
+            Err(Refused::TooEarly(opening)) => opening,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn open(&mut self, index: u32, user: u64) -> OpenResult {
+        self.open_at(WallTime(60), index, user)
+    }
+
+    fn open_at(&mut self, now: WallTime, index: u32, user: u64) -> OpenResult {
         let body = TicketBody {
             campaign: CAMPAIGN,
-            packet: PacketId::new(0, SHARD, PacketIndex(index)),
+            packet: packet(index),
             user: UserId(user),
             amount: Fen(100),
             shake: ShakeId(1),
@@ -124,7 +160,7 @@ impl World {
             records: vec![(1, Open { accepted_at: WallTime(50), ticket })],
         };
         let limits = Limits { wins_per_user: 3 };
-        let settled = self.store.settle(limits, WallTime(60), &[(&batch, &[true])]);
+        let settled = self.store.settle(limits, now, &[(&batch, &[true])]);
         settled.expect("settle")[0][0]
     }
 
@@ -151,8 +187,7 @@ fn m10_a_packet_is_opened_or_void_whichever_comes_first() {
     assert_eq!(world.open(3, 9), OpenResult::Reclaimed);
     assert_eq!(world.counts(), (1, 9, 2));
     let page = |after: Option<u32>| {
-        let after = after.map(|index| PacketId::new(0, SHARD, PacketIndex(index)));
-        let voids = world.store.voids(after, 4).expect("voids");
+        let voids = world.store.voids(after.map(packet), 4).expect("voids");
         voids.iter().map(|void| (void.packet.index().0, void.child)).collect::<Vec<_>>()
     };
     assert_eq!(page(None), [(0, 1), (1, 1), (3, 1), (4, 1)]);
@@ -175,6 +210,7 @@ fn m10_asked_again_it_says_the_same_and_no_packet_goes_to_two_children() {
     // What overlaps, in the same child or another one, gets what is left.
     assert_eq!(world.voided(WallTime(9_999), request(6, 4)), [8, 9]);
     assert_eq!(world.voided(WallTime(9_999), request(6, 4)), [8, 9]);
+    world.ground.generations.push(1);
     let later = VoidRequest { child: 2, plan_digest: [8; 32], ..request(0, PACKETS) };
     assert_eq!(world.voided(WallTime(9_999), later), Vec::<u32>::new());
     assert_eq!(world.counts(), (1, 9, 0));
@@ -188,10 +224,10 @@ fn m1_what_never_left_is_void_at_once() {
     assert_eq!(world.voided(SEALED, request(HIGH, 4)), [6, 7, 8, 9]);
     // Not when another epoch of the shard has no seal, nor when the seal's key is gone.
     let mut world = World::sealed();
-    world.shards[0].1.push(Epoch(2));
+    world.key(SHARD, Epoch(2));
     assert!(world.void(SEALED, request(HIGH, 4)).is_err());
     let mut world = World::sealed();
-    world.keys = KeySet::default();
+    world.ground.keys = Arc::default();
     assert!(world.void(SEALED, request(HIGH, 4)).is_err());
 }
 
@@ -220,12 +256,132 @@ fn a_plan_may_change_until_something_is_void() {
 #[test]
 fn the_first_seal_of_a_shard_and_epoch_stays() {
     let mut world = World::sealed();
-    let (again, bytes) = seal(HIGH);
-    assert_eq!(world.store.keep_seal(WallTime(5_000), &again, &bytes), Ok(Kept::At(SEALED)));
-    let (other, bytes) = seal(0);
-    assert_eq!(world.store.keep_seal(WallTime(5_000), &other, &bytes), Ok(Kept::Another));
+    assert_eq!(world.keep(WallTime(5_000), &seal(HIGH)), Kept::At(SEALED));
+    assert_eq!(world.keep(WallTime(5_000), &seal(0)), Kept::Another);
     assert_eq!(world.voided(SEALED, request(HIGH, 4)).len(), 4);
     assert!(world.void(SEALED, request(0, 1)).is_err(), "H is that of the first");
+}
+
+/// Until when what may have left stays in doubt, when the last sign of life was at `since`.
+const fn in_doubt(since: u64) -> WallTime {
+    WallTime(since + 100 + 10 + 10_000)
+}
+
+#[test]
+fn m10_a_seal_that_our_rows_disprove_is_none() {
+    // A state that was put back seals less than its node did.
+    let mut world = World::new();
+    assert_eq!(world.open(HIGH, 7), OpenResult::Applied);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(packet(HIGH)));
+    assert_eq!(world.refused(SEALED, request(HIGH + 1, 1)).unsealed, [SHARD]);
+    assert_eq!(world.keep(SEALED, &seal(HIGH + 1)), Kept::At(SEALED), "another one is true");
+    assert_eq!(world.voided(SEALED, request(HIGH + 1, 1)), [HIGH + 1]);
+
+    // The row comes later: of what was believed until then the rest is not.
+    let mut world = World::sealed();
+    assert_eq!(world.voided(SEALED, request(8, 1)), [8]);
+    assert_eq!(world.open_at(WallTime(1_200), 7, 7), OpenResult::Applied);
+    let opening = Opening { at: in_doubt(1_200), unsealed: vec![SHARD] };
+    assert_eq!(world.refused(WallTime(1_300), request(HIGH, 2)), opening);
+    assert_eq!(world.refused(WallTime(1_300), request(0, 2)), opening, "all of it is in doubt");
+    assert_eq!(world.keep(WallTime(1_300), &seal(HIGH)), Kept::Disproved(packet(7)));
+    assert_eq!(world.voided(opening.at, request(HIGH, 2)), [HIGH]);
+
+    // So does the open of a packet that is void by that very seal.
+    let mut world = World::sealed();
+    assert_eq!(world.voided(SEALED, request(8, 1)), [8]);
+    assert_eq!(world.open(8, 7), OpenResult::Reclaimed);
+    assert_eq!(world.refused(SEALED, request(9, 1)).unsealed, [SHARD]);
+}
+
+#[test]
+fn m10_a_seal_of_one_epoch_is_not_disproved_by_what_another_one_issued() {
+    let mut world = World::new();
+    world.key(SHARD, Epoch(2));
+    assert_eq!(world.open(HIGH, 7), OpenResult::Applied);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
+    let later = |high| Seal { epoch: Epoch(2), ..seal(high) };
+    assert_eq!(world.keep(SEALED, &later(0)), Kept::Disproved(packet(HIGH)), "neither did");
+    assert_eq!(world.keep(SEALED, &later(HIGH + 1)), Kept::At(SEALED));
+    assert_eq!(world.voided(SEALED, request(HIGH + 1, 2)), [7, 8]);
+}
+
+#[test]
+fn m10_the_claim_window_begins_with_the_last_sign_of_life() {
+    let mut world = World::new();
+    // Somebody tries the tool long before the event.
+    assert_eq!(world.refused(WallTime(500), request(0, PACKETS)).at, in_doubt(500));
+    world.open_at(WallTime(80_000), 1, 7);
+    assert_eq!(world.refused(WallTime(90_000), request(0, PACKETS)).at, in_doubt(80_000));
+    // The seal of another node.
+    let other = ShardId(4);
+    world.key(other, EPOCH);
+    let sealed = Seal { shard: other, ..seal(HIGH) };
+    assert_eq!(world.keep(WallTime(81_000), &sealed), Kept::At(WallTime(81_000)));
+    let opening = Opening { at: in_doubt(81_000), unsealed: vec![SHARD] };
+    assert_eq!(world.refused(WallTime(90_000), request(0, PACKETS)), opening);
+    // What is asked for now is another thing: asked for since now.
+    let other = VoidRequest { plan_digest: [8; 32], ..request(0, PACKETS) };
+    assert_eq!(world.refused(WallTime(90_000), other).at, in_doubt(90_000));
+    assert_eq!(world.refused(WallTime(90_500), other).at, in_doubt(90_000));
+    assert_eq!(world.voided(in_doubt(90_000), other).len(), 9);
+}
+
+#[test]
+fn m10_a_seal_from_a_clock_that_is_ahead_holds_nothing_back() {
+    let ahead = Seal { sealed_at: WallTime(70_000), ..seal(HIGH) };
+    let mut world = World::new();
+    let now = WallTime(70_000 - 10 - 1);
+    assert_eq!(world.keep(now, &ahead), Kept::Ahead(now));
+    assert_eq!(
+        world.refused(SEALED, request(0, 1)),
+        Opening { at: in_doubt(SEALED.0), unsealed: vec![SHARD] }
+    );
+    // It may come again, or the right one of the same shard.
+    let now = WallTime(now.0 + 1);
+    assert_eq!(world.keep(now, &ahead), Kept::At(now));
+    // One that was kept under other rules counts no more.
+    let mut world = World::new();
+    let careless = VoidPolicy { clock_skew_us: u64::MAX, ..POLICY };
+    assert_eq!(world.keep_by(careless, SEALED, &ahead), Kept::At(SEALED));
+    let opening = Opening { at: in_doubt(SEALED.0), unsealed: vec![SHARD] };
+    assert_eq!(world.refused(SEALED, request(HIGH, 1)), opening);
+}
+
+#[test]
+fn m8_what_was_opened_and_not_paid_comes_back() {
+    let mut world = World::sealed();
+    // A user has one packet of each sponsor at most.
+    assert_eq!(world.open(1, 7), OpenResult::Applied);
+    assert_eq!(world.open(2, 7), OpenResult::OverLimit);
+    assert_eq!(world.voided(OPENS, request(0, 4)), [0, 2, 3]);
+    for _ in 0..2 {
+        assert_eq!(world.open(2, 7), OpenResult::OverLimit, "a final word stays");
+        assert_eq!(world.open(2, 8), OpenResult::Conflict);
+        assert_eq!(world.open(3, 8), OpenResult::Reclaimed);
+    }
+    assert_eq!(world.counts(), (2, 3, 1));
+}
+
+#[test]
+fn m10_nothing_is_voided_while_a_generation_is_unknown() {
+    let mut world = World::sealed();
+    let later = VoidRequest { child: 2, plan_digest: [8; 32], ..request(8, 2) };
+    assert!(world.void(SEALED, request(0, 1)).is_err(), "too early: nobody can have packed it");
+    assert_eq!(world.voided(SEALED, later), [8, 9]);
+    assert_eq!(world.store.children(), Ok(BTreeMap::from([(2, 2)])));
+    let first = world.void(SEALED, request(HIGH, 2));
+    let Err(Refused::Contradicts(why)) = first else { panic!("{first:?}") };
+    assert!(why.contains("voided for generation 2, and the ledger has no manifest"), "{why}");
+    // Its own requests, new or old, are heard.
+    assert_eq!(world.voided(SEALED, later), [8, 9]);
+    assert_eq!(world.voided(SEALED, VoidRequest { first: 7, count: 1, ..later }), [7]);
+    world.ground.generations.push(2);
+    assert_eq!(world.voided(SEALED, request(HIGH, 2)), [6]);
+    world.ground.generations.pop();
+    assert_eq!(world.voided(SEALED, request(HIGH, 2)), [6], "granted before");
+    world.reopen();
+    assert_eq!(world.store.children(), Ok(BTreeMap::from([(1, 1), (2, 3)])));
 }
 
 /// What a ledger says to a node that asks for the shard's first wave.
@@ -255,8 +411,7 @@ fn ask(store: &mut Store, now: WallTime) -> Verdict {
 fn m10_of_a_granted_shard_no_seal_speaks_for_all_holders() {
     let mut world = World::new();
     assert_eq!(ask(&mut world.store, WallTime(2_000)), Verdict::Granted);
-    let (sealed, bytes) = seal(HIGH);
-    assert_eq!(world.store.keep_seal(SEALED, &sealed, &bytes), Ok(Kept::At(SEALED)));
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
     // The grant ends at 2,500; then the last ticket, the skew and the claim window.
     let opening = Opening { at: WallTime(2_500 + 100 + 10 + 10_000), unsealed: vec![SHARD] };
     let refused = world.void(OPENS, request(HIGH, 4));

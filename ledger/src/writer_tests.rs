@@ -1,0 +1,170 @@
+//! One round of the writer: what came first is decided first.
+
+use super::*;
+use tempfile::TempDir;
+use yao_protocol::{
+    CampaignId, Epoch, Fen, Incarnation, PacketId, PacketIndex, ShakeId, ShardId, SponsorId,
+    UserId, WaveIndex,
+    keys::{KeyOwner, KeySet, PublicKeyFile},
+    seal::SealedWave,
+    settlement::OpenResult,
+    spool::Open,
+    ticket::{Ticket, TicketBody},
+};
+
+const CAMPAIGN: CampaignId = CampaignId(2015);
+const SHARD: ShardId = ShardId(3);
+const EPOCH: Epoch = Epoch(1);
+const KEY_ID: KeyId = KeyId(1);
+
+/// A writer on a new database, and the jobs that it finds waiting.
+struct World {
+    _folder: TempDir,
+    run: Run,
+    keys: Arc<KeySet>,
+    queue: SyncSender<Job>,
+    jobs: Receiver<Job>,
+}
+
+fn ticket_key() -> SignKey {
+    SignKey::from_seed(&[5; 32])
+}
+
+fn settlement_key() -> SignKey {
+    SignKey::from_seed(&[6; 32])
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("ledger.db"), CAMPAIGN).expect("open");
+        let rules = Rules {
+            limits: Limits { wins_per_user: 3 },
+            grants: GrantPolicy { packets: 100, lifetime_us: 10_000_000, margin_ms: 500 },
+            voids: VoidPolicy::default(),
+            key: settlement_key(),
+            key_id: KEY_ID,
+        };
+        let counters = Arc::<WriterCounters>::default();
+        let run = Run { store, rules, clock: Clock::start(), counters };
+        let mut keys = KeySet::default();
+        let ticket = KeyOwner::Ticket { campaign: CAMPAIGN, shard: SHARD, epoch: EPOCH };
+        let settlement = KeyOwner::Settlement { key_id: KEY_ID };
+        for (owner, key) in [(ticket, ticket_key()), (settlement, settlement_key())] {
+            keys.add(&PublicKeyFile { owner, key: key.public().to_bytes() }).expect("a key");
+        }
+        let (queue, jobs) = sync_channel(QUEUE_JOBS);
+        Self { _folder: folder, run, keys: Arc::new(keys), queue, jobs }
+    }
+
+    fn ground(&self, shards: Vec<(ShardId, Vec<Epoch>)>) -> Ground {
+        let keys = Arc::clone(&self.keys);
+        Ground { ticket_lifetime_us: 0, shards, generations: vec![0], keys }
+    }
+
+    /// An open of the packet at `index` waits.
+    fn open(&self, index: u32) -> oneshot::Receiver<Vec<u8>> {
+        let body = TicketBody {
+            campaign: CAMPAIGN,
+            packet: packet(index),
+            user: UserId(u64::from(index)),
+            amount: Fen(100),
+            shake: ShakeId(1),
+            issued_at: WallTime(0),
+            expires_at: WallTime(950),
+            shard: SHARD,
+            epoch: EPOCH,
+            sponsor: SponsorId::new(0).expect("below 64"),
+            wave: WaveIndex(0),
+        };
+        let ticket = Ticket { body, signature: [0; 64] };
+        let batch = Batch {
+            campaign: CAMPAIGN,
+            shard: SHARD,
+            epoch: EPOCH,
+            incarnation: Incarnation([1; 16]),
+            records: vec![(1, Open { accepted_at: WallTime(50), ticket })],
+        };
+        let bytes = batch.encode(&ticket_key());
+        let (answer, answered) = oneshot::channel();
+        let job = BatchJob { batch, bytes, genuine: vec![true], answer };
+        self.queue.send(Job::Batch(job)).expect("room");
+        answered
+    }
+
+    /// A request waits for the first four packets, of which all are free that were not opened: no
+    /// shard keeps them back.
+    fn void(&self) -> oneshot::Receiver<Result<Vec<u8>, Refused>> {
+        let request = VoidRequest {
+            campaign: CAMPAIGN,
+            shard: SHARD,
+            generation: 0,
+            child: 1,
+            first: 0,
+            count: 4,
+            plan_digest: [7; 32],
+        };
+        let (answer, answered) = oneshot::channel();
+        let job = VoidJob { request, ground: self.ground(Vec::new()), answer };
+        self.queue.send(Job::Void(job)).expect("room");
+        answered
+    }
+
+    /// A seal waits by which packets from `high` on never left.
+    fn seal(&self, high: u32) -> oneshot::Receiver<Kept> {
+        let seal = Seal {
+            campaign: CAMPAIGN,
+            shard: SHARD,
+            generation: 0,
+            epoch: EPOCH,
+            incarnation: Incarnation([1; 16]),
+            settled: 1,
+            sealed_at: WallTime(900),
+            merkle_root: [2; 32],
+            waves: vec![SealedWave { wave: WaveIndex(0), count: 10, high }],
+        };
+        let bytes = seal.encode(&ticket_key());
+        let ground = self.ground(vec![(SHARD, vec![EPOCH])]);
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Job::Seal(SealJob { seal, bytes, ground, answer })).expect("room");
+        answered
+    }
+
+    /// Everything that waits is decided.
+    fn decide(self) -> Arc<KeySet> {
+        let Self { mut run, keys, queue, jobs, .. } = self;
+        drop(queue);
+        run.run(&jobs).expect("the database is well");
+        keys
+    }
+}
+
+fn packet(index: u32) -> PacketId {
+    PacketId::new(0, SHARD, PacketIndex(index))
+}
+
+fn told(mut answered: oneshot::Receiver<Vec<u8>>, keys: &KeySet) -> Vec<OpenResult> {
+    let bytes = answered.try_recv().expect("an answer");
+    Answer::decode(&bytes, keys).expect("settlement's").results
+}
+
+#[test]
+fn m10_no_void_overtakes_an_open_that_came_before_it() {
+    let world = World::new();
+    let (before, mut void, after) = (world.open(1), world.void(), world.open(2));
+    let keys = world.decide();
+    assert_eq!(told(before, &keys), [OpenResult::Applied]);
+    let voided = void.try_recv().expect("an answer").expect("granted");
+    let voided = VoidAnswer::decode(&voided, &keys).expect("settlement's");
+    assert_eq!(voided.void, [true, false, true, true]);
+    assert_eq!(told(after, &keys), [OpenResult::Reclaimed]);
+}
+
+#[test]
+fn m10_no_seal_overtakes_an_open_that_disproves_it() {
+    let world = World::new();
+    let (before, mut seal) = (world.open(5), world.seal(5));
+    let keys = world.decide();
+    assert_eq!(told(before, &keys), [OpenResult::Applied]);
+    assert_eq!(seal.try_recv(), Ok(Kept::Disproved(packet(5))));
+}
