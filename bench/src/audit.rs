@@ -7,6 +7,8 @@
 mod books;
 mod claims;
 mod evidence;
+mod fallback;
+mod generations;
 mod judge;
 mod ledger;
 mod lineage;
@@ -17,15 +19,13 @@ mod plan;
 mod tests;
 
 use anyhow::{Result, bail};
-use evidence::Evidence;
 use ledger::Ledger;
 use serde::Serialize;
 use std::{
-    collections::{BTreeSet, HashMap},
     io::{self, Write},
     path::PathBuf,
 };
-use yao_protocol::{Fen, PacketId};
+use yao_protocol::Fen;
 
 /// Problems that are told one by one; further ones are counted.
 const PROBLEMS_SHOWN_MAX: usize = 100;
@@ -36,7 +36,8 @@ pub(crate) struct AuditArgs {
     /// Signed manifest of the campaign
     #[arg(long)]
     manifest: PathBuf,
-    /// Folder of seed files and their keys
+    /// Folder of seed files and their keys: those of the node's shard, and of every other one of
+    /// which packets were reclaimed
     #[arg(long)]
     seeds: PathBuf,
     /// Folder of public keys
@@ -54,12 +55,19 @@ pub(crate) struct AuditArgs {
     /// Folder of a reclaimed generation: seeds, keys, parents, manifest; once for each, in order
     #[arg(long)]
     reclaimed: Vec<PathBuf>,
-    /// State directory of the node that played it; as often as --reclaimed, or never
+    /// State directory of the node that played it; once for each --reclaimed that was played, in
+    /// order
     #[arg(long, requires = "reclaimed")]
     reclaimed_state: Vec<PathBuf>,
     /// The schedule that this node played; as often as --reclaimed-state
     #[arg(long, requires = "reclaimed_state")]
     reclaimed_schedule: Vec<PathBuf>,
+    /// The fallback of such a node's spool; which node's, the directory says
+    #[arg(long, requires = "reclaimed_state")]
+    reclaimed_spool_fallback: Vec<PathBuf>,
+    /// So many opens are known that came after their packet had been taken back, and were made good
+    #[arg(long, default_value_t = 0)]
+    allow_late_opens: u64,
     /// The ledger, "http://host:port"
     #[arg(long)]
     ledger: String,
@@ -105,7 +113,7 @@ pub(crate) struct Verdict {
     planned: u64,
     /// Packets that left in a ticket, the opened ones too.
     issued: u64,
-    /// Packets whose open was acknowledged.
+    /// Packets whose open was acknowledged, and not refused by the ledger.
     opened: u64,
     /// Packets that the ledger applied.
     settled: u64,
@@ -124,7 +132,8 @@ pub(crate) struct Verdict {
     skipped_fen: u64,
     unissued_fen: u64,
     reclaimed_fen: u64,
-    /// Opens that came after their packet had been taken back: somebody must look.
+    /// Opens that came after their packet had been taken back, of all generations: somebody holds a
+    /// receipt and was not paid.
     late_opens: u64,
     /// Packets that left twice.
     duplicates: u64,
@@ -164,75 +173,12 @@ pub(crate) fn run(args: &AuditArgs) -> Result<()> {
     if let Some(path) = &args.ledger_dump {
         ledger.dump(path)?;
     }
-    let verdict = judge_all(args, &ledger)?;
+    let verdict = generations::judge_all(args, &ledger)?;
     print(&verdict, args.json)?;
     match verdict.problems.first() {
         None => Ok(()),
         Some(first) => bail!("{} problems; the first: {first}", verdict.problem_count),
     }
-}
-
-/// Judges the node, those of reclaimed generations by themselves, and what lies between them.
-/// Problems of all are those of the first.
-fn judge_all(args: &AuditArgs, ledger: &Ledger) -> Result<Verdict> {
-    let mut all = vec![Evidence::read(args)?];
-    let states = args.reclaimed_state.len();
-    if ![0, args.reclaimed.len()].contains(&states) || args.reclaimed_schedule.len() != states {
-        bail!("give --reclaimed-state and --reclaimed-schedule once for each --reclaimed");
-    }
-    let played = args.reclaimed_state.iter().zip(&args.reclaimed_schedule);
-    for (folder, (state, schedule)) in args.reclaimed.iter().zip(played) {
-        let later = AuditArgs {
-            manifest: folder.join("manifest.yaomanifest"),
-            seeds: folder.clone(),
-            state: state.clone(),
-            schedule: schedule.clone(),
-            spool_fallback: None,
-            ..args.clone()
-        };
-        all.push(Evidence::read(&later)?);
-    }
-    let mut problems = lineages(args, &all, ledger)?;
-    let shards: Vec<_> = all.iter().map(Evidence::shard).collect();
-    let mut verdicts = Vec::new();
-    for (at, evidence) in all.iter_mut().enumerate() {
-        let (own, mut others) = (shards[at], shards.clone());
-        others.remove(at);
-        let of = |packet: PacketId| (packet.generation(), packet.shard());
-        // A row of nobody's is the first one's to explain.
-        evidence.ledger =
-            ledger.part(|packet| of(packet) == own || (at == 0 && !shards.contains(&of(packet))));
-        evidence.others = others;
-        verdicts.push(judge::judge(evidence));
-    }
-    let mut first = verdicts.remove(0);
-    problems.extend(verdicts.iter().flat_map(|later| later.problems.clone()));
-    first.problem_count += problems.len() as u64;
-    let room = PROBLEMS_SHOWN_MAX.saturating_sub(first.problems.len());
-    first.problems.extend(problems.into_iter().take(room));
-    first.verdict = if first.problem_count == 0 { "balanced" } else { "UNBALANCED" };
-    first.generations = verdicts;
-    Ok(first)
-}
-
-/// What lies between the generations: their parents, and everything that the ledger voided.
-fn lineages(args: &AuditArgs, all: &[Evidence], ledger: &Ledger) -> Result<Vec<String>> {
-    let known: HashMap<_, _> = all.iter().flat_map(Evidence::contents).collect();
-    let key = all[0].campaign_key()?;
-    let mut problems = Vec::new();
-    let mut generations = BTreeSet::new();
-    for folder in &args.reclaimed {
-        let generation = lineage::read_generation(folder, &key, &mut problems)?;
-        generations.insert(generation.number);
-        problems.extend(lineage::judge(&generation, &ledger.voids, &known));
-    }
-    let unseen = ledger.voids.iter().filter(|void| !generations.contains(&void.child)).count();
-    if unseen > 0 {
-        problems.push(format!(
-            "{unseen} packets were voided for a generation that no --reclaimed shows"
-        ));
-    }
-    Ok(problems)
 }
 
 fn print(verdict: &Verdict, json: bool) -> Result<()> {

@@ -4,14 +4,17 @@
 use std::{collections::BTreeSet, ops::Range};
 use thiserror::Error;
 use yao_protocol::{
-    CampaignId, ShardId, WaveIndex,
-    codec::Put,
+    CampaignId, ShardId, WaveIndex, WireError,
+    codec::{Put, Reader},
     limits::{SHARDS_MAX, VOID_PACKETS_MAX, WAVES_MAX},
     manifest::Manifest,
     seal::Seal,
     void::VoidRequest,
 };
 
+/// First bytes of a plan.
+const MAGIC: &[u8; 15] = b"yao reclaim v1\0";
+const WHAT: &str = "a reclaim plan";
 /// Shards of a reclaimed generation.
 pub const SHARDS_RECLAIMED_MAX: u32 = 10_000;
 
@@ -40,7 +43,7 @@ pub struct Source {
 }
 
 /// The plan of a later generation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReclaimPlan {
     /// The campaign.
     pub campaign: CampaignId,
@@ -65,12 +68,30 @@ impl ReclaimPlan {
     /// With `seals`, only of packets that never left according to them; without, of all.
     ///
     /// # Errors
-    /// Manifests that leave one out, no number free, nothing to ask for.
+    /// Those of [`Self::frame`], nothing to ask for.
     pub fn new(
         manifests: &[Manifest],
         wave_seconds: u32,
         shards: u32,
         seals: Option<&[Seal]>,
+    ) -> Result<Self, ReclaimError> {
+        let frame = Self::frame(manifests, wave_seconds, shards)?;
+        let plan = Self { sources: sources(manifests, seals), ..frame };
+        if plan.sources.is_empty() {
+            let text = "there is no packet to ask for".to_owned();
+            return Err(ReclaimError::Asked(text));
+        }
+        Ok(plan)
+    }
+
+    /// The same before it is decided which packets are asked for.
+    ///
+    /// # Errors
+    /// Manifests that leave one out, no number free.
+    pub fn frame(
+        manifests: &[Manifest],
+        wave_seconds: u32,
+        shards: u32,
     ) -> Result<Self, ReclaimError> {
         check_sources(manifests)?;
         if !(1..=SHARDS_RECLAIMED_MAX).contains(&shards) {
@@ -94,7 +115,7 @@ impl ReclaimPlan {
             ReclaimError::Sources(text.to_owned())
         })?;
         let root = &manifests[0];
-        let plan = Self {
+        Ok(Self {
             campaign: root.campaign,
             root_digest: root.plan_digest,
             generation,
@@ -102,21 +123,45 @@ impl ReclaimPlan {
             wave_seconds,
             first_shard,
             shards,
-            sources: sources(manifests, seals),
+            sources: Vec::new(),
+        })
+    }
+
+    /// Whether `earlier` is a plan in this frame, made of `manifests` at another time: it asks for
+    /// other packets perhaps, each planned, and none twice.
+    #[must_use]
+    pub fn frames(&self, earlier: &Self, manifests: &[Manifest]) -> bool {
+        let planned = |source: &Source| {
+            let manifest = manifests.get(usize::from(source.generation))?;
+            let entry = manifest.shard(source.shard)?;
+            let range = &source.range;
+            let fits = !range.is_empty() && range.end <= entry.packets;
+            (fits && entry.merkle_root == source.merkle_root).then_some(())
         };
-        if plan.sources.is_empty() {
-            let text = "there is no packet to ask for".to_owned();
-            return Err(ReclaimError::Asked(text));
-        }
-        Ok(plan)
+        let place = |source: &Source| (source.generation, source.shard);
+        let apart = |pair: &[Source]| {
+            place(&pair[0]) < place(&pair[1])
+                || (place(&pair[0]) == place(&pair[1]) && pair[0].range.end <= pair[1].range.start)
+        };
+        let frame = Self { sources: Vec::new(), ..earlier.clone() };
+        frame == Self { sources: Vec::new(), ..self.clone() }
+            && !earlier.sources.is_empty()
+            && earlier.sources.iter().all(|source| planned(source).is_some())
+            && earlier.sources.windows(2).all(apart)
     }
 
     /// The digest that settlement keeps: packets that were voided for this plan never become
     /// those of another one.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&self.encode()).as_bytes()
+    }
+
+    /// The bytes of which the digest is made.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        out.put(b"yao reclaim v1\0");
+        out.put(MAGIC);
         out.put_u64(self.campaign.0);
         out.put(&self.root_digest);
         out.put_u8(self.generation);
@@ -132,7 +177,37 @@ impl ReclaimPlan {
             out.put_u32(source.range.start);
             out.put_u32(source.range.end);
         }
-        *blake3::hash(&out).as_bytes()
+        out
+    }
+
+    /// Reads what [`Self::encode`] wrote. Whether it fits anything is not looked at.
+    ///
+    /// # Errors
+    /// A wrong form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(WHAT, bytes);
+        if r.array()? != *MAGIC {
+            return Err(WireError::Magic { what: WHAT });
+        }
+        let (campaign, root_digest) = (CampaignId(r.u64()?), r.array()?);
+        let (generation, wave, wave_seconds) = (r.u8()?, WaveIndex(r.u16()?), r.u32()?);
+        let (first_shard, shards, count) = (r.u32()?, r.u32()?, r.u32()?);
+        let mut sources = Vec::new();
+        for _ in 0..count {
+            let (generation, shard, merkle_root) = (r.u8()?, r.shard()?, r.array()?);
+            sources.push(Source { generation, shard, merkle_root, range: r.u32()?..r.u32()? });
+        }
+        r.finish()?;
+        Ok(Self {
+            campaign,
+            root_digest,
+            generation,
+            wave,
+            wave_seconds,
+            first_shard,
+            shards,
+            sources,
+        })
     }
 
     /// The requests for settlement, in order of their packets.

@@ -215,6 +215,40 @@ fn everything_that_is_drawn_or_sealed_hangs_on_plan_and_answers() {
 }
 
 #[test]
+fn a_plan_is_read_back_and_goes_on_only_where_it_fits() {
+    let first = First::new();
+    let plan = first.reclaim(2);
+    assert_eq!(ReclaimPlan::decode(&plan.encode()).expect("as written"), plan);
+    let short = &plan.encode()[..20];
+    assert!(ReclaimPlan::decode(short).is_err() && ReclaimPlan::decode(&[0; 99]).is_err());
+    let manifests = from_ref(&first.manifest);
+    let frame = ReclaimPlan::frame(manifests, 5, 2).expect("a frame");
+    let check = |change: &dyn Fn(&mut ReclaimPlan), expected: bool| {
+        let mut changed = plan.clone();
+        change(&mut changed);
+        assert_eq!(frame.frames(&changed, manifests), expected, "{changed:?}");
+    };
+    check(&|_| (), true);
+    check(&|plan| plan.sources.truncate(1), true);
+    check(&|plan| plan.sources[0].range.start += 1, true);
+    check(&|plan| plan.sources.clear(), false);
+    check(&|plan| plan.sources.swap(0, 1), false);
+    check(&|plan| plan.sources[1] = plan.sources[0].clone(), false);
+    check(&|plan| plan.sources[0].range.end += 1, false);
+    check(&|plan| plan.sources[0].range.start = plan.sources[0].range.end, false);
+    check(&|plan| plan.sources[0].merkle_root[0] ^= 1, false);
+    check(&|plan| plan.sources[0].shard.0 = 9, false);
+    check(&|plan| plan.sources[0].generation = 1, false);
+    check(&|plan| plan.wave_seconds += 1, false);
+    check(&|plan| plan.shards += 1, false);
+    check(&|plan| plan.first_shard += 1, false);
+    check(&|plan| plan.generation += 1, false);
+    check(&|plan| plan.wave.0 += 1, false);
+    check(&|plan| plan.root_digest[0] ^= 1, false);
+    check(&|plan| plan.campaign.0 += 1, false);
+}
+
+#[test]
 fn a_later_generation_has_numbers_of_its_own() {
     let first = First::new();
     let reclaim = first.reclaim(2);

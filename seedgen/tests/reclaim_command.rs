@@ -7,14 +7,19 @@ mod common;
 
 use common::{SMALL, keys, plan};
 use std::{
+    collections::BTreeMap,
     fs,
-    path::PathBuf,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 use tempfile::TempDir;
 use yao_protocol::{
-    KeyId, WallTime,
+    Epoch, Incarnation, KeyId, WallTime,
     keys::{KeyOwner, PublicKeyFile, SignKey},
+    seal::{Seal, SealedWave},
+    seed_file::SeedHeader,
     void::{VoidAnswer, VoidRequest},
 };
 
@@ -64,29 +69,120 @@ impl Place {
     }
 
     fn fail(&self, arguments: &str, says: &str) {
+        self.ends(1, arguments, says);
+    }
+
+    /// Ends with this code, and says this to people.
+    fn ends(&self, code: i32, arguments: &str, says: &str) {
         let output = self.run(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{arguments}: {error}");
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {error}");
         assert!(error.contains(says), "{arguments}: {error} / {says}");
+    }
+
+    /// The seal of a shard's node, and the node's key: half of each wave never left.
+    fn seal(&self, shard: u8) {
+        let path = self.path(&format!("all/shard-{shard:05}.yaoseed"));
+        let file = fs::read(path).expect("generated");
+        let length = SeedHeader::peek_length(&file).expect("a header");
+        let public = keys(&plan(SMALL), SECRET).public();
+        let header = SeedHeader::decode(&file[..length], &public).expect("ours");
+        let key = SignKey::from_seed(&[shard + 20; 32]);
+        let (campaign, epoch) = (header.campaign, Epoch(1));
+        let owner = KeyOwner::Ticket { campaign, shard: header.shard, epoch };
+        let public = PublicKeyFile { owner, key: key.public().to_bytes() };
+        let text = serde_json::to_string(&public).expect("plain data");
+        fs::write(self.path(&format!("keys/ticket-{shard:05}-001.pub.json")), text).expect("made");
+        let waves = header.sections.iter().map(|section| {
+            let (wave, count) = (section.wave, section.count);
+            SealedWave { wave, count, high: count / 2 }
+        });
+        let seal = Seal {
+            campaign,
+            shard: header.shard,
+            generation: 0,
+            epoch,
+            incarnation: Incarnation([1; 16]),
+            settled: 0,
+            sealed_at: WallTime(1),
+            merkle_root: header.merkle_root,
+            waves: waves.collect(),
+        };
+        fs::create_dir_all(self.path("seals")).expect("a directory");
+        let path = self.path(&format!("seals/shard-{shard:05}.yaoseal"));
+        fs::write(path, seal.encode(&key)).expect("written");
+    }
+
+    /// Every file below `folder`.
+    fn files(&self, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        fn add(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+            for entry in fs::read_dir(folder).expect("a directory") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    add(&path, files);
+                } else {
+                    files.insert(path.clone(), fs::read(&path).expect("readable"));
+                }
+            }
+        }
+        let mut files = BTreeMap::new();
+        add(&self.path(folder), &mut files);
+        files
     }
 
     /// Answers every request in `out`: each packet with an even index is void.
     fn answer(&self, out: &str, key: &SignKey) {
-        let public = keys(&plan(SMALL), SECRET).public();
         for entry in fs::read_dir(self.path(out).join("requests")).expect("requests") {
             let path = entry.expect("readable").path();
-            let bytes = fs::read(&path).expect("readable");
-            let request = VoidRequest::decode(&bytes, &public).expect("by the campaign's key");
-            let void =
-                (0..request.count).map(|position| (request.first + position).is_multiple_of(2));
-            let void = void.collect();
-            let answer = VoidAnswer { request, voided_at: WallTime(1), key_id: KeyId(1), void };
+            let answer = voided(&fs::read(&path).expect("readable"), key);
             let name = path.file_stem().expect("named").to_string_lossy().into_owned();
             let answers = self.path(out).join("answers");
-            let file = answers.join(format!("{name}.yaovoided"));
-            fs::write(file, answer.encode(key)).expect("written");
+            fs::write(answers.join(format!("{name}.yaovoided")), answer).expect("written");
         }
     }
+}
+
+/// What settlement says to a request: each packet with an even index is void.
+fn voided(request: &[u8], key: &SignKey) -> Vec<u8> {
+    let public = keys(&plan(SMALL), SECRET).public();
+    let request = VoidRequest::decode(request, &public).expect("by the campaign's key");
+    let void = (0..request.count).map(|position| (request.first + position).is_multiple_of(2));
+    let void = void.collect();
+    VoidAnswer { request, voided_at: WallTime(1), key_id: KeyId(1), void }.encode(key)
+}
+
+/// Settlement on a port of its own: what it answers to seals and to requests, as status codes.
+fn serve(seals: u16, voids: u16) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (path, body) = read_request(&stream);
+            let status = if path == "/v1/seals" { seals } else { voids };
+            let answer = match (path.as_str(), status) {
+                ("/v1/voids", 200) => voided(&body, &settlement()),
+                _ => b"because".to_vec(),
+            };
+            let head = format!("HTTP/1.1 {status} .\r\ncontent-length: {}\r\n\r\n", answer.len());
+            stream.write_all(&[head.as_bytes(), &answer].concat()).expect("the tool listens");
+        }
+    });
+    url
+}
+
+/// Path and body.
+fn read_request(stream: &TcpStream) -> (String, Vec<u8>) {
+    let mut reader = BufReader::new(stream);
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line: &String| !line.is_empty()) {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a head");
+        lines.push(line.trim_end().to_owned());
+    }
+    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.and_then(|length| length.parse().ok()).expect("its length")];
+    reader.read_exact(&mut body).expect("a body");
+    (lines[0].split(' ').nth(1).expect("a path").to_owned(), body)
 }
 
 #[test]
@@ -124,7 +220,7 @@ fn what_settlement_did_not_say_to_this_plan_is_refused() {
     place.succeed(&one);
     // Another plan does not take the place of this one, nor its answers.
     let other = RECLAIM.replace("--shards 2", "--shards 1");
-    place.fail(&format!("{other} --out one"), "is of another plan or secret, or damaged");
+    place.fail(&format!("{other} --out one"), "was made with other --seeds");
     place.fail(&format!("{other} --out two"), "there is no answer");
     for entry in fs::read_dir(place.path("one/answers")).expect("answers") {
         let path = entry.expect("readable").path();
@@ -132,7 +228,90 @@ fn what_settlement_did_not_say_to_this_plan_is_refused() {
         fs::copy(&path, place.path("two/answers").join(name)).expect("copied");
     }
     place.fail(&format!("{other} --out two"), "it answers another request");
-    place.fail(&format!("{one} --seeds one"), "is of another plan or secret, or damaged");
+    place.fail(&format!("{one} --seeds one"), "was made with other --seeds");
     place.fail(&RECLAIM.replace("--seeds all", "--seeds one --out x"), "generation 0 is missing");
     place.fail(&format!("{one} --ledger https://x"), "write http://host:port");
+}
+
+const NEVER_LEFT: &str = " --seals seals --never-left --out one";
+
+/// Some requests were granted, then the run was interrupted: what was granted belongs to the plan
+/// of that time for ever, whichever nodes are sealed in between.
+#[test]
+fn m10_a_plan_that_was_begun_stays_when_more_seals_come() {
+    let place = Place::new();
+    place.seal(1);
+    let one = format!("{RECLAIM}{NEVER_LEFT}");
+    place.fail(&one, "there is no answer");
+    let begun = place.files("one");
+    assert_eq!(place.files("one/requests").len(), 3, "what never left of one shard's waves");
+    place.seal(0);
+    place.fail(&one, "there is no answer");
+    assert_eq!(place.files("one"), begun, "the same is asked for");
+    // Everything of it may be gone but the plan: it makes the same requests.
+    fs::remove_dir_all(place.path("one/requests")).expect("there");
+    place.fail(&one, "there is no answer");
+    assert_eq!(place.files("one"), begun);
+    place.fail(&one.replace(" --never-left", ""), "was made with other --seeds");
+    place.answer("one", &settlement());
+    let said = place.succeed(&one);
+    assert!(said.contains("as generation 1 in 2 shards"), "{said}");
+}
+
+#[test]
+fn where_another_plan_lies_nothing_is_written() {
+    let place = Place::new();
+    place.seal(1);
+    let one = format!("{RECLAIM}{NEVER_LEFT}");
+    place.fail(&one, "there is no answer");
+    let plan = place.path("one/plan.yaoplan");
+    let bytes = fs::read(&plan).expect("written");
+    for at in (0..bytes.len()).step_by(7) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        fs::write(&plan, bad).expect("written");
+        let before = place.files("one");
+        place.fail(&one, "is of another plan or secret, or damaged");
+        assert_eq!(place.files("one"), before, "byte {at}");
+    }
+    // Without it the plan is made anew, of more seals: its first requests are of another shard.
+    fs::remove_file(&plan).expect("there");
+    place.seal(0);
+    let before = place.files("one");
+    place.fail(&one, "is of another plan or secret, or damaged");
+    assert_eq!(place.files("one"), before);
+}
+
+#[test]
+fn a_seal_that_settlement_refuses_holds_nothing_up() {
+    let place = Place::new();
+    place.seal(0);
+    let says = "going on without a seal: the seal of shard 0: settlement";
+    for status in [400, 409, 503] {
+        let url = serve(status, 200);
+        let ask = format!("{RECLAIM} --seals seals --out out-{status} --ledger {url}");
+        place.ends(0, &ask, says);
+        assert!(place.path(&format!("out-{status}/manifest.yaomanifest")).exists());
+    }
+    // A plan that is made of the seals leaves out what was refused, and waits for what was not.
+    let never_left = |status, out: &str| {
+        let url = serve(status, 200);
+        format!("{RECLAIM} --seals seals --never-left --out {out} --ledger {url}")
+    };
+    place.fail(&never_left(409, "none"), "there is no packet to ask for");
+    place.ends(75, &never_left(503, "later"), "the seal of shard 0: settlement: because");
+    assert!(!place.path("later/plan.yaoplan").exists());
+    place.ends(0, &never_left(200, "later"), "");
+    // One that is there does not change.
+    place.fail(&format!("{RECLAIM}{NEVER_LEFT}"), "there is no answer");
+    place.ends(0, &never_left(503, "one"), says);
+}
+
+#[test]
+fn who_is_refused_hears_where_to_go_on_and_who_is_early_when_to_come_again() {
+    let place = Place::new();
+    let ask = |status| format!("{RECLAIM} --out one --ledger {}", serve(200, status));
+    place.fail(&ask(409), "because; if requests of this generation were granted before, go on");
+    place.ends(75, &ask(503), "settlement: because");
+    place.ends(0, &ask(200), "");
 }

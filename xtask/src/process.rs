@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{RecvTimeoutError, sync_channel},
@@ -14,6 +15,7 @@ use std::{
 
 /// A server must be ready within this time, even on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(30);
+const SIGKILL: i32 = 9;
 /// Lines of a log that are shown when its process failed.
 const LOG_LINES: usize = 15;
 
@@ -89,6 +91,12 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// The same; whether it hit a process that had not ended by itself.
+    pub(crate) fn strike(mut self) -> Result<bool> {
+        self.child.kill()?;
+        Ok(self.child.wait()?.signal() == Some(SIGKILL))
     }
 
     /// Asks it to end and waits.

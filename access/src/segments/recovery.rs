@@ -10,11 +10,17 @@ use crate::{
     disk::{Access, Disk, DiskFile},
     slot_file::directory_of,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 use yao_protocol::{
     WireError,
     log::{Record, SEGMENT_HEADER_BYTES, Scan, ScanEnd, SegmentHeader, written_length},
 };
+
+/// What the name of a damaged segment's copy ends with.
+const ASIDE: &str = ".corrupt";
 
 /// What recovery found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +54,7 @@ pub enum Damage {
     /// Sequences between two segments, or behind the last one, that were acknowledged and are not
     /// in any file.
     Missing {
-        /// First missing sequence.
+        /// First missing sequence; an empty copy of a segment that would begin there tells of it.
         first: u64,
         /// Last missing sequence.
         last: u64,
@@ -98,6 +104,13 @@ pub(super) fn recover(
         let (first, last) = (recovery.found.next_sequence, recovery.committed);
         recovery.found.damage.push(Damage::Missing { first, last });
         recovery.found.next_sequence = last + 1;
+    }
+    for damage in &recovery.found.damage {
+        if let Damage::Missing { first, .. } = damage {
+            // There is nothing to keep. It tells of the gap when what lies around is settled and
+            // removed, so that nobody sees a gap any more.
+            copy_aside(disk, &directories[0].join(kind.file_name(*first)), &[])?;
+        }
     }
     Ok((recovery.segments, recovery.found))
 }
@@ -281,6 +294,28 @@ pub fn list(
     Ok(files)
 }
 
+/// The copies of damaged segments that lie in `directory`, and the empty ones of missing segments,
+/// in any order: recovery put them there, in this run or an earlier one, and nobody has taken them
+/// away. None where there is no directory.
+///
+/// # Errors
+/// Those of reading the directory.
+pub fn set_aside(
+    disk: &dyn Disk,
+    directory: &Path,
+    kind: LogKind,
+) -> Result<Vec<PathBuf>, SegmentError> {
+    if !disk.is_directory(directory) {
+        return Ok(Vec::new());
+    }
+    let names = disk.names(directory).map_err(io_error("read", directory))?;
+    let is_copy = |name: &OsString| {
+        let segment = name.to_str().and_then(|name| name.strip_suffix(ASIDE));
+        segment.is_some_and(|segment| kind.first_sequence(segment).is_some())
+    };
+    Ok(names.iter().filter(|name| is_copy(name)).map(|name| directory.join(name)).collect())
+}
+
 /// Makes what we are about to read and believe be what the disk holds.
 ///
 /// A killed process leaves pages that were written and not synced; whoever trusts them before they
@@ -306,7 +341,7 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
 /// Keeps the damaged bytes for people, once.
 fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".corrupt");
+    name.push(ASIDE);
     let copy = path.with_file_name(name);
     if disk.exists(&copy) {
         return Ok(());

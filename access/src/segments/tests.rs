@@ -245,6 +245,18 @@ fn a_lost_segment_and_a_lost_header_are_damage() {
     assert_eq!(recovered.damage[0], Damage::Missing { first: 5, last: 6 });
     assert!(matches!(recovered.damage[1], Damage::BadBytes { offset: 0, salvaged: 2, .. }));
     assert_eq!(recovered.damage.len(), 2);
+    // Both leave a trace for as long as nobody takes it away, the gap an empty one.
+    let traces = || {
+        let mut found = recovery::set_aside(&RealDisk, directory.path(), KIND).expect("readable");
+        found.sort_unstable();
+        found.iter().map(|path| fs::metadata(path).expect("there").len() > 0).collect::<Vec<_>>()
+    };
+    assert_eq!(traces(), [false, true]);
+    for path in [&files[1].1, &files[3].1] {
+        fs::remove_file(path).expect("settled and removed");
+    }
+    let (_, recovered, _) = open(directory.path()).expect("open");
+    assert_eq!((recovered.damage, traces()), (vec![], vec![false, true]));
 }
 
 #[test]

@@ -9,16 +9,21 @@ use super::check_files;
 use crate::{
     clock::Clock,
     config::{Config, Ownership},
+    disk::{Access, Disk},
     files::{self, FileError, content},
     recovery,
-    segments::{LogKind, SegmentLog},
-    slot_file::{SlotFile, SlotMark},
+    segments::{LogKind, SegmentLog, recovery::set_aside},
+    slot_file::{SlotFile, SlotMark, directory_of},
     spool,
     state_dir::{EPOCH_LOCAL, StateDir, create_synced, lock_cursor},
     witness::Witness,
 };
 use anyhow::{Context, Result, bail};
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 use yao_engine::{cursor, grant, issuer::History};
 use yao_protocol::{
     Incarnation, WallTime, WaveIndex,
@@ -51,14 +56,7 @@ pub fn seal(config: &Config, out: &Path) -> Result<String> {
     let fallback = config.spool.fallback.as_deref();
     let witness = config.shard.witness.as_deref();
     let bytes = seal_state(&state, header, &key, (witness, fallback), Clock::start().wall())?;
-    match fs::read(out) {
-        Ok(found) if found == bytes => {}
-        Ok(_) => bail!("{} holds something else; choose another --out", out.display()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_synced(out, &bytes, 0o644)?;
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", out.display())),
-    }
+    hand_out(&**state.disk(), out, &bytes)?;
     Ok(format!(
         "sealed shard {} of campaign {}: this state never issues or accepts again; give {} to \
          yao-seedgen reclaim",
@@ -66,6 +64,16 @@ pub fn seal(config: &Config, out: &Path) -> Result<String> {
         header.campaign,
         out.display()
     ))
+}
+
+/// The copy of the seal that people carry. One that an earlier run left stays.
+fn hand_out(disk: &dyn Disk, out: &Path, bytes: &[u8]) -> Result<()> {
+    match fs::read(out) {
+        Ok(found) if found == bytes => Ok(to_disk(disk, out)?),
+        Ok(_) => bail!("{} holds something else; choose another --out", out.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(keep(disk, out, bytes)?),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", out.display())),
+    }
 }
 
 /// The seal of the shard in `state`, whose lock is held; made at `now` unless there is one.
@@ -78,10 +86,17 @@ fn seal_state(
 ) -> Result<Vec<u8>> {
     let path = state.seal();
     match fs::read(&path) {
-        Ok(bytes) => return check_kept(&path, header, key, bytes),
+        Ok(bytes) => {
+            check_kept(&path, header, key, &bytes)?;
+            // An earlier run may have ended before it was on disk: a power cut would take it away
+            // from under the copies, and the next run would make another one.
+            to_disk(&**state.disk(), &path)?;
+            return Ok(bytes);
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
+    refuse_set_aside(state, fallback)?;
     let highs: BTreeMap<WaveIndex, u32> = header
         .sections
         .iter()
@@ -108,13 +123,13 @@ fn seal_state(
         waves: header.sections.iter().map(wave).collect(),
     };
     let bytes = seal.encode(key);
-    keep(&path, &bytes)?;
+    keep(&**state.disk(), &path, &bytes)?;
     Ok(bytes)
 }
 
-/// Writes the seal so that it is there as a whole or not at all.
-fn keep(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let draft = path.with_extension("draft");
+/// Writes a seal so that it is there as a whole or not at all.
+fn keep(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let draft = draft(path);
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(content(&draft, format!("cannot remove it: {error}")));
@@ -123,23 +138,57 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     }
     create_synced(&draft, bytes, 0o644)?;
     let name = || {
-        fs::rename(&draft, path)?;
-        fs::File::open(crate::slot_file::directory_of(path))?.sync_all()
+        disk.rename(&draft, path)?;
+        disk.sync_directory(directory_of(path))
     };
     name().map_err(|error| content(path, format!("cannot create it: {error}")))
 }
 
-/// The seal that an earlier run kept, if it is ours.
-fn check_kept(path: &Path, header: &SeedHeader, key: &SignKey, bytes: Vec<u8>) -> Result<Vec<u8>> {
+/// The name under which a seal is written before it gets its own.
+fn draft(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".draft");
+    path.with_file_name(name)
+}
+
+/// Brings a file that an earlier run left, and its name, to disk.
+fn to_disk(disk: &dyn Disk, path: &Path) -> Result<(), FileError> {
+    let sync = || {
+        disk.open(path, Access::Read)?.sync_all()?;
+        disk.sync_directory(directory_of(path))
+    };
+    sync().map_err(|error| content(path, format!("cannot sync it: {error}")))
+}
+
+/// Whether the seal that an earlier run kept is ours.
+fn check_kept(path: &Path, header: &SeedHeader, key: &SignKey, bytes: &[u8]) -> Result<()> {
     let (campaign, shard, epoch) = (header.campaign, header.shard, EPOCH_LOCAL);
     let owner = KeyOwner::Ticket { campaign, shard, epoch };
     let mut keys = KeySet::default();
     keys.add(&PublicKeyFile { owner, key: key.public().to_bytes() })?;
-    let seal = Seal::decode(&bytes, &keys).with_context(|| path.display().to_string())?;
+    let seal = Seal::decode(bytes, &keys).with_context(|| path.display().to_string())?;
     if (seal.generation, seal.merkle_root) != (header.generation, header.merkle_root) {
         bail!("{} is of another seed file", path.display());
     }
-    Ok(bytes)
+    Ok(())
+}
+
+/// Fails while a copy lies there of a segment that some run could not read, or missed: when nothing
+/// of it was left, or it was settled since and removed, no later run finds any damage.
+fn refuse_set_aside(state: &StateDir, fallback: Option<&Path>) -> Result<()> {
+    let (journal, spool) = (state.journal(), state.spool());
+    let own = [(journal.as_path(), LogKind::JOURNAL), (spool.as_path(), LogKind::SPOOL)];
+    for (directory, kind) in own.into_iter().chain(fallback.map(|path| (path, LogKind::SPOOL))) {
+        if let Some(copy) = set_aside(&**state.disk(), directory, kind)?.first() {
+            bail!(
+                "{} was put aside for a segment that was damaged or missing: opens may be lost \
+                 for which people hold receipts. Leave the shard unsealed; or, when each open in it is \
+                 accounted for, move the copy out of the directory and seal again",
+                copy.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// How far packets of a section may have left: as a start in local mode would take it (M2), so not
@@ -237,237 +286,4 @@ fn read_spool(state: &StateDir, header: &SeedHeader, fallback: Option<&Path>) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state_dir::StateLock;
-    use std::path::PathBuf;
-    use tempfile::TempDir;
-    use yao_protocol::{
-        CampaignId, Epoch, Fen, PacketId, PacketIndex, ShakeId, ShardId, SponsorId, UserId,
-        cursor::GrantRecord,
-        seed_file::Segment,
-        spool::{KIND_OPEN, Open, Watermark},
-        ticket::TicketBody,
-    };
-
-    const NOW: WallTime = WallTime(1_000);
-
-    /// A shard with its state; a campaign of its own per test, as the lock's name is the host's.
-    struct Rig {
-        folder: TempDir,
-        state: StateDir,
-        header: SeedHeader,
-        key: SignKey,
-    }
-
-    impl Rig {
-        fn new(offset: u64) -> Self {
-            let section = Section {
-                wave: WaveIndex(0),
-                first: PacketIndex(0),
-                count: 50,
-                sum: Fen(50),
-                segments: vec![Segment { duration_us: 1, packets: 50 }],
-            };
-            let header = SeedHeader {
-                campaign: CampaignId(u64::from(std::process::id()) << 8 | offset),
-                shard: ShardId(3),
-                generation: 0,
-                sponsor_count: 1,
-                chunk_records: 10,
-                record_count: 50,
-                sum: Fen(50),
-                plan_digest: [1; 32],
-                merkle_root: [2; 32],
-                key_check: [3; 32],
-                body_digest: [4; 32],
-                sections: vec![section],
-            };
-            let folder = tempfile::tempdir().expect("a folder");
-            let state = StateDir::new(&folder.path().join("state"));
-            state.init(&header, &folder.path().join("keys")).expect("an empty directory");
-            let file = files::private_key(&state.ticket_key(EPOCH_LOCAL)).expect("made by init");
-            let key = SignKey::from_seed(&file.seed);
-            Self { folder, state, header, key }
-        }
-
-        fn lock(&self) -> StateLock {
-            self.state.lock(self.header.campaign, self.header.shard).expect("nobody has it")
-        }
-
-        fn seal(&self, now: WallTime) -> Result<Vec<u8>> {
-            let _lock = self.lock();
-            seal_state(&self.state, &self.header, &self.key, (None, None), now)
-        }
-
-        fn said(&self, bytes: &[u8]) -> Seal {
-            let (campaign, shard) = (self.header.campaign, self.header.shard);
-            let owner = KeyOwner::Ticket { campaign, shard, epoch: Epoch(1) };
-            let mut keys = KeySet::default();
-            let key = self.key.public().to_bytes();
-            keys.add(&PublicKeyFile { owner, key }).expect("a key");
-            Seal::decode(bytes, &keys).expect("signed by the ticket key")
-        }
-
-        /// Raises H as a node does.
-        fn reserve(&self, high: u32) {
-            let path = self.state.cursor(WaveIndex(0));
-            let (mut file, pair) =
-                SlotFile::open(&**self.state.disk(), &path, MAGIC).expect("a cursor");
-            let mut cursor =
-                yao_protocol::cursor::Cursor::decode(&pair.newest.payload).expect("a cursor");
-            cursor.next_high_max = high;
-            file.write(&cursor.encode()).expect("written");
-            cursor.high = high;
-            file.write(&cursor.encode()).expect("written");
-        }
-
-        /// Puts an open into the spool, as a node that is then killed.
-        fn accept(&self) {
-            let directory = self.state.spool();
-            let (mut log, _) = SegmentLog::open(
-                self.state.disk(),
-                &[&directory],
-                LogKind::SPOOL,
-                template(&self.header),
-                |_, _| Ok(()),
-            )
-            .expect("a spool");
-            let body = TicketBody {
-                campaign: self.header.campaign,
-                packet: PacketId::new(0, self.header.shard, PacketIndex(1)),
-                user: UserId(7),
-                amount: Fen(1),
-                shake: ShakeId(1),
-                issued_at: WallTime(1),
-                expires_at: WallTime(2),
-                shard: self.header.shard,
-                epoch: Epoch(1),
-                sponsor: SponsorId::new(0).expect("below 64"),
-                wave: WaveIndex(0),
-            };
-            let open = Open { accepted_at: WallTime(1), ticket: body.sign(&self.key) };
-            log.append(KIND_OPEN, &open.encode());
-            log.commit().expect("on disk");
-        }
-
-        /// Settlement's answer to the first records is on disk.
-        fn settle(&self, settled: u64) {
-            let path = self.state.spool().join("watermark.yaomark");
-            let magic = yao_protocol::spool::WATERMARK_MAGIC;
-            let (mut file, _) =
-                SlotFile::open(&**self.state.disk(), &path, magic).expect("a watermark");
-            let (campaign, shard) = (self.header.campaign, self.header.shard);
-            let mark = Watermark { campaign, shard, settled, answer_digest: [0; 32] };
-            file.write(&mark.encode()).expect("written");
-        }
-
-        fn segment(&self) -> PathBuf {
-            self.state.spool().join(LogKind::SPOOL.file_name(1))
-        }
-    }
-
-    #[test]
-    fn m10_a_sealed_shard_never_starts_again_and_has_one_seal() {
-        let rig = Rig::new(1);
-        rig.reserve(20);
-        rig.state.refuse_sealed().expect("not yet");
-        let first = rig.seal(NOW).expect("nothing is unsettled");
-        let seal = rig.said(&first);
-        assert_eq!((seal.settled, seal.sealed_at), (0, NOW));
-        let wave = SealedWave { wave: WaveIndex(0), count: 50, high: 20 };
-        assert_eq!((seal.waves.as_slice(), seal.merkle_root), (&[wave][..], [2; 32]));
-        let refused = rig.state.refuse_sealed().expect_err("sealed");
-        assert!(refused.to_string().contains("never issues or accepts again"), "{refused}");
-        assert_eq!(rig.seal(WallTime(9_999)).expect("again"), first);
-        let again = rig.state.init(&rig.header, &rig.folder.path().join("keys"));
-        assert!(again.is_err(), "init makes no new start of it");
-    }
-
-    #[test]
-    fn m10_opens_that_wait_for_settlement_keep_a_shard_from_being_sealed() {
-        let rig = Rig::new(2);
-        rig.accept();
-        let error = rig.seal(NOW).expect_err("one open waits");
-        assert!(error.to_string().contains("1 opens wait for settlement"), "{error}");
-        rig.state.refuse_sealed().expect("the node can start and deliver it");
-        rig.settle(1);
-        assert_eq!(rig.said(&rig.seal(NOW).expect("settled")).settled, 1);
-    }
-
-    #[test]
-    fn m4_a_shard_that_others_may_have_held_is_not_sealed() {
-        let rig = Rig::new(6);
-        let path = rig.state.cursor(WaveIndex(0));
-        let (mut file, pair) = SlotFile::open(&**rig.state.disk(), &path, MAGIC).expect("a cursor");
-        let mut cursor =
-            yao_protocol::cursor::Cursor::decode(&pair.newest.payload).expect("a cursor");
-        let (holder, not_after) = (Incarnation([4; 16]), WallTime(9));
-        let (lo, hi, until_ns, lifetime_us) = (0, 5, 9, 9);
-        cursor.grant =
-            Some(GrantRecord { id: 1, lo, hi, holder, not_after, until_ns, lifetime_us });
-        file.write(&cursor.encode()).expect("written");
-        drop(file);
-        let error = rig.seal(NOW).expect_err("settlement knows who else issued");
-        assert!(error.to_string().contains("under grants of settlement"), "{error}");
-        rig.state.refuse_sealed().expect("nothing was marked");
-    }
-
-    #[test]
-    fn m4_a_state_that_was_put_back_is_not_sealed() {
-        let memory = Path::new("/dev/shm");
-        if !memory.is_dir() {
-            return;
-        }
-        let witnesses = tempfile::tempdir_in(memory).expect("a directory in memory");
-        let rig = Rig::new(7);
-        let path = rig.state.cursor(WaveIndex(0));
-        let (file, pair) = SlotFile::open(&**rig.state.disk(), &path, MAGIC).expect("a cursor");
-        let identity = file.identity().expect("a file");
-        drop(file);
-        let named = (rig.header.campaign, rig.header.shard, WaveIndex(0));
-        let remember = |mark| {
-            let witness = Witness::open(witnesses.path(), named, identity);
-            witness.expect("in memory").write(mark);
-        };
-        remember(SlotMark::new(pair.newest.sequence + 1, b"what was written after it"));
-        let _lock = rig.lock();
-        let seal =
-            |witness| seal_state(&rig.state, &rig.header, &rig.key, (Some(witness), None), NOW);
-        let error = seal(witnesses.path()).expect_err("packets may have left since");
-        assert!(error.to_string().contains("was put back"), "{error}");
-        rig.state.refuse_sealed().expect("nothing was marked");
-        remember(SlotMark::new(pair.newest.sequence, &pair.newest.payload));
-        seal(witnesses.path()).expect("the newest state");
-    }
-
-    #[test]
-    fn what_is_damaged_is_not_sealed() {
-        let rig = Rig::new(3);
-        rig.accept();
-        rig.accept();
-        assert!(rig.seal(NOW).is_err());
-        rig.settle(2);
-        let mut bytes = fs::read(rig.segment()).expect("a segment");
-        bytes[70] ^= 1;
-        fs::write(rig.segment(), bytes).expect("changed");
-        let error = rig.seal(NOW).expect_err("an accepted open cannot be read");
-        assert!(error.to_string().contains("it is damaged"), "{error}");
-        let rig = Rig::new(4);
-        fs::remove_file(rig.state.cursor(WaveIndex(0))).expect("a cursor");
-        assert!(rig.seal(NOW).is_err(), "without a cursor nobody knows what left");
-        rig.state.refuse_sealed().expect("nothing was marked");
-    }
-
-    #[test]
-    fn a_crash_between_mark_and_seal_is_made_good() {
-        let rig = Rig::new(5);
-        rig.state.mark_sealed().expect("marked");
-        fs::write(rig.state.seal().with_extension("draft"), b"half").expect("a draft");
-        rig.state.refuse_sealed().expect_err("the mark is enough");
-        let first = rig.seal(NOW).expect("made good");
-        assert_eq!(rig.seal(WallTime(2_000)).expect("again"), first);
-        fs::write(rig.state.seal(), b"YAOSEAL").expect("spoilt");
-        assert!(rig.seal(NOW).is_err(), "a seal that is none is never replaced");
-    }
-}
+mod tests;

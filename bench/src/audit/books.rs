@@ -3,6 +3,15 @@
 use std::collections::BTreeMap;
 use yao_protocol::{UserId, WallTime, ticket::TicketBody};
 
+/// What the ledger made of a packet's open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It was paid.
+    Paid,
+    /// It was not: its user had enough, or its ticket had expired. The packet stays issued.
+    Refused,
+}
+
 /// One packet of the plan.
 #[derive(Clone, Default)]
 pub(super) struct Packet {
@@ -10,12 +19,13 @@ pub(super) struct Packet {
     pub(super) ticket: Option<TicketBody>,
     /// The journal says that it was issued.
     pub(super) journaled: bool,
-    /// An open of it is in the spool, accepted then.
-    pub(super) spooled_at: Option<WallTime>,
+    /// When opens of it were accepted, by the spools: here, and at other nodes that took the same
+    /// ticket.
+    pub(super) accepted_at: Vec<WallTime>,
     /// A client has a receipt for it.
     pub(super) receipted: bool,
-    /// The ledger has a row for it.
-    pub(super) in_ledger: bool,
+    /// The ledger has a row for it, which says this.
+    pub(super) settled: Option<Settled>,
     /// A restart or a long wait passed over it.
     pub(super) skipped: bool,
     /// The ledger has taken it back.
@@ -25,9 +35,15 @@ pub(super) struct Packet {
 }
 
 impl Packet {
-    /// An open of it was accepted.
-    pub(super) const fn is_opened(&self) -> bool {
-        self.spooled_at.is_some() || self.receipted || self.in_ledger
+    /// An open of it was accepted, and not refused by the ledger (M8).
+    pub(super) fn is_opened(&self) -> bool {
+        let accepted = !self.accepted_at.is_empty() || self.receipted;
+        self.settled.map_or(accepted, |settled| settled == Settled::Paid)
+    }
+
+    /// It left: somebody has its ticket, or was answered with one.
+    pub(super) fn is_issued(&self) -> bool {
+        self.ticket.is_some() || self.is_opened() || self.settled.is_some()
     }
 }
 

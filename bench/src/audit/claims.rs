@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use yao_protocol::{
     keys::MacKey,
     receipt::Receipt,
+    spool::Open,
     ticket::{Ticket, verify_tickets},
 };
 
@@ -25,19 +26,31 @@ impl Judge<'_> {
         }
         let tickets: Vec<Ticket> = opens.iter().map(|(_, open)| open.ticket).collect();
         self.signatures(&tickets, "the spool");
+        let mut here = HashSet::new();
         for (sequence, open) in opens {
-            let body = &open.ticket.body;
-            let Some(index) = self.ticket(body, "the spool") else { continue };
-            if self.packets[index].spooled_at.is_some() {
-                self.problem(format!("packet {} is in the spool twice ({sequence})", body.packet));
+            let packet = open.ticket.body.packet;
+            if !here.insert(packet) {
+                self.problem(format!("packet {packet} is in the spool twice ({sequence})"));
             }
-            self.packets[index].spooled_at = Some(open.accepted_at);
-            if open.accepted_at < body.issued_at || open.accepted_at >= body.expires_at {
-                self.problem(format!(
-                    "packet {} was opened outside its ticket's life, at {}",
-                    body.packet, open.accepted_at.0
-                ));
+            // A node takes every ticket of the campaign (W9.4-14): this one is judged with its own.
+            if !self.is_others(packet) {
+                self.open(open, "the spool");
             }
+        }
+        for open in &evidence.elsewhere {
+            self.open(open, "another node's spool");
+        }
+    }
+
+    fn open(&mut self, open: &Open, source: &str) {
+        let body = &open.ticket.body;
+        let Some(index) = self.ticket(body, source) else { return };
+        self.packets[index].accepted_at.push(open.accepted_at);
+        if open.accepted_at < body.issued_at || open.accepted_at >= body.expires_at {
+            self.problem(format!(
+                "packet {} was opened outside its ticket's life, at {}",
+                body.packet, open.accepted_at.0
+            ));
         }
     }
 
@@ -88,16 +101,19 @@ impl Judge<'_> {
                 self.verdict.receipts_seen += 1;
             }
             packet.receipted = true;
-            let removed = self.evidence.opens_from > 1 && settled.contains(&receipt.packet.0);
-            let spooled_at = packet.spooled_at;
-            if spooled_at.is_none() && !removed {
+            let settled = settled.contains(&receipt.packet.0);
+            let removed = settled && self.evidence.opens_from > 1;
+            let elsewhere = settled && self.evidence.removed_elsewhere;
+            let spooled = !packet.accepted_at.is_empty();
+            let same = packet.accepted_at.contains(&receipt.accepted_at);
+            if !spooled && !removed && !elsewhere {
                 self.verdict.lost += 1;
                 self.problem(format!(
                     "packet {} has a receipt and no spooled open",
                     receipt.packet
                 ));
             }
-            if spooled_at.is_some_and(|at| at != receipt.accepted_at) {
+            if spooled && !same && !elsewhere {
                 let packet = receipt.packet;
                 self.problem(format!("the receipt of packet {packet} tells another time"));
             }

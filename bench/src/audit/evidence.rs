@@ -1,7 +1,7 @@
 //! What the event left behind, read from files. Judges nothing but whether bytes are what they say.
 
 use super::{
-    AuditArgs,
+    AuditArgs, fallback,
     ledger::Ledger,
     logs::{read_journal, read_spool},
     plan::{read_shard, read_shard_key},
@@ -44,6 +44,10 @@ pub(super) struct Evidence {
     pub(super) opens: Vec<(u64, Open)>,
     /// Opens with a lower sequence were settled and their segments removed.
     pub(super) opens_from: u64,
+    /// Opens of this shard's packets that other judged nodes accepted.
+    pub(super) elsewhere: Vec<Open>,
+    /// Such a node has removed settled segments: opens may have lain there.
+    pub(super) removed_elsewhere: bool,
     /// Every open up to here has its final answer.
     pub(super) settled_until: u64,
     pub(super) ledger: Ledger,
@@ -104,6 +108,7 @@ impl Evidence {
         let owner = (schedule.campaign, shard);
         let events = read_journal(&args.state.join("journal"), owner, &mut problems)?;
         let own = args.state.join("spool");
+        problems.extend(fallback::check(&own, args.spool_fallback.as_deref())?);
         let folders: Vec<&Path> =
             [own.as_path()].into_iter().chain(args.spool_fallback.as_deref()).collect();
         let (opens_from, opens) = read_spool(&folders, owner, &mut problems)?;
@@ -123,6 +128,8 @@ impl Evidence {
             events,
             opens,
             opens_from: opens_from.unwrap_or(settled_until + 1),
+            elsewhere: Vec::new(),
+            removed_elsewhere: false,
             settled_until,
             ledger: Ledger::default(),
             others: Vec::new(),
@@ -131,6 +138,19 @@ impl Evidence {
             fences_allowed: args.allow_fences,
             problems,
         })
+    }
+}
+
+/// Tells each node which opens of its packets the others accepted.
+pub(super) fn share_opens(all: &mut [Evidence]) {
+    for at in 0..all.len() {
+        let own = all[at].shard();
+        let is_own = |packet: PacketId| (packet.generation(), packet.shard()) == own;
+        let others = || all.iter().enumerate().filter(move |(other, _)| *other != at);
+        let opens = others().flat_map(|(_, other)| other.opens.iter().map(|(_, open)| *open));
+        let elsewhere: Vec<Open> = opens.filter(|open| is_own(open.ticket.body.packet)).collect();
+        let removed = others().any(|(_, other)| other.opens_from > 1);
+        (all[at].elsewhere, all[at].removed_elsewhere) = (elsewhere, removed);
     }
 }
 

@@ -282,7 +282,7 @@ impl Judge<'_> {
             let packet = &self.packets[index];
             if packet.reclaimed {
                 reclaimed.add(amount);
-            } else if packet.ticket.is_some() || packet.is_opened() {
+            } else if packet.is_issued() {
                 issued.add(amount);
                 if packet.is_opened() {
                     opened.add(amount);

@@ -117,7 +117,9 @@ async fn read_pages(url: &str) -> Result<Ledger> {
             .with_context(|| format!("{url}/v1/audit has no total of {state}"))?;
         ledger.totals.push((state.to_owned(), total));
     }
-    ledger.late_opens = totals["late_opens"].as_u64().unwrap_or(0);
+    let late_opens = totals["late_opens"].as_u64();
+    ledger.late_opens =
+        late_opens.with_context(|| format!("{url}/v1/audit tells no late_opens"))?;
     if totals["voided"].as_u64() != Some(ledger.voids.len() as u64) {
         bail!("{url}/v1/audit/voids gives {} packets, not its total", ledger.voids.len());
     }

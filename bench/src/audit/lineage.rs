@@ -1,19 +1,20 @@
 //! Generations: what was taken back from one is what the next one holds, to the fen. Reads the
-//! later generation's shards and parents, and judges them by what the ledger voided.
+//! later generation's shards and parents, and judges them by what the ledger voided and by what the
+//! parents held.
 
 use super::{
-    evidence::text,
+    evidence::{Evidence, text},
     ledger::Void,
-    plan::{read_shard, read_shard_key},
+    plan::{read_shard, read_shard_key, shard_key_path},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     path::Path,
 };
 use yao_protocol::{
-    PacketId, PacketIndex, keys::PublicKey, manifest::Manifest, parents::Parents,
+    PacketId, PacketIndex, ShardId, keys::PublicKey, manifest::Manifest, parents::Parents,
     seed_file::SeedRecord,
 };
 
@@ -32,14 +33,28 @@ pub(super) struct Generation {
     promised: (u64, u64),
 }
 
-/// Reads every shard of the generation in `folder`, with its parents.
+/// Reads every shard of the generation in `folder`, with its parents; `root` is the manifest of
+/// generation 0.
+///
+/// # Errors
+/// Files that are missing or not signed, a folder that holds no later generation.
 pub(super) fn read_generation(
     folder: &Path,
+    root: &Manifest,
     campaign_key: &PublicKey,
     problems: &mut Vec<String>,
 ) -> Result<Generation> {
     let manifest = read_manifest(folder, campaign_key)?;
     let number = manifest.generation();
+    let Some(reclaimed) = &manifest.reclaimed else {
+        bail!("{} holds no reclaimed generation", folder.display());
+    };
+    if root.generation() != 0 {
+        bail!("--manifest is of generation {}; name that of generation 0", root.generation());
+    }
+    if (manifest.campaign, reclaimed.root_digest) != (root.campaign, root.plan_digest) {
+        problems.push(format!("generation {number} grew from another plan than --manifest"));
+    }
     if !manifest.is_complete() {
         problems.push(format!("the manifest of generation {number} lists not all of its shards"));
     }
@@ -50,7 +65,8 @@ pub(super) fn read_generation(
         let (header, records) = read_shard(&path, campaign_key, &manifest, &key, problems)
             .with_context(|| path.display().to_string())?;
         let parents = read_parents(folder, &manifest, entry.shard.0, problems)?;
-        if parents.packets.len() != records.len() || header.generation != number {
+        let found = (header.generation, header.shard, parents.packets.len());
+        if found != (number, entry.shard, records.len()) {
             problems.push(format!("shard {} has parents of another shard", entry.shard));
         }
         for (index, (record, parent)) in (0..).zip(records.iter().zip(&parents.packets)) {
@@ -59,6 +75,54 @@ pub(super) fn read_generation(
         }
     }
     Ok(Generation { number, children, promised: (manifest.packets, manifest.budget.0) })
+}
+
+impl Generation {
+    /// The packets whose value it carries on.
+    fn parents(&self) -> impl Iterator<Item = PacketId> {
+        self.children.iter().map(|child| child.parent)
+    }
+
+    /// What its packets hold.
+    fn contents(&self) -> impl Iterator<Item = (PacketId, SeedRecord)> {
+        self.children.iter().map(|child| (child.packet, child.record))
+    }
+}
+
+/// What the parents of all `generations` held: those of `first`'s shard, of later generations, and
+/// of every other shard of generation 0 whose key lies in `seeds`. The rest is left out.
+///
+/// # Errors
+/// A shard whose key is there and whose file cannot be read.
+pub(super) fn contents(
+    first: &Evidence,
+    seeds: &Path,
+    campaign_key: &PublicKey,
+    generations: &[Generation],
+    problems: &mut Vec<String>,
+) -> Result<HashMap<PacketId, SeedRecord>> {
+    let wanted: HashSet<PacketId> = generations.iter().flat_map(Generation::parents).collect();
+    let is_wanted = |(packet, _): &(PacketId, SeedRecord)| wanted.contains(packet);
+    let later = generations.iter().flat_map(Generation::contents);
+    let mut known: HashMap<_, _> = first.contents().chain(later).filter(is_wanted).collect();
+    let planned = wanted.iter().filter(|packet| packet.generation() == 0);
+    let shards: BTreeSet<ShardId> = planned.map(|packet| packet.shard()).collect();
+    for shard in shards.into_iter().filter(|shard| *shard != first.header.shard) {
+        let Some(entry) = first.manifest.shard(shard) else { continue };
+        if !shard_key_path(seeds, shard).exists() {
+            continue;
+        }
+        let (key, path) = (read_shard_key(seeds, shard)?, seeds.join(&entry.file));
+        let (header, records) = read_shard(&path, campaign_key, &first.manifest, &key, problems)
+            .with_context(|| path.display().to_string())?;
+        if header.shard != shard {
+            problems.push(format!("{} is the file of another shard", path.display()));
+        }
+        let id = |index| PacketId::new(0, shard, PacketIndex(index));
+        let records = (0..).zip(records).map(|(index, record)| (id(index), record));
+        known.extend(records.filter(is_wanted));
+    }
+    Ok(known)
 }
 
 fn read_manifest(folder: &Path, campaign_key: &PublicKey) -> Result<Manifest> {
@@ -84,8 +148,8 @@ fn read_parents(
 }
 
 /// Judges one generation: each child carries on one void packet, each void packet one child, and
-/// nothing changed on the way. `known` are the packets of earlier generations whose content was
-/// read.
+/// nothing changed on the way. `known` is what the parents held: what nobody can look up is no
+/// balance.
 pub(super) fn judge(
     generation: &Generation,
     voids: &[Void],
@@ -96,6 +160,7 @@ pub(super) fn judge(
     let ours = voids.iter().filter(|void| void.child == number);
     let mut void: BTreeMap<u64, u32> = ours.map(|void| (void.packet, 0)).collect();
     let mut sum = 0_u64;
+    let mut unknown: BTreeMap<(u8, ShardId), u64> = BTreeMap::new();
     for child in &generation.children {
         let Child { packet, record, parent } = child;
         sum = sum.saturating_add(record.amount.0);
@@ -105,14 +170,23 @@ pub(super) fn judge(
             }
             Some(count) => *count += 1,
         }
-        if let Some(held) = known.get(parent)
-            && (held.amount, held.sponsor) != (record.amount, record.sponsor)
-        {
-            problems.push(format!(
-                "packet {packet} holds {} of sponsor {}; its parent {parent} held {} of sponsor {}",
-                record.amount, record.sponsor, held.amount, held.sponsor
-            ));
+        match known.get(parent) {
+            None => *unknown.entry((parent.generation(), parent.shard())).or_default() += 1,
+            Some(held) if (held.amount, held.sponsor) != (record.amount, record.sponsor) => {
+                problems.push(format!(
+                    "packet {packet} holds {} of sponsor {}; its parent {parent} held {} of \
+                     sponsor {}",
+                    record.amount, record.sponsor, held.amount, held.sponsor
+                ));
+            }
+            Some(_) => {}
         }
+    }
+    for ((generation, shard), count) in unknown {
+        problems.push(format!(
+            "nobody can tell what {count} parents in shard {shard} of generation {generation} \
+             held: the shard's file and key must lie in --seeds or --reclaimed"
+        ));
     }
     for (packet, count) in void.iter().filter(|(_, count)| **count != 1) {
         let packet = PacketId(*packet);
@@ -177,6 +251,8 @@ mod tests {
         check(&[(1, 101), (2, 102)], &[1], (2, 203), &["a parent, 0/0/2, that is not void"]);
         check(&[(1, 102)], &[1], (1, 102), &["its parent 0/0/1 held 101"]);
         check(&[(1, 101)], &[1], (2, 101), &["its manifest says 2 of 101"]);
-        check(&[(9, 100)], &[], (1, 100), &["a parent, 0/0/9, that is not void"]);
+        let unknown = "what 1 parents in shard 0 of generation 0 held";
+        check(&[(9, 100)], &[], (1, 100), &["a parent, 0/0/9, that is not void", unknown]);
+        check(&[(9, 100)], &[9], (1, 100), &[unknown]);
     }
 }

@@ -1,7 +1,7 @@
 //! What the ledger did, held against what the node issued and spooled: M7 and the limits.
 
 use super::{
-    books::Winners,
+    books::{Settled, Winners},
     judge::Judge,
     ledger::{Row, Total},
 };
@@ -24,6 +24,8 @@ impl Judge<'_> {
         }
         self.voids();
         self.totals();
+        // A node delivers what it accepted, whoever issued it.
+        seen.extend(evidence.ledger.others.iter().map(|row| row.packet));
         for (sequence, open) in &evidence.opens {
             let packet = open.ticket.body.packet;
             // What was taken back is told already.
@@ -43,6 +45,10 @@ impl Judge<'_> {
 
     fn row(&mut self, row: &Row) {
         let packet = PacketId(row.packet);
+        let settled = match row.state.as_str() {
+            "over_limit" | "expired" => Settled::Refused,
+            _ => Settled::Paid,
+        };
         match row.state.as_str() {
             "applied" => {
                 self.verdict.settled += 1;
@@ -53,7 +59,7 @@ impl Judge<'_> {
             other => self.problem(format!("packet {packet} is in the unknown state {other}")),
         }
         let Some(index) = self.place(packet, "the ledger") else { return };
-        self.packets[index].in_ledger = true;
+        self.packets[index].settled = Some(settled);
         let Some(ticket) = self.packets[index].ticket else {
             return self.problem(format!("the ledger has packet {packet}, which never left"));
         };
@@ -70,7 +76,9 @@ impl Judge<'_> {
                 row.amount, row.sponsor
             ));
         }
-        if self.packets[index].spooled_at.is_some_and(|at| at.0 != row.accepted_at) {
+        let accepted_at = &self.packets[index].accepted_at;
+        let told = accepted_at.iter().any(|at| at.0 == row.accepted_at);
+        if !accepted_at.is_empty() && !told && !self.evidence.removed_elsewhere {
             self.problem(format!("the ledger has packet {packet} accepted at another time"));
         }
         if (row.accepted_at >= ticket.expires_at.0) != (row.state == "expired") {
@@ -81,7 +89,8 @@ impl Judge<'_> {
         }
     }
 
-    /// M8: what was taken back was neither paid nor acknowledged.
+    /// M8: what was taken back was neither paid nor acknowledged; a refused open stays issued, so
+    /// that its packet may come back.
     fn voids(&mut self) {
         let evidence = self.evidence;
         let own = evidence.shard();
@@ -93,7 +102,7 @@ impl Judge<'_> {
             }
             let Some(index) = self.place(packet, "the ledger's voids") else { continue };
             self.packets[index].reclaimed = true;
-            if self.packets[index].in_ledger {
+            if self.packets[index].settled == Some(Settled::Paid) {
                 self.packets[index].duplicate = true;
                 self.problem(format!("packet {packet} was settled, and reclaimed as well"));
             } else if self.packets[index].is_opened() {

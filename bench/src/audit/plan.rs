@@ -3,7 +3,10 @@
 
 use super::evidence::text;
 use anyhow::{Context, Result, ensure};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use yao_protocol::{
     PacketId, PacketIndex, ShardId,
     keys::PublicKey,
@@ -12,8 +15,12 @@ use yao_protocol::{
     seed_file::{Merkle, Salts, SeedHeader, SeedRecord, ShardKey, decode_records},
 };
 
+pub(super) fn shard_key_path(seeds: &Path, shard: ShardId) -> PathBuf {
+    seeds.join(format!("shard-{:05}.yaokey", shard.0))
+}
+
 pub(super) fn read_shard_key(seeds: &Path, shard: ShardId) -> Result<ShardKey> {
-    let path = seeds.join(format!("shard-{:05}.yaokey", shard.0));
+    let path = shard_key_path(seeds, shard);
     serde_json::from_str(&text(&path)?).with_context(|| format!("{} is no key", path.display()))
 }
 

@@ -1,8 +1,14 @@
-//! What nobody opened comes back: a small event whose node is killed in the wave, sealed, taken
-//! back by the ledger and packed anew; the next generation is played and settled, and the audit
-//! balances both to the fen. On the way: a request that comes too early, tool and ledger killed in
-//! the middle, and an open that comes too late.
+//! What nobody opened comes back: a small event of eight shards. One node comes, is killed in the
+//! wave, and sealed; the others never come and count as dead. All that is left is taken back by the
+//! ledger and packed anew; a shard of the next generation is played and settled, and what is left
+//! then is taken back once more. The audit balances everything to the fen. On the way: a request
+//! that comes too early, seal, tool and ledger killed in their middle, and an open that comes too
+//! late.
 
+mod between;
+mod kills;
+
+use self::kills::{COME_AGAIN, PAUSE};
 use super::{LEAD_SECONDS, rehearsal::Rehearsal};
 use crate::{
     event::{Event, Generation, Plan, Way},
@@ -20,38 +26,44 @@ use std::{
     time::{Duration, Instant},
 };
 use yao_protocol::{
-    Incarnation, PacketId, WallTime, hex,
+    CampaignId, Incarnation, PacketId, ShardId, WallTime, hex,
     keys::{KeyOwner, KeySet, PrivateKeyFile, SignKey},
+    manifest::Manifest,
+    seal::Seal,
     settlement::{Answer, Batch, OpenResult},
     spool::Open,
     ticket::{TICKET_BYTES, Ticket},
     void::VoidAnswer,
 };
 
+const CAMPAIGN: CampaignId = CampaignId(93);
 /// 100 packets a second of one node: one block of M1.
 const BLOCK: u64 = 300;
-/// Of campaigns/reclaim.toml.
+/// Of campaigns/reclaim.toml; the next generation has as many.
+const SHARDS: u32 = 8;
+/// Of a shard.
 const PACKETS: u64 = 1_200;
-const BUDGET: u64 = 120_000;
-/// Exit code of `yao-seedgen reclaim` when settlement says "later".
-const COME_AGAIN: i32 = 75;
-/// Tickets live 4 s, and clocks are believed to a second: a reclaim that takes longer never comes.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a run that was told to come again is run again.
-const PAUSE: Duration = Duration::from_millis(250);
-/// The tool is killed so often before it may go on, at moments spread over the time that it takes.
-const KILLS: u32 = 6;
+const BUDGET: u64 = 960_000;
+/// The shard of generation 1 that is played, the first one.
+const LATER: u32 = SHARDS;
+/// A node without a seal holds the ledger up for so many seconds more.
+const LEDGER: [&str; 4] = ["--clock-skew", "1", "--claim-window", "2"];
+const MANIFESTS: [&str; 4] =
+    ["--manifest", "seeds-1/manifest.yaomanifest", "--manifest", "seeds-2/manifest.yaomanifest"];
+/// Tickets live 4 s: a reclaim that takes much longer never comes.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(super) fn run(release: bool) -> Result<()> {
     let plan = Plan {
         campaign_file: "campaigns/reclaim.toml",
-        campaign: 93,
+        campaign: CAMPAIGN.0,
         threads: 1,
         release,
         ..Plan::DEMO
     };
     let mut event = Event::prepare("reclaim", plan)?;
-    event.ledger_options(&["--clock-skew", "1", "--claim-window", "600"]);
+    plan_the_dead(&event)?;
+    event.ledger_options(&LEDGER);
     let mut rehearsal = Rehearsal::new("reclaim");
     play_first(&mut event)?;
     let before = event.audit(&TICKETS)?;
@@ -62,13 +74,26 @@ pub(super) fn run(release: bool) -> Result<()> {
     let lives = number(&before, "lives")?;
     rehearsal.at_most("skipped_per_life", skipped as f64 / lives as f64, BLOCK as f64);
     let left = number(&before, "planned")? - number(&before, "opened")?;
+    seal(&mut event, &mut rehearsal)?;
     take_back(&mut event, &mut rehearsal)?;
     come_late(&event, &mut rehearsal)?;
     play_second(&mut event)?;
-    let after = audit_both(&event)?;
-    judge(&mut rehearsal, &after, left)?;
+    let unlooked = audit_all(&event, &["seeds-1"], "0")?;
+    let told = unlooked["problems"][0].as_str().is_some_and(|text| text.contains("came after"));
+    rehearsal.exactly("late_open_is_a_problem", u64::from(told), 1);
+    let after = audit_all(&event, &["seeds-1"], "1")?;
+    judge(&event, &mut rehearsal, &after, left)?;
+    take_back_again(&mut event, &mut rehearsal)?;
     rehearsal.judge()?;
     event.remove()
+}
+
+/// The shards whose nodes never come: nobody has keys of theirs, and nobody seals them.
+fn plan_the_dead(event: &Event) -> Result<()> {
+    let mut generate = event.program("yao-seedgen");
+    generate.args(["generate", "--campaign", "campaign.toml", "--secret", "campaign.secret"]);
+    shell::output(generate.args(["--out", "seeds"]))?;
+    Ok(())
 }
 
 const TICKETS: [&str; 2] = ["open.tickets", "keep.tickets"];
@@ -108,13 +133,36 @@ fn play_first(event: &mut Event) -> Result<()> {
     event.stop_access()
 }
 
-/// `yao-seedgen reclaim` into `out`.
+/// `yao-seedgen reclaim` of generation 0 into `out`.
 fn reclaim(event: &Event, out: &str) -> Command {
+    reclaim_by(event, out, &event.ledger_url())
+}
+
+/// The same by another way to the ledger.
+fn reclaim_by(event: &Event, out: &str, ledger: &str) -> Command {
     let mut command = event.program("yao-seedgen");
     command.args(["reclaim", "--campaign", "campaign.toml", "--secret", "campaign.secret"]);
     command.args(["--seeds", "seeds", "--seals", "seals", "--keys", "keys", "--out", out]);
-    command.args(["--ledger", &event.ledger_url(), "--wave-seconds", "3"]);
+    command.args(["--ledger", ledger, "--wave-seconds", "3", "--shards", &SHARDS.to_string()]);
     command
+}
+
+/// `yao-seedgen verify` of what was reclaimed into `out` from the generations in `seeds`.
+fn verify(event: &Event, out: &str, seeds: &[&str]) -> Result<()> {
+    let mut verify = event.program("yao-seedgen");
+    verify.args(["verify", "--campaign", "campaign.toml", "--secret", "campaign.secret"]);
+    verify.args(["--out", out, "--keys", "keys"]);
+    verify.args(seeds.iter().flat_map(|folder| ["--seeds", folder]));
+    println!("{}", shell::output(&mut verify)?.trim());
+    Ok(())
+}
+
+/// How many files of `folder` end so; 0 where there is no folder.
+fn count(folder: &Path, ending: &str) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // Unfinished ones begin with a point.
+    names.filter(|name| name.ends_with(ending) && !name.starts_with('.')).count()
 }
 
 /// Runs `command`; its exit code and standard error.
@@ -123,56 +171,76 @@ fn ended(command: &mut Command) -> Result<(Option<i32>, String)> {
     Ok((status.code(), String::from_utf8_lossy(&stderr).trim().to_owned()))
 }
 
-/// Seals the shard, is refused while tickets live, and then takes back what is left, over kills of
-/// the tool and of the ledger.
-fn take_back(event: &mut Event, rehearsal: &mut Rehearsal) -> Result<()> {
+/// Seals the shard, over kills, and puts a second seal beside it, which settlement refuses.
+fn seal(event: &mut Event, rehearsal: &mut Rehearsal) -> Result<()> {
+    let out = "seals/shard-00000.yaoseal";
     fs::create_dir_all(event.path("seals"))?;
-    let seal = ["seal", "--config", "yao.toml", "--out", "seals/shard-00000.yaoseal"];
-    let said = shell::output(event.program("yao-access").args(seal))?;
-    println!("{}", said.trim());
-    let bytes = fs::read(event.path(seal[4]))?;
-    shell::output(event.program("yao-access").args(seal))?;
-    ensure!(fs::read(event.path(seal[4]))? == bytes, "a second seal differs from the first");
-    let Err(refused) = event.start_access() else { bail!("a sealed shard was started") };
-    ensure!(format!("{refused:#}").contains("was sealed"), "{refused:#}");
+    rehearsal.tell("seal_kills", kills::seal(event, out)?);
+    println!("{}", shell::output(&mut kills::sealing(event, out))?.trim());
+    let bytes = fs::read(event.path(out))?;
+    shell::output(&mut kills::sealing(event, out))?;
+    ensure!(fs::read(event.path(out))? == bytes, "a second seal differs from the first");
+    let mut other = Seal::decode(&bytes, &key_set(event)?)?;
+    other.sealed_at = other.sealed_at.plus_us(1);
+    let (_, key) = ticket_key(event)?;
+    Ok(fs::write(event.path("seals/the-second.yaoseal"), other.encode(&key))?)
+}
 
+/// Is refused while tickets live and nodes count as alive, and then takes back what is left, over
+/// kills of the tool and of the ledger.
+fn take_back(event: &mut Event, rehearsal: &mut Rehearsal) -> Result<()> {
+    let asking = kills::asking(event, "seeds-1")?;
     let (code, told) = ended(&mut reclaim(event, "seeds-1"))?;
     println!("{told}");
     rehearsal.exactly("refused_too_early", u64::from(code == Some(COME_AGAIN)), 1);
-    ensure!(told.contains("come again at"), "{told}");
+    ensure!(told.contains("come again at") && told.contains("not sealed"), "{told}");
+    let refused = told.matches("going on without a seal").count();
+    rehearsal.exactly("second_seal_told", refused as u64, 1);
+    let (granting, ledger_kills) = kills::granting(event, "seeds-1")?;
+    // Everything is granted, and packed once, before it is packed under kills.
+    shell::output(&mut reclaim(event, "seeds-1"))?;
+    let first = files(&event.path("seeds-1"))?;
+    rehearsal.tell("tool_kills", asking + granting + kills::packing(event, "seeds-1")?);
+    rehearsal.tell("ledger_kills", ledger_kills);
+    shell::output(&mut reclaim(event, "seeds-1"))?;
+    shell::output(&mut reclaim(event, "seeds-again"))?;
+    let mut differ = 0;
+    for out in ["seeds-1", "seeds-again"] {
+        let again = files(&event.path(out))?;
+        differ += first.iter().filter(|(name, bytes)| again.get(*name) != Some(bytes)).count();
+        ensure!(first.len() == again.len() && !first.is_empty(), "one of them lacks files");
+    }
+    rehearsal.exactly("files_that_differ", differ as u64, 0);
+    let mut other = reclaim(event, "seeds-other");
+    let (code, told) = ended(other.args(["--never-left"]))?;
+    rehearsal.exactly("another_plan_refused", u64::from(code == Some(1)), 1);
+    ensure!(told.contains("go on with the --out directory"), "{told}");
+    verify(event, "seeds-1", &["seeds"])
+}
+
+/// What is left after generation 1 is taken back once more, of a sealed node and of those that
+/// never came. Then all that was planned has been paid, or lies in generation 2.
+fn take_back_again(event: &mut Event, rehearsal: &mut Rehearsal) -> Result<()> {
+    shell::output(&mut kills::sealing(event, &format!("seals/shard-{LATER:05}.yaoseal")))?;
     let start = Instant::now();
-    let took = loop {
-        let begun = Instant::now();
-        let (code, told) = ended(&mut reclaim(event, "seeds-1"))?;
+    loop {
+        let (code, told) = ended(reclaim(event, "seeds-2").args(["--seeds", "seeds-1"]))?;
         match code {
-            Some(0) => break begun.elapsed(),
+            Some(0) => break,
             Some(COME_AGAIN) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
             _ => bail!("yao-seedgen reclaim ended with {code:?}: {told}"),
         }
-    };
-    // The ledger dies, and another directory hears the same from its next life, although the tool
-    // is killed again and again.
-    event.kill_ledger()?;
-    event.start_ledger()?;
-    for kill in 0..KILLS {
-        let mut tool = reclaim(event, "seeds-again");
-        let tool = Process::start("reclaim", &mut tool, &event.path("reclaim.log"))?;
-        std::thread::sleep(took * kill / KILLS);
-        tool.kill()?;
     }
-    shell::output(&mut reclaim(event, "seeds-again"))?;
-    let (first, again) = (files(&event.path("seeds-1"))?, files(&event.path("seeds-again"))?);
-    let differ = first.iter().filter(|(name, bytes)| again.get(*name) != Some(bytes)).count();
-    rehearsal.exactly("files_that_differ", differ as u64, 0);
-    ensure!(first.len() == again.len() && !first.is_empty(), "one of them lacks files");
-    let mut other = reclaim(event, "seeds-other");
-    let (code, told) = ended(other.args(["--shards", "2"]))?;
-    rehearsal.exactly("another_plan_refused", u64::from(code == Some(1)), 1);
-    ensure!(told.contains("by another plan before"), "{told}");
-    let mut verify = event.program("yao-seedgen");
-    verify.args(["verify", "--campaign", "campaign.toml", "--secret", "campaign.secret"]);
-    verify.args(["--out", "seeds-1", "--seeds", "seeds", "--keys", "keys"]);
-    println!("{}", shell::output(&mut verify)?.trim());
+    verify(event, "seeds-2", &["seeds", "seeds-1"])?;
+    event.stop_ledger()?;
+    event.ledger_options(&[&LEDGER[..], &MANIFESTS].concat());
+    event.start_ledger()?;
+    rehearsal.audited(&audit_all(event, &["seeds-1", "seeds-2"], "1")?);
+    let rows = event.ledger_rows()?;
+    let paid = rows.iter().filter(|row| row["state"] == "applied");
+    let paid: u64 = paid.filter_map(|row| row["amount"].as_u64()).sum();
+    let lies = manifest(event, "seeds-2")?.budget.0;
+    rehearsal.exactly("paid_or_in_generation_2", paid + lies, BUDGET);
     Ok(())
 }
 
@@ -191,6 +259,20 @@ fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         }
     }
     Ok(found)
+}
+
+/// A generation's manifest.
+fn manifest(event: &Event, folder: &str) -> Result<Manifest> {
+    let text = fs::read_to_string(event.path(folder).join("manifest.yaomanifest"))?;
+    let key = key_set(event)?.campaign(CAMPAIGN).context("the campaign's key")?;
+    Ok(Manifest::decode(&text, &key)?)
+}
+
+/// The key of the node of generation 0, and whose it is.
+fn ticket_key(event: &Event) -> Result<(KeyOwner, SignKey)> {
+    let private = fs::read_to_string(event.path("state/ticket-001.key.json"))?;
+    let private: PrivateKeyFile = serde_json::from_str(&private)?;
+    Ok((private.owner, SignKey::from_seed(&private.seed)))
 }
 
 fn key_set(event: &Event) -> Result<KeySet> {
@@ -217,9 +299,8 @@ fn come_late(event: &Event, rehearsal: &mut Rehearsal) -> Result<()> {
         .filter_map(|bytes| Ticket::decode(&bytes).ok())
         .find(|ticket| void.contains(&ticket.body.packet));
     let late = late.context("somebody kept a ticket")?;
-    let private = fs::read_to_string(event.path("state/ticket-001.key.json"))?;
-    let private: PrivateKeyFile = serde_json::from_str(&private)?;
-    let KeyOwner::Ticket { campaign, shard, epoch } = private.owner else {
+    let (owner, key) = ticket_key(event)?;
+    let KeyOwner::Ticket { campaign, shard, epoch } = owner else {
         bail!("the node's key is no ticket key")
     };
     // As its node would have delivered it, had it not vouched that there was nothing left.
@@ -227,7 +308,7 @@ fn come_late(event: &Event, rehearsal: &mut Rehearsal) -> Result<()> {
     let incarnation = Incarnation([7; 16]);
     let records = vec![(1, Open { accepted_at, ticket: late })];
     let batch = Batch { campaign, shard, epoch, incarnation, records };
-    let bytes = batch.encode(&SignKey::from_seed(&private.seed));
+    let bytes = batch.encode(&key);
     let answer = http::post_bytes(event.ledger_address(), "/v1/opens", &bytes)?;
     let answer = Answer::decode(&answer, &keys)?;
     let told = answer.results == [OpenResult::Reclaimed];
@@ -238,15 +319,13 @@ fn come_late(event: &Event, rehearsal: &mut Rehearsal) -> Result<()> {
     Ok(())
 }
 
-/// Generation 1: a node of its own, everybody opens, everything is settled.
+/// A shard of generation 1: a node of its own, everybody opens, everything is settled.
 fn play_second(event: &mut Event) -> Result<()> {
     event.stop_ledger()?;
-    let options = ["--clock-skew", "1", "--claim-window", "600"];
-    let manifest = ["--manifest", "seeds-1/manifest.yaomanifest"];
-    event.ledger_options(&[&options[..], &manifest].concat());
+    event.ledger_options(&[&LEDGER[..], &MANIFESTS[..2]].concat());
     event.go_on_with(Generation {
         seeds: "seeds-1",
-        shard: 1,
+        shard: LATER,
         wave: 1,
         state: "state-1",
         schedule: "schedule-1.toml",
@@ -262,13 +341,14 @@ fn play_second(event: &mut Event) -> Result<()> {
     event.stop_access()
 }
 
-fn audit_both(event: &Event) -> Result<Value> {
+/// The audit of both nodes and of the `later` generations; so many late opens are known.
+fn audit_all(event: &Event, later: &[&str], late: &str) -> Result<Value> {
     let mut command = event.program("netbench");
     command.args(["audit", "--manifest", "seeds/manifest.yaomanifest", "--seeds", "seeds"]);
     command.args(["--keys", "keys", "--schedule", "schedule.toml", "--state", "state"]);
-    command.args(["--reclaimed", "seeds-1", "--reclaimed-state", "state-1"]);
-    command.args(["--reclaimed-schedule", "schedule-1.toml", "--json"]);
-    command.args(["--ledger", &event.ledger_url()]);
+    command.args(later.iter().flat_map(|folder| ["--reclaimed", folder]));
+    command.args(["--reclaimed-state", "state-1", "--reclaimed-schedule", "schedule-1.toml"]);
+    command.args(["--allow-late-opens", late, "--json", "--ledger", &event.ledger_url()]);
     for log in TICKETS.iter().chain([&TICKETS_LATER]) {
         command.args(["--tickets", log]);
     }
@@ -279,26 +359,31 @@ fn audit_both(event: &Event) -> Result<Value> {
     serde_json::from_str(line).context("the audit's last line is JSON")
 }
 
-/// Both generations add up: what was planned was opened or taken back, and what was taken back was
-/// planned anew.
-fn judge(rehearsal: &mut Rehearsal, audit: &Value, left: u64) -> Result<()> {
+/// Both generations add up: what was planned was opened or taken back, and what was taken back,
+/// here and of the nodes that never came, was planned anew.
+fn judge(event: &Event, rehearsal: &mut Rehearsal, audit: &Value, left: u64) -> Result<()> {
     rehearsal.audited(audit);
     let later = &audit["generations"][0];
     let of = |audit: &Value, keys: &[&str]| -> Result<u64> {
         keys.iter().map(|key| number(audit, key)).sum()
     };
+    let (planned, again) = (manifest(event, "seeds")?, manifest(event, "seeds-1")?);
+    let own = planned.shard(ShardId(0)).context("the shard that was played")?;
     rehearsal.exactly("planned_0", of(audit, &["planned"])?, PACKETS);
-    rehearsal.exactly("planned_0_fen", of(audit, &["planned_fen"])?, BUDGET);
+    rehearsal.exactly("planned_0_fen", of(audit, &["planned_fen"])?, own.sum.0);
     rehearsal.exactly("reclaimed", of(audit, &["reclaimed"])?, left);
     rehearsal.exactly("skipped_left", of(audit, &["skipped", "unissued"])?, 0);
     rehearsal.exactly("opened_or_reclaimed", of(audit, &["opened", "reclaimed"])?, PACKETS);
     let both = of(audit, &["opened_fen", "reclaimed_fen"])?;
-    rehearsal.exactly("opened_or_reclaimed_fen", both, BUDGET);
-    rehearsal.exactly("planned_1", of(later, &["planned"])?, left);
-    let value = of(audit, &["reclaimed_fen"])?;
-    rehearsal.exactly("planned_1_fen", of(later, &["planned_fen"])?, value);
+    rehearsal.exactly("opened_or_reclaimed_fen", both, own.sum.0);
+    let dead = u64::from(SHARDS - 1) * PACKETS;
+    rehearsal.exactly("planned_1", again.packets, left + dead);
+    let opened = of(audit, &["opened_fen"])?;
+    rehearsal.exactly("opened_0_or_planned_1_fen", opened + again.budget.0, BUDGET);
+    let played = again.shard(ShardId(LATER)).context("the shard that was played")?;
+    rehearsal.exactly("played_1", of(later, &["planned"])?, u64::from(played.packets));
     // How many depends on how busy the machine is.
-    rehearsal.at_least("opened_1", of(later, &["opened"])?, left / 10);
+    rehearsal.at_least("opened_1", of(later, &["opened"])?, u64::from(played.packets) / 10);
     rehearsal.exactly("late_opens", of(audit, &["late_opens"])?, 1);
     rehearsal.exactly("lives", of(audit, &["lives"])?, 2);
     Ok(())

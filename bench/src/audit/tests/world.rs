@@ -34,7 +34,7 @@ use yao_protocol::{
     ticket::{Ticket, TicketBody},
 };
 
-const CAMPAIGN: CampaignId = CampaignId(7);
+pub(super) const CAMPAIGN: CampaignId = CampaignId(7);
 const SHARD: ShardId = ShardId(3);
 const WAVE: WaveIndex = WaveIndex(0);
 /// Shards of the campaign, all alike; only ours was generated.
@@ -104,7 +104,7 @@ impl World {
         world.events.extend([start(1), Event::Reserve { wave: WAVE, high: 6, at: T0 }]);
         world.events.extend(world.tickets[..4].iter().map(|ticket| Event::Issue(ticket.body)));
         world.events.push(start(2));
-        world.cursor.merkle_root = merkle_root(&world.records);
+        world.cursor.merkle_root = merkle_root(0, SHARD, &world.records);
         world.settle();
         world
     }
@@ -138,19 +138,35 @@ impl World {
 
     /// Writes everything, reads it as the command does, and judges.
     pub(super) fn judge(self) -> Result<Verdict> {
-        let root = self.directory.path();
-        for folder in ["seeds", "keys", "state/cursor", "state/journal", "state/spool"] {
-            fs::create_dir_all(root.join(folder))?;
+        let mut evidence = Evidence::read(&self.prepare())?;
+        evidence.ledger = self.ledger;
+        Ok(judge(&evidence))
+    }
+
+    /// Writes everything but what the ledger says, and says where it is.
+    pub(super) fn prepare(&self) -> AuditArgs {
+        let root = self.root();
+        for folder in ["seeds", "keys"] {
+            fs::create_dir_all(root.join(folder)).expect("a temporary directory");
         }
         self.write_keys();
         self.write_seeds();
-        self.write_state();
+        let state = State {
+            cursor: &self.cursor,
+            events: &self.events,
+            opens: &self.opens,
+            opens_from: self.opens_from,
+            watermark: self.watermark,
+        };
+        state.write(&root.join("state"));
         self.write_ticket_log();
         (self.after)(root);
-        let arguments = AuditArgs { allow_fences: self.fences_allowed, ..arguments(root) };
-        let mut evidence = Evidence::read(&arguments)?;
-        evidence.ledger = self.ledger;
-        Ok(judge(&evidence))
+        AuditArgs { allow_fences: self.fences_allowed, ..arguments(root) }
+    }
+
+    /// Where it is written.
+    pub(super) fn root(&self) -> &Path {
+        self.directory.path()
     }
 
     fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
@@ -174,63 +190,11 @@ impl World {
     }
 
     fn write_seeds(&self) {
-        let key = shard_key();
-        let sum = Fen(self.records.iter().map(|record| record.amount.0).sum());
-        let mut header = SeedHeader {
-            campaign: CAMPAIGN,
-            shard: SHARD,
-            generation: 0,
-            sponsor_count: 4,
-            chunk_records: 3,
-            record_count: PACKETS,
-            sum,
-            plan_digest: [5; 32],
-            merkle_root: merkle_root(&self.records),
-            key_check: key.check(),
-            body_digest: [0; 32],
-            sections: vec![section(sum)],
-        };
-        let mut sealed = Vec::new();
-        for (chunk, records) in (0..).zip(self.records.chunks(3)) {
-            let mut buffer: Vec<u8> = records.iter().flat_map(SeedRecord::encode).collect();
-            key.seal(&header.plan_digest, chunk, &mut buffer);
-            sealed.extend(buffer);
-        }
-        header.body_digest = *blake3::hash(&sealed).as_bytes();
-        let mut bytes = header.encode(&campaign_key());
-        bytes.extend(sealed);
-        self.write("seeds/shard-00003.yaoseed", &bytes);
-        self.write("seeds/shard-00003.yaokey", serde_json::to_string(&key).expect("plain data"));
-        let mut manifest = manifest(&header, &bytes, &self.records);
+        let sealed = Sealed::new(0, SHARD, WAVE, &self.records);
+        sealed.write(&self.root().join("seeds"));
+        let mut manifest = manifest(&sealed, &self.records);
         (self.plan)(&mut manifest);
         self.write("seeds/manifest.yaomanifest", manifest.encode(&campaign_key()));
-    }
-
-    fn write_state(&self) {
-        let slots = [10, 11]
-            .map(|sequence| Slot { sequence, payload: self.cursor.encode() }.encode(cursor::MAGIC));
-        self.write("state/cursor/wave-000.yaocursor", slots.concat());
-        let events: Vec<(u8, Vec<u8>)> = self.events.iter().map(Event::encode).collect();
-        self.write(
-            "state/journal/journal-00000000000000000001.yaojournal",
-            segment(journal::MAGIC, 1, &events),
-        );
-        let opens: Vec<(u8, Vec<u8>)> =
-            self.opens.iter().map(|open| (spool::KIND_OPEN, open.encode().to_vec())).collect();
-        self.write(
-            &format!("state/spool/spool-{:020}.yaospool", self.opens_from),
-            segment(spool::MAGIC, self.opens_from, &opens),
-        );
-        let watermark = Watermark {
-            campaign: CAMPAIGN,
-            shard: SHARD,
-            settled: self.watermark,
-            answer_digest: [0; 32],
-        };
-        let slots = [0, 1].map(|sequence| {
-            Slot { sequence, payload: watermark.encode() }.encode(spool::WATERMARK_MAGIC)
-        });
-        self.write("state/spool/watermark.yaomark", slots.concat());
     }
 
     fn write_ticket_log(&self) {
@@ -238,6 +202,116 @@ impl World {
         let mac_key = MacKey::new(KeyId(1), [9; 32]);
         let receipts = self.receipts.iter().map(|receipt| line('R', &receipt.encode(&mac_key)));
         self.write("tickets.log", tickets.chain(receipts).collect::<String>());
+    }
+}
+
+/// What a node leaves in its state directory.
+pub(super) struct State<'a> {
+    pub(super) cursor: &'a Cursor,
+    pub(super) events: &'a [Event],
+    pub(super) opens: &'a [Open],
+    pub(super) opens_from: u64,
+    pub(super) watermark: u64,
+}
+
+impl State<'_> {
+    pub(super) fn write(&self, folder: &Path) {
+        for name in ["cursor", "journal", "spool"] {
+            fs::create_dir_all(folder.join(name)).expect("a temporary directory");
+        }
+        let write = |name: &str, bytes: Vec<u8>| {
+            fs::write(folder.join(name), bytes).expect("a temporary directory");
+        };
+        let shard = self.cursor.shard;
+        let slots = [10, 11]
+            .map(|sequence| Slot { sequence, payload: self.cursor.encode() }.encode(cursor::MAGIC));
+        write(&format!("cursor/wave-{:03}.yaocursor", self.cursor.wave.0), slots.concat());
+        let events: Vec<(u8, Vec<u8>)> = self.events.iter().map(Event::encode).collect();
+        write(
+            "journal/journal-00000000000000000001.yaojournal",
+            segment(shard, journal::MAGIC, 1, &events),
+        );
+        let opens: Vec<(u8, Vec<u8>)> =
+            self.opens.iter().map(|open| (spool::KIND_OPEN, open.encode().to_vec())).collect();
+        write(
+            &format!("spool/spool-{:020}.yaospool", self.opens_from),
+            segment(shard, spool::MAGIC, self.opens_from, &opens),
+        );
+        let (settled, answer_digest) = (self.watermark, [0; 32]);
+        let watermark = Watermark { campaign: CAMPAIGN, shard, settled, answer_digest };
+        let slots = [0, 1].map(|sequence| {
+            Slot { sequence, payload: watermark.encode() }.encode(spool::WATERMARK_MAGIC)
+        });
+        write("spool/watermark.yaomark", slots.concat());
+    }
+}
+
+/// A shard as it is generated.
+pub(super) struct Sealed {
+    pub(super) header: SeedHeader,
+    bytes: Vec<u8>,
+    key: ShardKey,
+}
+
+impl Sealed {
+    /// A shard of one section; each generation is one plan.
+    pub(super) fn new(
+        generation: u8,
+        shard: ShardId,
+        wave: WaveIndex,
+        records: &[SeedRecord],
+    ) -> Self {
+        let key = shard_key(generation, shard);
+        let sum = Fen(records.iter().map(|record| record.amount.0).sum());
+        let count = u32::try_from(records.len()).expect("few");
+        let duration_us = u64::from(count) * SECOND_US;
+        let segments = vec![Segment { duration_us, packets: count }];
+        let mut header = SeedHeader {
+            campaign: CAMPAIGN,
+            shard,
+            generation,
+            sponsor_count: 4,
+            chunk_records: 3,
+            record_count: count,
+            sum,
+            plan_digest: [5 + generation; 32],
+            merkle_root: merkle_root(generation, shard, records),
+            key_check: key.check(),
+            body_digest: [0; 32],
+            sections: vec![Section { wave, first: PacketIndex(0), count, sum, segments }],
+        };
+        let mut sealed = Vec::new();
+        for (chunk, records) in (0..).zip(records.chunks(3)) {
+            let mut buffer: Vec<u8> = records.iter().flat_map(SeedRecord::encode).collect();
+            key.seal(&header.plan_digest, chunk, &mut buffer);
+            sealed.extend(buffer);
+        }
+        header.body_digest = *blake3::hash(&sealed).as_bytes();
+        let mut bytes = header.encode(&campaign_key());
+        bytes.extend(sealed);
+        Self { header, bytes, key }
+    }
+
+    /// Its line of the manifest.
+    pub(super) fn entry(&self) -> ShardEntry {
+        let header = &self.header;
+        ShardEntry {
+            shard: header.shard,
+            file: format!("shard-{:05}.yaoseed", header.shard.0),
+            bytes: self.bytes.len() as u64,
+            hash: *blake3::hash(&self.bytes).as_bytes(),
+            packets: header.record_count,
+            sum: header.sum,
+            merkle_root: header.merkle_root,
+        }
+    }
+
+    /// Writes file and key.
+    pub(super) fn write(&self, folder: &Path) {
+        let name = format!("shard-{:05}", self.header.shard.0);
+        let key = serde_json::to_string(&self.key).expect("plain data");
+        fs::write(folder.join(format!("{name}.yaoseed")), &self.bytes).expect("a directory");
+        fs::write(folder.join(format!("{name}.yaokey")), key).expect("a directory");
     }
 }
 
@@ -252,6 +326,8 @@ fn arguments(root: &Path) -> AuditArgs {
         reclaimed: Vec::new(),
         reclaimed_state: Vec::new(),
         reclaimed_schedule: Vec::new(),
+        reclaimed_spool_fallback: Vec::new(),
+        allow_late_opens: 0,
         ledger: String::new(),
         tickets: vec![root.join("tickets.log")],
         allow_fences: false,
@@ -264,7 +340,7 @@ fn line(letter: char, bytes: &[u8]) -> String {
     format!("{letter} {}\n", hex::encode(bytes))
 }
 
-fn campaign_key() -> SignKey {
+pub(super) fn campaign_key() -> SignKey {
     SignKey::from_seed(&[1; 32])
 }
 
@@ -272,11 +348,11 @@ fn ticket_key() -> SignKey {
     SignKey::from_seed(&[2; 32])
 }
 
-fn shard_key() -> ShardKey {
+fn shard_key(generation: u8, shard: ShardId) -> ShardKey {
     ShardKey {
         campaign: CAMPAIGN,
-        shard: SHARD,
-        generation: 0,
+        shard,
+        generation,
         seal_key: [3; 32],
         salt_key: [4; 32],
         mac_key_id: KeyId(1),
@@ -289,7 +365,7 @@ pub(super) const fn packet(index: u32) -> PacketId {
     PacketId::new(0, SHARD, PacketIndex(index))
 }
 
-fn record(index: u32) -> SeedRecord {
+pub(super) fn record(index: u32) -> SeedRecord {
     let sponsor = SponsorId::new(u8::try_from(index % 4).expect("below 4")).expect("below 64");
     let amount = Fen(100 + u64::from(index));
     SeedRecord { offset_us: u64::from(index) * SECOND_US, amount, sponsor }
@@ -324,7 +400,7 @@ pub(super) const fn start(life: u8) -> Event {
     Event::Start { incarnation: Incarnation([life; 16]), boot_id: [1; 16], at: T0 }
 }
 
-fn cursor(high: u32, next_high_max: u32) -> Cursor {
+pub(super) fn cursor(high: u32, next_high_max: u32) -> Cursor {
     Cursor {
         campaign: CAMPAIGN,
         shard: SHARD,
@@ -343,23 +419,20 @@ fn cursor(high: u32, next_high_max: u32) -> Cursor {
     }
 }
 
-fn section(sum: Fen) -> Section {
-    let duration_us = u64::from(PACKETS) * SECOND_US;
-    let segments = vec![Segment { duration_us, packets: PACKETS }];
-    Section { wave: WAVE, first: PacketIndex(0), count: PACKETS, sum, segments }
-}
-
-fn merkle_root(records: &[SeedRecord]) -> [u8; 32] {
+fn merkle_root(generation: u8, shard: ShardId, records: &[SeedRecord]) -> [u8; 32] {
     let mut salts = vec![[0; 16]; records.len()];
-    Salts::new(&shard_key().salt_key, PacketIndex(0)).fill(&mut salts);
+    Salts::new(&shard_key(generation, shard).salt_key, PacketIndex(0)).fill(&mut salts);
     let mut merkle = Merkle::default();
     for (index, (record, salt)) in (0..).zip(records.iter().zip(&salts)) {
-        merkle.push(Merkle::leaf(CAMPAIGN, packet(index), record, salt));
+        let packet = PacketId::new(generation, shard, PacketIndex(index));
+        merkle.push(Merkle::leaf(CAMPAIGN, packet, record, salt));
     }
     merkle.root()
 }
 
-fn manifest(header: &SeedHeader, file: &[u8], records: &[SeedRecord]) -> Manifest {
+/// A manifest of as many shards like this one as there are; only this one was generated.
+pub(super) fn manifest(sealed: &Sealed, records: &[SeedRecord]) -> Manifest {
+    let header = &sealed.header;
     let sponsor = |number: u8| {
         let sponsor = SponsorId::new(number).expect("below 64");
         let of = || records.iter().filter(|record| record.sponsor == sponsor);
@@ -383,31 +456,28 @@ fn manifest(header: &SeedHeader, file: &[u8], records: &[SeedRecord]) -> Manifes
         ticket_lifetime_seconds: LIFETIME_SECONDS,
         sponsors: (0..4).map(sponsor).collect(),
         waves: vec![WavePlan {
-            wave: WAVE,
+            wave: section.wave,
             name: "one".to_owned(),
             duration_us: section.duration_us(),
             packets,
             sum,
         }],
         shard_count: SHARDS,
-        shards: vec![ShardEntry {
-            shard: SHARD,
-            file: "shard-00003.yaoseed".to_owned(),
-            bytes: file.len() as u64,
-            hash: *blake3::hash(file).as_bytes(),
-            packets: header.record_count,
-            sum: header.sum,
-            merkle_root: header.merkle_root,
-        }],
+        shards: vec![sealed.entry()],
         reclaimed: None,
     }
 }
 
 /// A segment whose records each know all earlier ones to be on disk.
-fn segment(magic: [u8; 8], first_sequence: u64, records: &[(u8, Vec<u8>)]) -> Vec<u8> {
+fn segment(
+    shard: ShardId,
+    magic: [u8; 8],
+    first_sequence: u64,
+    records: &[(u8, Vec<u8>)],
+) -> Vec<u8> {
     let header = SegmentHeader {
         campaign: CAMPAIGN,
-        shard: SHARD,
+        shard,
         epoch: Epoch(1),
         incarnation: Incarnation([1; 16]),
         first_sequence,

@@ -65,7 +65,8 @@ fn write_synced(path: &Path, mode: u32, parts: &[&[u8]]) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn sync_directory(directory: &Path) -> Result<()> {
+/// Makes the names in `directory` durable.
+pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|handle| handle.sync_all())
         .with_context(|| format!("cannot sync the directory {}", directory.display()))

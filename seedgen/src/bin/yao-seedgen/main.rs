@@ -16,6 +16,7 @@ mod secret;
 mod seeds;
 mod show;
 mod verify;
+mod work;
 mod workers;
 
 use anyhow::{Context, Result, bail};

@@ -20,6 +20,18 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[error("{0}")]
 pub(crate) struct ComeAgain(String);
 
+/// Settlement is there and says no.
+#[derive(Debug, Error)]
+#[error("settlement refuses {path} ({status}): {says}")]
+pub(crate) struct Refused {
+    /// Where it was asked.
+    path: String,
+    /// The status code of HTTP.
+    pub(crate) status: u16,
+    /// Its reason, one line.
+    says: String,
+}
+
 /// Settlement's address.
 pub(crate) struct Settlement {
     /// "host:port".
@@ -41,7 +53,7 @@ impl Settlement {
     /// Posts `body` to `path`; the answer's body when it is 200.
     ///
     /// # Errors
-    /// Nobody there, or any other status; [`ComeAgain`] for 503.
+    /// Nobody there; [`ComeAgain`] for 503, [`Refused`] for any other status.
     pub(crate) fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>> {
         let (status, answer) = self
             .exchange(path, body)
@@ -53,7 +65,7 @@ impl Settlement {
         if status == 503 {
             return Err(ComeAgain(format!("settlement: {says}")).into());
         }
-        bail!("settlement refuses {path} ({status}): {says}")
+        Err(Refused { path: path.to_owned(), status, says }.into())
     }
 
     fn exchange(&self, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
