@@ -182,8 +182,8 @@ fn refuse_set_aside(state: &StateDir, fallback: Option<&Path>) -> Result<()> {
         if let Some(copy) = set_aside(&**state.disk(), directory, kind)?.first() {
             bail!(
                 "{} was put aside for a segment that was damaged or missing: opens may be lost \
-                 for which people hold receipts. Leave the shard unsealed; or, when each open in it \
-                 is accounted for, move the copy out of the directory and seal again",
+                 for which people hold receipts. Leave the shard unsealed; or, when each open \
+                 in it is accounted for, move the copy out of the directory and seal again",
                 copy.display()
             );
         }

@@ -212,9 +212,10 @@ fn is_contradiction(error: &Error) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == 409)
 }
 
-const ANOTHER_PLAN: &str = "if requests of this generation were granted before, go on with the --out directory that they \
-     lie in: its plan is kept there, and what it leaves is for the generation after it (name that \
-     directory as --seeds, too, once it is complete)";
+const ANOTHER_PLAN: &str = "if requests of this generation were granted before, go on with the \
+                            --out directory that they lie in: its plan is kept there, and what it \
+                            leaves is for the generation after it (name that directory as --seeds, \
+                            too, once it is complete)";
 
 /// An answer of settlement to exactly this request.
 fn check(bytes: &[u8], request: &VoidRequest, keys: &KeySet) -> Result<VoidAnswer> {
