@@ -5,9 +5,10 @@ use super::{Event, MS, SECOND, World, nodes::Host};
 use crate::{disk::SimDisk, node::STATE};
 use std::path::{Path, PathBuf};
 
-/// Directories of the state that say what was issued. Opens stay where they are: no rule lets a
-/// node forget them.
+/// The directory of the state that says how far each shard was issued.
 const CURSORS: &str = "cursor";
+/// The one that says what was issued, packet by packet. The spool's is not in a backup: no rule
+/// lets a node forget an open.
 const JOURNAL: &str = "journal";
 /// Of a thousand times that a phone dials a node with a twin, so many reach the twin: one address
 /// stands for both.
