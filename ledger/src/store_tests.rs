@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use rusqlite::StatementStatus;
 use std::collections::BTreeMap;
 use yao_protocol::{
     Epoch, Incarnation, PacketIndex, ShakeId, ShardId, WaveIndex,
@@ -44,6 +45,20 @@ fn settle(store: &mut Store, opens: Vec<Open>) -> Vec<OpenResult> {
     let batch = batch(opens);
     let results = store.settle(LIMITS, WallTime(500), &[(&batch, &genuine)]).expect("settle");
     results.into_iter().flatten().collect()
+}
+
+/// SQLite may plan a statement anew for other values of its parameters, at several times the cost
+/// of the query.
+#[test]
+fn a_statement_is_compiled_once_whatever_its_parameters() {
+    let mut store = Store::open(Path::new(":memory:"), CAMPAIGN).expect("memory");
+    for user in 0..10 {
+        assert_eq!(settle(&mut store, vec![open(user, user, 1, 50)]), [OpenResult::Applied]);
+    }
+    let statement = store.connection.prepare_cached(SELECT_WINS).expect("it is there");
+    let status = |status| statement.get_status(status);
+    assert_eq!(status(StatementStatus::Run), 10, "the one that was used");
+    assert_eq!(status(StatementStatus::RePrepare), 0);
 }
 
 /// The rules once more, over maps.
