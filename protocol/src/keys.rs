@@ -5,7 +5,7 @@
 
 mod memo;
 
-pub use memo::remember_signatures;
+pub use memo::{Signer as OtherSigner, remember_signatures};
 
 use crate::{CampaignId, Epoch, KeyId, ShardId, WireError};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -135,7 +135,8 @@ impl SignKey {
     pub fn sign(&self, context: Context, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         let message = with_context(context, message);
         let public = self.0.verifying_key().to_bytes();
-        memo::signature(&public, &message, || self.0.sign(&message).to_bytes())
+        let halves = (&public, self.0.as_bytes());
+        memo::signature(halves, &message, || self.0.sign(&message).to_bytes())
     }
 }
 
@@ -217,15 +218,9 @@ pub fn verify_batch(
 
 /// Strict rules; `message` has its context.
 fn verify_one(key: &PublicKey, message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
-    let public = key.to_bytes();
-    if memo::is_known(&public, message, signature) {
-        return true;
-    }
-    let good = key.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok();
-    if good {
-        memo::keep(&public, message, signature);
-    }
-    good
+    memo::is_good(&key.to_bytes(), message, signature, || {
+        key.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+    })
 }
 
 fn with_context(context: Context, message: &[u8]) -> Vec<u8> {

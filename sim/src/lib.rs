@@ -24,5 +24,7 @@ pub mod plan;
 pub mod random;
 pub mod search;
 pub mod settlement;
+mod signer;
+mod tokens;
 pub mod trace;
 pub mod world;

@@ -178,6 +178,7 @@ fn plan(ticket_lifetime: &str) -> Event {
 const SETTLEMENT_SEED: [u8; 32] = [200; 32];
 
 fn mint() -> Identity {
+    crate::tokens::remember();
     let seed = [0x21; 32];
     let public = SignKey::from_seed(&seed).public().to_bytes();
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": TOKEN_KID, "x": base64(&public)});

@@ -1,5 +1,5 @@
-//! `cargo xtask sim`: builds the simulator optimised, and hands its arguments on. A world costs a
-//! tenth of a second so, and a second without.
+//! `cargo xtask sim`: builds the simulator optimised, and hands its arguments on. A world costs
+//! some 60 ms so, and a second without.
 
 use crate::shell;
 use anyhow::Result;
@@ -12,7 +12,7 @@ pub(crate) struct SimArguments {
     arguments: Vec<String>,
 }
 
-/// Seeds of one run of `ci`: a minute and a half on two cores.
+/// Seeds of one run of `ci`: half a minute on two cores.
 const SEEDS_IN_CI: &str = "800";
 
 /// Runs as many seeds as `ci` has time for.

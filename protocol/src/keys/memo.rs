@@ -2,73 +2,124 @@
 //! times on one thread: the simulator. Nothing is believed here that was not signed or checked in
 //! full before, byte for byte the same; so what is remembered changes no answer, only its cost.
 //!
+//! Such a thread may also bring a faster signer. Ed25519 is deterministic: each right signer makes
+//! the same bytes, and one signature in [`CHECKED_EVERY`] is made by both and compared.
+//!
 //! Off unless a thread asks for it.
 
 use super::SIGNATURE_BYTES;
 use std::{cell::RefCell, collections::HashMap};
 
-/// Signatures that a thread remembers; then it begins anew. Some 20 MB.
-const REMEMBERED_MAX: usize = 131_072;
+/// Signatures that a thread remembers; then it begins anew. Some ten worlds' worth, and less than
+/// 2 MB.
+const REMEMBERED_MAX: usize = 14_000;
+/// One of so many signatures is made by both signers; the first is.
+const CHECKED_EVERY: u64 = 32;
 
-/// What was signed, or checked: a hash of the public key and the message, and its signature.
-type Memo = HashMap<[u8; 32], [u8; SIGNATURE_BYTES]>;
+type Bytes = [u8; SIGNATURE_BYTES];
+/// Makes the Ed25519 signature of a message by the key that grows from a seed of 32 bytes.
+pub type Signer = fn(seed: &[u8; 32], message: &[u8]) -> Bytes;
+
+struct Memo {
+    signer: Signer,
+    made: u64,
+    /// What was signed, or checked: a hash of the public key and the message, and its signature.
+    known: HashMap<[u8; 32], Bytes>,
+}
 
 thread_local! {
     static MEMO: RefCell<Option<Memo>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread remembers the signatures that it makes, and those that it found good.
-pub fn remember_signatures() {
+/// From now on this thread remembers the signatures that it makes, by `signer`, and those that it
+/// found good.
+pub fn remember_signatures(signer: Signer) {
     MEMO.with_borrow_mut(|memo| {
-        memo.get_or_insert_default();
+        memo.get_or_insert_with(|| Memo { signer, made: 0, known: HashMap::new() });
     });
 }
 
-fn name(public: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new().update(public).update(message).finalize().as_bytes()
+/// The name of (`public`, `message`), on a thread that remembers.
+fn name(public: &[u8; 32], message: &[u8]) -> Option<[u8; 32]> {
+    MEMO.with_borrow(Option::is_some)
+        .then(|| *blake3::Hasher::new().update(public).update(message).finalize().as_bytes())
 }
 
-/// The signature of `message`, context and all: remembered, or made by `sign`.
+/// The signature of `message`, context and all: remembered, or made by the thread's signer or by
+/// `sign`. `seed` is the private half of `public`.
 pub(super) fn signature(
-    public: &[u8; 32],
+    (public, seed): (&[u8; 32], &[u8; 32]),
     message: &[u8],
-    sign: impl FnOnce() -> [u8; SIGNATURE_BYTES],
-) -> [u8; SIGNATURE_BYTES] {
-    recall(public, message).unwrap_or_else(|| {
-        let signature = sign();
-        keep(public, message, &signature);
+    sign: impl FnOnce() -> Bytes,
+) -> Bytes {
+    let Some(name) = name(public, message) else { return sign() };
+    recall(&name).unwrap_or_else(|| {
+        let signature = make(seed, message, sign);
+        keep(name, &signature);
         signature
     })
 }
 
-/// Whether this very signature was made or found good on this thread.
-pub(super) fn is_known(
-    public: &[u8; 32],
-    message: &[u8],
-    signature: &[u8; SIGNATURE_BYTES],
-) -> bool {
-    recall(public, message).is_some_and(|known| known == *signature)
+fn make(seed: &[u8; 32], message: &[u8], sign: impl FnOnce() -> Bytes) -> Bytes {
+    let next = MEMO.with_borrow_mut(|memo| {
+        let memo = memo.as_mut()?;
+        memo.made += 1;
+        Some((memo.signer, memo.made))
+    });
+    let Some((signer, number)) = next else { return sign() };
+    let signature = signer(seed, message);
+    if number % CHECKED_EVERY == 1 {
+        assert!(signature == sign(), "both signers make the same bytes");
+    }
+    signature
 }
 
-/// A signature was found good.
-pub(super) fn keep(public: &[u8; 32], message: &[u8], signature: &[u8; SIGNATURE_BYTES]) {
+/// Whether `signature` is good: remembered, or found by `check`.
+pub(super) fn is_good(
+    public: &[u8; 32],
+    message: &[u8],
+    signature: &Bytes,
+    check: impl FnOnce() -> bool,
+) -> bool {
+    let Some(name) = name(public, message) else { return check() };
+    if recall(&name) == Some(*signature) {
+        return true;
+    }
+    let good = check();
+    if good {
+        keep(name, signature);
+    }
+    good
+}
+
+/// Whether this very signature was made or found good on this thread.
+pub(super) fn is_known(public: &[u8; 32], message: &[u8], signature: &Bytes) -> bool {
+    name(public, message).is_some_and(|name| recall(&name) == Some(*signature))
+}
+
+fn keep(name: [u8; 32], signature: &Bytes) {
     MEMO.with_borrow_mut(|memo| {
         let Some(memo) = memo else { return };
-        if memo.len() >= REMEMBERED_MAX {
-            memo.clear();
+        if memo.known.len() >= REMEMBERED_MAX {
+            memo.known.clear();
         }
-        memo.insert(name(public, message), *signature);
+        memo.known.insert(name, *signature);
     });
 }
 
-fn recall(public: &[u8; 32], message: &[u8]) -> Option<[u8; SIGNATURE_BYTES]> {
-    MEMO.with_borrow(|memo| memo.as_ref()?.get(&name(public, message)).copied())
+fn recall(name: &[u8; 32]) -> Option<Bytes> {
+    MEMO.with_borrow(|memo| memo.as_ref()?.known.get(name).copied())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{SignKey, context, verify_batch};
     use super::*;
+    use ed25519_dalek::{Signer, SigningKey};
+
+    fn plainly(seed: &[u8; 32], message: &[u8]) -> Bytes {
+        SigningKey::from_bytes(seed).sign(message).to_bytes()
+    }
 
     #[test]
     fn what_is_remembered_changes_no_answer() {
@@ -91,7 +142,7 @@ mod tests {
             let found =
                 verify_batch(context::TICKET, &[b"message", b"massage"], &both, &[public, public]);
             assert_eq!(found, [true, false]);
-            remember_signatures();
+            remember_signatures(plainly);
         }
     }
 
@@ -101,9 +152,23 @@ mod tests {
         let signature = key.sign(context::TICKET, b"m");
         let message = [&context::TICKET.0[..], b"m"].concat();
         assert!(!is_known(&key.public().to_bytes(), &message, &signature));
-        remember_signatures();
+        remember_signatures(plainly);
         assert!(!is_known(&key.public().to_bytes(), &message, &signature));
         assert_eq!(key.sign(context::TICKET, b"m"), signature);
         assert!(is_known(&key.public().to_bytes(), &message, &signature));
+    }
+
+    #[test]
+    #[should_panic(expected = "both signers make the same bytes")]
+    fn a_signer_that_errs_is_found() {
+        remember_signatures(|seed, message| {
+            let mut signature = plainly(seed, message);
+            signature[63] ^= u8::from(message.ends_with(&[40]));
+            signature
+        });
+        let key = SignKey::from_seed(&[4; 32]);
+        // The 33rd is the second that is made by both.
+        let all: Vec<_> = (8..=40).map(|last| key.sign(context::TICKET, &[last])).collect();
+        assert_eq!(all.len(), 33, "nobody noticed");
     }
 }

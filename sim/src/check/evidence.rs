@@ -19,8 +19,8 @@ pub(crate) fn cursor_path(wave: u16) -> PathBuf {
 
 /// H as it is on the medium if not one unsynced byte gets there: nothing below it is issued again.
 pub(super) fn durable_high(disk: &SimDisk, wave: u16) -> Option<u32> {
-    let bytes = disk.durable(&cursor_path(wave))?;
-    let pair = SlotPair::decode(MAGIC, &bytes).ok()?;
+    let pair = disk.look_durable(&cursor_path(wave), |bytes| SlotPair::decode(MAGIC, bytes));
+    let pair = pair?.ok()?;
     let cursor = Cursor::decode(&pair.newest.payload).ok()?;
     Some(if pair.both_valid { cursor.high } else { cursor.next_high_max })
 }
@@ -52,9 +52,10 @@ pub(crate) fn records(bytes: &[u8], first: u64, mut visit: impl FnMut(&Record<'_
 pub(super) fn journal(disk: &SimDisk) -> Vec<Event> {
     let mut events = Vec::new();
     for (first, path) in segments(disk, "journal", ".yaojournal") {
-        let bytes = disk.cached(&path).unwrap_or_default();
-        records(&bytes, first, |record| {
-            events.extend(Event::decode(record.kind, record.payload).ok());
+        disk.look_cached(&path, |bytes| {
+            records(bytes, first, |record| {
+                events.extend(Event::decode(record.kind, record.payload).ok());
+            });
         });
     }
     events
@@ -64,12 +65,13 @@ pub(super) fn journal(disk: &SimDisk) -> Vec<Event> {
 pub(super) fn durable_opens(disk: &SimDisk) -> Vec<(PacketId, UserId, WallTime)> {
     let mut opens = Vec::new();
     for (first, path) in segments(disk, "spool", ".yaospool") {
-        let bytes = disk.durable(&path).unwrap_or_default();
-        records(&bytes, first, |record| {
-            if let Ok(open) = Open::decode(record.payload) {
-                let body = &open.ticket.body;
-                opens.push((body.packet, body.user, open.accepted_at));
-            }
+        disk.look_durable(&path, |bytes| {
+            records(bytes, first, |record| {
+                if let Ok(open) = Open::decode(record.payload) {
+                    let body = &open.ticket.body;
+                    opens.push((body.packet, body.user, open.accepted_at));
+                }
+            });
         });
     }
     opens

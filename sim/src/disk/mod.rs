@@ -193,16 +193,20 @@ impl SimDisk {
     /// What a process reads in a file.
     #[must_use]
     pub fn cached(&self, path: &Path) -> Option<Vec<u8>> {
-        let state = self.state();
-        state.names.find(path).map(|inode| state.inode(inode).cached.clone())
+        self.look_cached(path, <[u8]>::to_vec)
     }
 
-    /// What is left of a file when power is cut now and nothing unsynced survives; `None` when not
-    /// even its name does.
-    #[must_use]
-    pub fn durable(&self, path: &Path) -> Option<Vec<u8>> {
+    /// The same without a copy; `look` does nothing else to this disk.
+    pub fn look_cached<R>(&self, path: &Path, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let state = self.state();
-        state.names.find_durable(path).map(|inode| state.inode(inode).durable.clone())
+        state.names.find(path).map(|inode| look(&state.inode(inode).cached))
+    }
+
+    /// Looks at what is left of a file when power is cut now and nothing unsynced survives; `None`
+    /// when not even its name does. `look` does nothing else to this disk.
+    pub fn look_durable<R>(&self, path: &Path, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let state = self.state();
+        state.names.find_durable(path).map(|inode| look(&state.inode(inode).durable))
     }
 
     /// Turns one bit of a file over, in cache and medium.

@@ -8,14 +8,16 @@ mod network;
 mod nodes;
 mod phones;
 mod plan;
+mod queue;
+mod turns;
 
-use self::{copies::Backup, network::Link, nodes::Host};
+use self::{copies::Backup, network::Link, nodes::Host, queue::Queue};
 use crate::{
     agent::Errand,
     canary::Canary,
     check::{Checked, Checks, Totals, Violation},
     faults::{Fault, Faults},
-    node::{Arena, Thread},
+    node::Arena,
     phone::Phone,
     plan::{Event as Show, START, event},
     random::Random,
@@ -23,8 +25,7 @@ use crate::{
     trace::Trace,
 };
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
 };
 use yao_agent::delivery::Outcome;
@@ -51,8 +52,6 @@ const PROCESSES_MAX: usize = 64;
 /// Something that will happen.
 #[derive(Debug)]
 enum Event {
-    /// A thread of a node's process takes a turn.
-    Turn(usize, u32, Thread),
     /// A node's process is started.
     Start(usize),
     /// The network brings bytes to a node or to a phone; no bytes: the end of the connection.
@@ -104,33 +103,6 @@ enum Said {
     Bytes(Vec<u8>),
 }
 
-/// An event with its time; `place` keeps the order of those of one time.
-struct Due {
-    at: u64,
-    place: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.place) == (other.at, other.place)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.place).cmp(&(other.at, other.place))
-    }
-}
-
 /// How a run went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -163,8 +135,7 @@ struct World<'a> {
     show: &'static Show,
     arena: &'a Arena,
     now: u64,
-    queue: BinaryHeap<Reverse<Due>>,
-    place: u64,
+    queue: Queue<Event>,
     network_random: Random,
     node_random: Random,
     people_random: Random,
@@ -195,7 +166,7 @@ struct World<'a> {
 #[must_use]
 pub fn run(plot: &Plot, clocks: &[&'static AtomicU64], loud: bool) -> Report {
     // Each ticket is signed once here and checked by three parties, all of them this thread.
-    remember_signatures();
+    remember_signatures(crate::signer::sign);
     let arena = Arena::new(PROCESSES_MAX);
     let mut world = World::new(plot.clone(), &arena, clocks, loud);
     world.set_out();
@@ -221,8 +192,7 @@ impl<'a> World<'a> {
             show,
             arena,
             now: 0,
-            queue: BinaryHeap::new(),
-            place: 0,
+            queue: Queue::default(),
             network_random: random.fork(101),
             node_random: random.fork(102),
             people_random: random.fork(103),
@@ -248,9 +218,7 @@ impl<'a> World<'a> {
     }
 
     fn at(&mut self, at: u64, event: Event) {
-        self.place += 1;
-        let at = at.max(self.now);
-        self.queue.push(Reverse(Due { at, place: self.place, event }));
+        self.queue.push(at.max(self.now), event);
     }
 
     fn after(&mut self, wait: u64, event: Event) {
@@ -281,9 +249,8 @@ impl<'a> World<'a> {
     }
 
     fn live(&mut self) {
-        while let Some(Reverse(due)) = self.queue.pop() {
-            self.now = due.at;
-            if let Err(violation) = self.happen(due.event) {
+        while let Some(done) = self.step() {
+            if let Err(violation) = done {
                 self.trace.tell(self.now, "VIOLATION", 0, &violation.to_string());
                 self.violation = Some(violation);
                 return;
@@ -299,9 +266,24 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Lets happen what is due next: a turn of a thread, or another event.
+    fn step(&mut self) -> Option<Checked> {
+        let planned = self.queue.next();
+        match self.next_turn() {
+            Some((place, node, thread)) if planned.is_none_or(|planned| place < planned) => {
+                self.now = place.0;
+                Some(self.turn(node, thread))
+            }
+            _ => {
+                let (at, event) = self.queue.pop()?;
+                self.now = at;
+                Some(self.happen(event))
+            }
+        }
+    }
+
     fn happen(&mut self, event: Event) -> Checked {
         match event {
-            Event::Turn(node, life, thread) => self.turn(node, life, thread),
             Event::Start(node) => self.start(node),
             Event::Deliver { link, to_node, bytes } => self.deliver(link, to_node, &bytes),
             Event::Resume(link) => self.resume(link),

@@ -1,6 +1,6 @@
 //! The nodes: their machines, the lives of their processes, and whose turn it is.
 
-use super::{Checked, Event, Fault, MS, PROCESSES_MAX, SECOND, World};
+use super::{Checked, Event, Fault, MS, PROCESSES_MAX, SECOND, World, queue::Place, turns::Turns};
 use crate::{
     agent::{Agent, Character},
     canary::Canary,
@@ -68,8 +68,7 @@ pub(super) struct Host<'a> {
     boot: u8,
     pub(super) booted_at: u64,
     refusals: u32,
-    /// When each thread's turn is, ns.
-    turns: [Option<u64>; 6],
+    turns: Turns,
     /// When each thread wants a turn by itself, ns.
     timers: [u64; 6],
 }
@@ -105,7 +104,7 @@ impl Host<'_> {
             boot: 0,
             booted_at: 0,
             refusals: 0,
-            turns: [None; 6],
+            turns: Turns::NONE,
             timers: [u64::MAX; 6],
         }
     }
@@ -256,7 +255,7 @@ impl<'a> World<'a> {
         }
         let life = host.life;
         host.drains = false;
-        host.turns = [None; 6];
+        host.turns = Turns::NONE;
         host.paused_until = 0;
         host.agents.clear();
         host.disk.set_troubles(|troubles| troubles.kill_at = None);
@@ -313,7 +312,7 @@ impl<'a> World<'a> {
             Err(panic) if panic.is::<Killed>() => {}
             Err(panic) => return Err(Violation { rule: "panic", what: words(&*panic) }),
         }
-        self.hosts[node].turns = [None; 6];
+        self.hosts[node].turns = Turns::NONE;
         self.hosts[node].agents.clear();
         self.trace.say(self.now, "stopped node", &[("node", node as u64)]);
         self.drop_links(node, life, true);
@@ -321,20 +320,25 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    pub(super) fn turn(&mut self, node: usize, life: u32, thread: Thread) -> Checked {
+    /// The thread whose turn is next, of all nodes.
+    pub(super) fn next_turn(&self) -> Option<(Place, usize, Thread)> {
+        let hosts = self.hosts.iter().enumerate();
+        let turns = hosts.filter_map(|(node, host)| {
+            host.turns.next().map(|(place, thread)| (place, node, thread))
+        });
+        turns.min_by_key(|(place, ..)| *place)
+    }
+
+    pub(super) fn turn(&mut self, node: usize, thread: Thread) -> Checked {
         let now = self.now;
         let host = &mut self.hosts[node];
         let place = thread as usize;
-        if host.life != life || host.turns[place] != Some(now) {
-            return Ok(());
-        }
         if host.paused_until > now {
             let later = host.paused_until + place as u64;
-            host.turns[place] = Some(later);
-            self.at(later, Event::Turn(node, life, thread));
+            host.turns.give(thread, self.queue.place(later));
             return Ok(());
         }
-        host.turns[place] = None;
+        host.turns.take(thread);
         let Some(next) = self.within(node, |process| process.turn(thread))? else { return Ok(()) };
         let host = &mut self.hosts[node];
         let next = next.map_or(u64::MAX, |at| host.true_time(at));
@@ -387,7 +391,6 @@ impl<'a> World<'a> {
             let delay = self.delay(node, thread);
             let now = self.now;
             let host = &mut self.hosts[node];
-            let life = host.life;
             let Some(process) = host.process.as_mut() else { return };
             let wanted = process.is_wanted(thread);
             if thread == Thread::Sessions {
@@ -399,9 +402,8 @@ impl<'a> World<'a> {
                 continue;
             }
             let at = at.saturating_add(delay);
-            if host.turns[place].is_none_or(|turn| at < turn) {
-                host.turns[place] = Some(at);
-                self.at(at, Event::Turn(node, life, thread));
+            if at < host.turns.at(thread) {
+                host.turns.give(thread, self.queue.place(at));
             }
         }
     }
