@@ -12,7 +12,7 @@ pub(crate) struct SimArguments {
     arguments: Vec<String>,
 }
 
-/// Seeds of one run of `ci`: half a minute on two cores.
+/// Seeds of one run of `ci`: less than a minute on two cores.
 const SEEDS_IN_CI: &str = "800";
 
 /// Runs as many seeds as `ci` has time for.
