@@ -49,8 +49,10 @@ const SCHEMA: &str = "
     CREATE TABLE campaign (id INTEGER PRIMARY KEY) STRICT;
 ";
 
-/// What a user was paid for.
-const SELECT_WINS: &str = "SELECT sponsor FROM packets WHERE user = ?1 AND state = 1";
+/// A page of rows.
+const SELECT_ROWS: &str = "
+    SELECT packet, user, sponsor, amount, state, sequence, accepted_at, settled_at
+    FROM packets WHERE packet BETWEEN ?1 AND ?2 ORDER BY packet LIMIT ?3";
 
 /// Why a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +96,8 @@ impl Store {
         connection.busy_timeout(BUSY_MAX)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // A plan that hangs on the values of parameters is made anew for each of them, which costs
-        // more than the query; and none of ours gains by it.
+        // SQLite plans a query anew when a limit changes, or a parameter such as a shard or a wave
+        // becomes 0 or 1 or ceases to be: that costs more than the query, and none of ours gains.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -196,10 +198,7 @@ impl Store {
         let mut found = Vec::new();
         for (first, last) in stretches(after) {
             let room = limit - found.len();
-            let mut statement = self.connection.prepare_cached(
-                "SELECT packet, user, sponsor, amount, state, sequence, accepted_at, settled_at
-                 FROM packets WHERE packet BETWEEN ?1 AND ?2 ORDER BY packet LIMIT ?3",
-            )?;
+            let mut statement = self.connection.prepare_cached(SELECT_ROWS)?;
             let room = i64::try_from(room).unwrap_or(i64::MAX);
             for row in statement.query_map(params![first, last, room], read_row)? {
                 found.push(row?);
@@ -274,7 +273,8 @@ fn settle_one(
 }
 
 fn wins(transaction: &Transaction<'_>, user: UserId) -> rusqlite::Result<Wins> {
-    let mut statement = transaction.prepare_cached(SELECT_WINS)?;
+    let mut statement =
+        transaction.prepare_cached("SELECT sponsor FROM packets WHERE user = ?1 AND state = 1")?;
     let mut wins = Wins::default();
     for paid in statement.query_map([signed(user.0)], |row| row.get(0))? {
         wins = wins.with(sponsor(paid?));

@@ -52,12 +52,13 @@ fn settle(store: &mut Store, opens: Vec<Open>) -> Vec<OpenResult> {
 #[test]
 fn a_statement_is_compiled_once_whatever_its_parameters() {
     let mut store = Store::open(Path::new(":memory:"), CAMPAIGN).expect("memory");
-    for user in 0..10 {
-        assert_eq!(settle(&mut store, vec![open(user, user, 1, 50)]), [OpenResult::Applied]);
+    assert_eq!(settle(&mut store, vec![open(1, 1, 1, 50)]), [OpenResult::Applied]);
+    for limit in 1..10 {
+        assert_eq!(store.rows(None, limit).expect("a page").len(), 1);
     }
-    let statement = store.connection.prepare_cached(SELECT_WINS).expect("it is there");
+    let statement = store.connection.prepare_cached(SELECT_ROWS).expect("it is there");
     let status = |status| statement.get_status(status);
-    assert_eq!(status(StatementStatus::Run), 10, "the one that was used");
+    assert!(status(StatementStatus::Run) >= 9, "the one that was used");
     assert_eq!(status(StatementStatus::RePrepare), 0);
 }
 
