@@ -258,3 +258,6 @@ fn open_journal(
     journal.commit().map_err(|error| content(&directory, error))?;
     Ok((journal, recovered))
 }
+
+#[cfg(test)]
+mod tests;

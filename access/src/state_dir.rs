@@ -298,23 +298,23 @@ fn claim_name(campaign: CampaignId, shard: ShardId) -> Result<OwnedFd, Errno> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use yao_protocol::{
         Fen, PacketIndex,
         seed_file::{Section, Segment},
     };
 
-    /// A campaign of its own per test: the abstract name is the host's, and tests run at once.
-    fn header(campaign: u64) -> SeedHeader {
+    /// A shard of one wave with `count` packets, of 1 fen each.
+    pub(crate) fn seed_header(campaign: CampaignId, shard: ShardId, count: u32) -> SeedHeader {
         SeedHeader {
-            campaign: CampaignId(campaign),
-            shard: ShardId(3),
+            campaign,
+            shard,
             generation: 0,
             sponsor_count: 1,
             chunk_records: 10,
-            record_count: 5,
-            sum: Fen(5),
+            record_count: count,
+            sum: Fen(u64::from(count)),
             plan_digest: [1; 32],
             merkle_root: [2; 32],
             key_check: [3; 32],
@@ -322,11 +322,16 @@ mod tests {
             sections: vec![Section {
                 wave: WaveIndex(0),
                 first: PacketIndex(0),
-                count: 5,
-                sum: Fen(5),
-                segments: vec![Segment { duration_us: 1, packets: 5 }],
+                count,
+                sum: Fen(u64::from(count)),
+                segments: vec![Segment { duration_us: 1, packets: count }],
             }],
         }
+    }
+
+    /// A campaign of its own per test: the abstract name is the host's, and tests run at once.
+    fn header(campaign: u64) -> SeedHeader {
+        seed_header(CampaignId(campaign), ShardId(3), 5)
     }
 
     fn initialised(root: &Path, campaign: u64) -> StateDir {

@@ -28,6 +28,8 @@ pub mod reclaim;
 pub mod serve;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod writer;
 
 pub use error::LedgerError;

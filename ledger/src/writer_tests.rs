@@ -1,20 +1,20 @@
 //! One round of the writer: what came first is decided first.
 
 use super::*;
+use crate::{
+    grants::GRANT_LIFETIME_US_MAX,
+    testing::{
+        CAMPAIGN, EPOCH, SHARD, batch, grant_request, packet, seal, ticket_key, void_request,
+    },
+};
 use tempfile::TempDir;
 use yao_protocol::{
-    CampaignId, Epoch, Fen, Incarnation, PacketId, PacketIndex, ShakeId, ShardId, SponsorId,
-    UserId, WaveIndex,
+    Epoch, ShardId,
+    grant::Verdict,
     keys::{KeyOwner, KeySet, PublicKeyFile},
-    seal::SealedWave,
     settlement::OpenResult,
-    spool::Open,
-    ticket::{Ticket, TicketBody},
 };
 
-const CAMPAIGN: CampaignId = CampaignId(2015);
-const SHARD: ShardId = ShardId(3);
-const EPOCH: Epoch = Epoch(1);
 const KEY_ID: KeyId = KeyId(1);
 
 /// A writer on a new database, and the jobs that it finds waiting.
@@ -26,25 +26,25 @@ struct World {
     jobs: Receiver<Job>,
 }
 
-fn ticket_key() -> SignKey {
-    SignKey::from_seed(&[5; 32])
-}
-
 fn settlement_key() -> SignKey {
     SignKey::from_seed(&[6; 32])
+}
+
+fn rules() -> Rules {
+    Rules {
+        limits: Limits { wins_per_user: 3 },
+        grants: GrantPolicy { packets: 100, lifetime_us: 10_000_000, margin_ms: 500 },
+        voids: VoidPolicy::default(),
+        key: settlement_key(),
+        key_id: KEY_ID,
+    }
 }
 
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("ledger.db"), CAMPAIGN).expect("open");
-        let rules = Rules {
-            limits: Limits { wins_per_user: 3 },
-            grants: GrantPolicy { packets: 100, lifetime_us: 10_000_000, margin_ms: 500 },
-            voids: VoidPolicy::default(),
-            key: settlement_key(),
-            key_id: KEY_ID,
-        };
+        let rules = rules();
         let counters = Arc::<WriterCounters>::default();
         let run = Run { store, rules, clock: Clock::start(), counters };
         let mut keys = KeySet::default();
@@ -64,27 +64,7 @@ impl World {
 
     /// An open of the packet at `index` waits.
     fn open(&self, index: u32) -> oneshot::Receiver<Vec<u8>> {
-        let body = TicketBody {
-            campaign: CAMPAIGN,
-            packet: packet(index),
-            user: UserId(u64::from(index)),
-            amount: Fen(100),
-            shake: ShakeId(1),
-            issued_at: WallTime(0),
-            expires_at: WallTime(950),
-            shard: SHARD,
-            epoch: EPOCH,
-            sponsor: SponsorId::new(0).expect("below 64"),
-            wave: WaveIndex(0),
-        };
-        let ticket = Ticket { body, signature: [0; 64] };
-        let batch = Batch {
-            campaign: CAMPAIGN,
-            shard: SHARD,
-            epoch: EPOCH,
-            incarnation: Incarnation([1; 16]),
-            records: vec![(1, Open { accepted_at: WallTime(50), ticket })],
-        };
+        let batch = batch(index, u64::from(index));
         let bytes = batch.encode(&ticket_key());
         let (answer, answered) = oneshot::channel();
         let job = BatchJob { batch, bytes, genuine: vec![true], answer };
@@ -95,15 +75,7 @@ impl World {
     /// A request waits for the first four packets, of which all are free that were not opened: no
     /// shard keeps them back.
     fn void(&self) -> oneshot::Receiver<Result<Vec<u8>, Refused>> {
-        let request = VoidRequest {
-            campaign: CAMPAIGN,
-            shard: SHARD,
-            generation: 0,
-            child: 1,
-            first: 0,
-            count: 4,
-            plan_digest: [7; 32],
-        };
+        let request = void_request(0, 4);
         let (answer, answered) = oneshot::channel();
         let job = VoidJob { request, ground: self.ground(Vec::new()), answer };
         self.queue.send(Job::Void(job)).expect("room");
@@ -112,17 +84,7 @@ impl World {
 
     /// A seal waits by which packets from `high` on never left.
     fn seal(&self, high: u32) -> oneshot::Receiver<Kept> {
-        let seal = Seal {
-            campaign: CAMPAIGN,
-            shard: SHARD,
-            generation: 0,
-            epoch: EPOCH,
-            incarnation: Incarnation([1; 16]),
-            settled: 1,
-            sealed_at: WallTime(900),
-            merkle_root: [2; 32],
-            waves: vec![SealedWave { wave: WaveIndex(0), count: 10, high }],
-        };
+        let seal = seal(high);
         let bytes = seal.encode(&ticket_key());
         let ground = self.ground(vec![(SHARD, vec![EPOCH])]);
         let (answer, answered) = oneshot::channel();
@@ -137,10 +99,6 @@ impl World {
         run.run(&jobs).expect("the database is well");
         keys
     }
-}
-
-fn packet(index: u32) -> PacketId {
-    PacketId::new(0, SHARD, PacketIndex(index))
 }
 
 fn told(mut answered: oneshot::Receiver<Vec<u8>>, keys: &KeySet) -> Vec<OpenResult> {
@@ -167,4 +125,22 @@ fn m10_no_seal_overtakes_an_open_that_disproves_it() {
     let keys = world.decide();
     assert_eq!(told(before, &keys), [OpenResult::Applied]);
     assert_eq!(seal.try_recv(), Ok(Kept::Disproved(packet(5))));
+}
+
+#[test]
+fn m4_a_writer_brings_back_what_a_clock_that_was_ahead_has_granted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || Store::open(&folder.path().join("ledger.db"), CAMPAIGN).expect("open");
+    let ahead = Clock::start().wall().plus_us(30 * GRANT_LIFETIME_US_MAX);
+    let asked = grant_request();
+    let ruled = open().grant(rules().grants, ahead, &[(&asked, [6; 32], true)]).expect("ruled");
+    assert_eq!(ruled[0].0, Verdict::Granted);
+    let (stopped, _listens) = oneshot::channel();
+    let (writer, thread) = Writer::start(open(), rules(), stopped).expect("a thread");
+    drop(writer);
+    thread.join().expect("no panic").expect("the database is well");
+    // Whoever comes after the holder waits for a grant's time, not for a month.
+    let end = Clock::start().wall().plus_us(rules().grants.lifetime_us);
+    let tenure = open().tenures(0, 1).expect("read").pop().expect("one grant");
+    assert!(tenure.not_after <= end.0, "{} is later than {}", tenure.not_after, end.0);
 }

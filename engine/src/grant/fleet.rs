@@ -35,6 +35,15 @@ const REPORT_NS: u64 = 1_000_000_000;
 /// safe, and to refuse it would end the right for as long as settlement's clock was ahead.
 const LIFETIME_US_MAX: u64 = 86_400_000_000;
 
+/// What an operator is told of [`Verdict::Unknown`].
+const UNKNOWN: &str = "settlement knows of no grant of this section: its database was replaced, or \
+                       this directory was copied or restored before its first grant (then the \
+                       original alone may issue)";
+/// And of [`Verdict::Contradicts`].
+const CONTRADICTS: &str = "settlement refuses this section: its plan has no such one, or it knows \
+                           it with other bounds or another seed file, or the shard was sealed or \
+                           packets of it were taken back; compare shard.seed with its plans";
+
 const _: () = assert!(PAUSE_NS_MIN < UNSENT_NS && UNSENT_NS < PAUSE_NS_MAX);
 const _: () = assert!(PAUSE_NS_MAX < ANSWER_NS_MAX);
 
@@ -287,7 +296,7 @@ impl Fleet {
             self.unheard = true;
             let pause_ns = u64::from(retry_after_ms).saturating_mul(1_000_000);
             self.ask_at = now.plus_ns(pause_ns.clamp(PAUSE_NS_MIN, PAUSE_NS_MAX));
-            self.trouble = Some("settlement cannot be reached".to_owned());
+            self.trouble = Some("settlement gave no answer; the agent's log says why".to_owned());
         }
     }
 
@@ -386,14 +395,11 @@ impl Fleet {
             }
             Verdict::Held | Verdict::RolledBack => self.wait_to_burn(now, answer),
             Verdict::Unknown => {
-                let why =
-                    "settlement knows of no grant of this section; was its database replaced?";
-                self.later(now, PAUSE_NS_MAX, why.to_owned());
+                self.later(now, PAUSE_NS_MAX, UNKNOWN.to_owned());
                 return;
             }
             Verdict::Contradicts => {
-                let why = "settlement knows this section with other bounds or another seed file";
-                self.later(now, PAUSE_NS_MAX, why.to_owned());
+                self.later(now, PAUSE_NS_MAX, CONTRADICTS.to_owned());
                 return;
             }
             Verdict::Granted => unreachable!("it was looked at before"),
@@ -418,24 +424,50 @@ impl Fleet {
         (self.claim, self.previous) = (Claim::Burn, Incarnation::default());
         let end = answer.not_after.plus_us(u64::from(answer.margin_ms) * 1_000);
         let wait_ns = end.0.saturating_sub(answer.decided_at.0).saturating_mul(1_000);
-        let why = format!(
-            "node \"{}\" (incarnation {}) holds the section by grant {} until {}",
-            answer.node,
-            answer.holder,
-            answer.id,
-            Rfc3339(answer.not_after),
-        );
+        let (id, until) = (answer.id, Rfc3339(answer.not_after));
+        let why = if answer.verdict == Verdict::RolledBack {
+            let why = self.against_us(answer);
+            format!("{why}; it goes on above grant {id} when that has ended, at {until}")
+        } else {
+            let (node, holder) = (&answer.node, answer.holder);
+            format!(
+                "node \"{node}\" (incarnation {holder}) holds the section by grant {id} until \
+                 {until}"
+            )
+        };
         self.later(now, wait_ns, why);
     }
 
     fn lose(&mut self, answer: &GrantAnswer) {
         self.held = None;
         self.lost = true;
-        self.trouble = Some(format!(
-            "node \"{}\" (incarnation {}) has taken the section over by grant {}; this process \
-             issues nothing any more",
-            answer.node, answer.holder, answer.id,
-        ));
+        let why = self.against_us(answer);
+        self.trouble = Some(format!("{why}; this process issues nothing any more"));
+    }
+
+    /// What a refusal says against our right, for people. Before `known` becomes what it tells.
+    fn against_us(&self, answer: &GrantAnswer) -> String {
+        let GrantAnswer { verdict, id, seen, holder, node, .. } = answer;
+        if *verdict == Verdict::RolledBack {
+            return format!(
+                "settlement has heard of packets below position {seen} that this disk has not: \
+                 the disk was put back to an older state"
+            );
+        }
+        if *id < self.known {
+            let known = self.known;
+            return format!(
+                "settlement's newest grant is {id}, and this node has {known}: its database was \
+                 put back to an older state"
+            );
+        }
+        if *holder == self.asker.incarnation {
+            return format!(
+                "grant {id} was asked for in this process's own name ({holder}), and not by it: a \
+                 clone of this machine runs with its memory; end it"
+            );
+        }
+        format!("node \"{node}\" (incarnation {holder}) has taken the section over by grant {id}")
     }
 
     fn later(&mut self, now: Timestamp, pause_ns: u64, why: String) {

@@ -64,7 +64,10 @@ impl Opening {
         let known = found.grant.map_or(0, |grant| grant.id);
         // What the life before was granted is gone on with by nobody, written down or not, where
         // only the disk says that it has ended: a clone of the disk says the same.
-        let proved = found.boot_id == boot_id && witness == Witness::Agrees;
+        // A grant without an end is one that a start of this boot found and had no answer about: it
+        // wrote its name into the cursor, which says nothing of who issued in the boot before.
+        let seen_whole = found.grant.is_none_or(|grant| grant.until_ns > 0);
+        let proved = found.boot_id == boot_id && witness == Witness::Agrees && seen_whole;
         let burns = after_reboot == AfterReboot::Burn && !proved;
         let base = Self {
             claim: Claim::Burn,
@@ -174,6 +177,12 @@ mod tests {
             let low = Recovered { high: 9, must_rewrite_both: false };
             let below = Found { recovered: low, ..found() };
             check(below, 1, Witness::Agrees, after, (Claim::Resume, HOLDER, false));
+            // A start of this boot has written its name there and was not answered: what it found
+            // is no better proved than before, should the operator have chosen "burn" since.
+            let unproved = GrantRecord { until_ns: 0, ..grant() };
+            let asked = Found { grant: Some(unproved), ..found() };
+            let opening = Opening::new(&asked, [1; 16], Witness::Agrees, after);
+            assert_eq!((opening.claim, opening.previous), (claim, HOLDER));
             check(fresh, 1, Witness::Absent, after, (Claim::First, NOBODY, false));
             check(fresh, 1, Witness::RolledBack, after, (Claim::Burn, NOBODY, false));
             // The life before heard of another owner, and gave the right up.

@@ -141,6 +141,11 @@ impl World {
         assert_eq!(self.fleet.on_answer(at(ms), &answer), None);
     }
 
+    /// What an operator reads.
+    fn trouble(&self) -> &str {
+        self.fleet.trouble().expect("something is wrong")
+    }
+
     fn right(&self) -> Right {
         Right::Fleet(Box::new(self.fleet.clone()))
     }
@@ -350,8 +355,35 @@ fn m4_whoever_hears_of_another_holder_stops_for_this_life() {
         world.fleet.on_answer(at(5_501), &answer);
         assert!(world.fleet.is_lost() && !world.right().is_live(at(5_501)), "{verdict:?}");
         assert!(world.is_silent(60_000), "nothing is asked any more");
-        assert!(world.fleet.trouble().is_some_and(|why| why.contains("taken the section over")));
+        let said = if verdict == Verdict::Held { "taken the section over" } else { "put back" };
+        assert!(world.trouble().contains(said), "{}", world.trouble());
     }
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong() {
+    // Settlement's database was put back to before our last grant.
+    let mut world = World::granted();
+    world.ask(5_500);
+    world.refuse(5_501, Verdict::Held, 7, ME);
+    assert!(world.fleet.is_lost());
+    assert!(world.trouble().contains("newest grant is 7, and this node has 8"));
+    // A disk that has forgotten a raise, before anything was issued in this life.
+    let mut world = World::new(&opening(Some(past()), Witness::Absent));
+    world.ask(1_000);
+    world.refuse(1_001, Verdict::RolledBack, 8, PREDECESSOR);
+    let why = world.trouble();
+    assert!(why.contains("below position 500") && why.contains("goes on above grant 8"), "{why}");
+    for (verdict, said) in [(Verdict::Unknown, "copied"), (Verdict::Contradicts, "sealed")] {
+        let mut world = World::granted();
+        world.ask(5_500);
+        world.refuse(5_501, verdict, 0, NOBODY);
+        assert!(world.trouble().contains(said), "{}", world.trouble());
+    }
+    let mut world = World::granted();
+    world.ask(5_500);
+    world.fleet.on_unanswered(at(5_501), 0);
+    assert!(world.trouble().contains("the agent's log says why"));
 }
 
 #[test]
@@ -365,6 +397,7 @@ fn m4_of_two_clones_in_memory_one_stops() {
     // Nothing that the clone asked for before stayed without an answer: it is not the only one.
     clone.refuse(5_511, Verdict::Held, 9, ME);
     assert!(clone.fleet.is_lost() && !clone.right().is_live(at(5_511)));
+    assert!(clone.trouble().contains("a clone of this machine runs"), "{}", clone.trouble());
     assert!(world.right().is_live(at(5_511)));
     // Where an answer was lost indeed, that excuses one such refusal and no more.
     let mut world = World::granted();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     disk::{DiskFile, RealDisk, Stamp},
-    state_dir::StateLock,
+    state_dir::{StateLock, tests::seed_header},
 };
 use std::{
     ffi::OsString,
@@ -13,7 +13,6 @@ use tempfile::TempDir;
 use yao_protocol::{
     CampaignId, Epoch, Fen, PacketId, PacketIndex, ShakeId, ShardId, SponsorId, UserId,
     cursor::GrantRecord,
-    seed_file::Segment,
     spool::{KIND_OPEN, Open, Watermark},
     ticket::TicketBody,
 };
@@ -30,28 +29,9 @@ struct Rig {
 
 impl Rig {
     fn new(offset: u64) -> Self {
-        let section = Section {
-            wave: WaveIndex(0),
-            first: PacketIndex(0),
-            count: 50,
-            sum: Fen(50),
-            segments: vec![Segment { duration_us: 1, packets: 50 }],
-        };
-        let header = SeedHeader {
-            // Those of state_dir's tests have the bit not set.
-            campaign: CampaignId(u64::from(std::process::id()) << 8 | 0x80 | offset),
-            shard: ShardId(3),
-            generation: 0,
-            sponsor_count: 1,
-            chunk_records: 10,
-            record_count: 50,
-            sum: Fen(50),
-            plan_digest: [1; 32],
-            merkle_root: [2; 32],
-            key_check: [3; 32],
-            body_digest: [4; 32],
-            sections: vec![section],
-        };
+        // Those of state_dir's tests have the bit not set.
+        let campaign = CampaignId(u64::from(std::process::id()) << 8 | 0x80 | offset);
+        let header = seed_header(campaign, ShardId(3), 50);
         let folder = tempfile::tempdir().expect("a folder");
         let state = StateDir::new(&folder.path().join("state"));
         state.init(&header, &folder.path().join("keys")).expect("an empty directory");

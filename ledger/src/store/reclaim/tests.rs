@@ -6,21 +6,19 @@ use crate::{
     reclaim::Opening,
     state::Limits,
     store::{Totals, seals::Kept},
+    testing::{
+        CAMPAIGN, EPOCH, PACKETS, SHARD, batch, grant_request, packet, seal, ticket_key,
+        void_request as request,
+    },
 };
 use tempfile::TempDir;
 use yao_protocol::{
-    CampaignId, Fen, Incarnation, PacketIndex, ShakeId, SponsorId, UserId, WaveIndex,
-    grant::{Claim, GrantRequest, NodeName, Verdict},
-    keys::{KeyOwner, PublicKeyFile, SignKey},
-    seal::{Seal, SealedWave},
-    settlement::{Batch, OpenResult},
-    ticket::{Ticket, TicketBody},
+    grant::Verdict,
+    keys::{KeyOwner, PublicKeyFile},
+    seal::Seal,
+    settlement::OpenResult,
 };
 
-const CAMPAIGN: CampaignId = CampaignId(2015);
-const SHARD: ShardId = ShardId(3);
-const EPOCH: Epoch = Epoch(1);
-const PACKETS: u32 = 10;
 /// Packets from here on never left.
 const HIGH: u32 = 6;
 const POLICY: VoidPolicy = VoidPolicy { clock_skew_us: 10, claim_window_us: 10_000 };
@@ -32,40 +30,6 @@ struct World {
     folder: TempDir,
     store: Store,
     ground: Ground,
-}
-
-fn ticket_key() -> SignKey {
-    SignKey::from_seed(&[5; 32])
-}
-
-fn seal(high: u32) -> Seal {
-    Seal {
-        campaign: CAMPAIGN,
-        shard: SHARD,
-        generation: 0,
-        epoch: EPOCH,
-        incarnation: Incarnation([1; 16]),
-        settled: 1,
-        sealed_at: WallTime(900),
-        merkle_root: [2; 32],
-        waves: vec![SealedWave { wave: WaveIndex(0), count: PACKETS, high }],
-    }
-}
-
-fn packet(index: u32) -> PacketId {
-    PacketId::new(0, SHARD, PacketIndex(index))
-}
-
-fn request(first: u32, count: u32) -> VoidRequest {
-    VoidRequest {
-        campaign: CAMPAIGN,
-        shard: SHARD,
-        generation: 0,
-        child: 1,
-        first,
-        count,
-        plan_digest: [7; 32],
-    }
 }
 
 impl World {
@@ -138,29 +102,8 @@ impl World {
     }
 
     fn open_at(&mut self, now: WallTime, index: u32, user: u64) -> OpenResult {
-        let body = TicketBody {
-            campaign: CAMPAIGN,
-            packet: packet(index),
-            user: UserId(user),
-            amount: Fen(100),
-            shake: ShakeId(1),
-            issued_at: WallTime(0),
-            expires_at: WallTime(950),
-            shard: SHARD,
-            epoch: EPOCH,
-            sponsor: SponsorId::new(0).expect("below 64"),
-            wave: WaveIndex(0),
-        };
-        let ticket = Ticket { body, signature: [0; 64] };
-        let batch = Batch {
-            campaign: CAMPAIGN,
-            shard: SHARD,
-            epoch: EPOCH,
-            incarnation: Incarnation([1; 16]),
-            records: vec![(1, Open { accepted_at: WallTime(50), ticket })],
-        };
         let limits = Limits { wins_per_user: 3 };
-        let settled = self.store.settle(limits, now, &[(&batch, &[true])]);
+        let settled = self.store.settle(limits, now, &[(&batch(index, user), &[true])]);
         settled.expect("settle")[0][0]
     }
 
@@ -386,25 +329,8 @@ fn m10_nothing_is_voided_while_a_generation_is_unknown() {
 
 /// What a ledger says to a node that asks for the shard's first wave.
 fn ask(store: &mut Store, now: WallTime) -> Verdict {
-    let request = GrantRequest {
-        claim: Claim::First,
-        campaign: CAMPAIGN,
-        shard: SHARD,
-        generation: 0,
-        epoch: EPOCH,
-        wave: WaveIndex(0),
-        first: 0,
-        count: PACKETS,
-        high: 0,
-        known: 0,
-        nonce: 1,
-        incarnation: Incarnation([4; 16]),
-        previous: Incarnation::default(),
-        merkle_root: [2; 32],
-        node: NodeName::new("node-3"),
-    };
     let policy = GrantPolicy { packets: 5, lifetime_us: 500, margin_ms: 0 };
-    store.grant(policy, now, &[(&request, [6; 32], true)]).expect("ruled")[0].0
+    store.grant(policy, now, &[(&grant_request(), [6; 32], true)]).expect("ruled")[0].0
 }
 
 #[test]
