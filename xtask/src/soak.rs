@@ -5,12 +5,14 @@ mod agent_torture;
 mod blocked;
 mod crash;
 mod crash_points;
+mod echo;
 mod kills;
 mod migrate;
 mod namespace;
 pub(crate) mod owners;
 mod people;
 mod power_cuts;
+mod profile;
 mod quic_crash;
 mod reclaim;
 mod record;
@@ -50,6 +52,8 @@ pub(crate) enum Soak {
     Compare,
     /// CPU per client that comes and goes against an echo server, over TLS and QUIC.
     Handshake,
+    /// By whose code the node's CPU goes in these two, over TLS and QUIC; needs `perf`.
+    Profile,
     /// The QUIC thread panics in a wave: TCP and TLS notice nothing, QUIC is back in 2 s.
     QuicCrash,
     /// Clients over QUIC move to another address and port, 20 times each, in a wave.
@@ -94,7 +98,7 @@ pub(crate) struct SoakArguments {
     /// Malformed frames over each way in, as fast as they go; then some in windows
     #[arg(long, default_value_t = 1_000_000)]
     frames: u64,
-    /// Only over this way into the node (idle, malformed, compare, handshake, slowloris)
+    /// Only over this way into the node (idle, malformed, compare, handshake, profile, slowloris)
     #[arg(long, value_enum)]
     over: Option<Way>,
     /// Clients of a rehearsal, instead of its own number (quic-crash, migrate, storm, slowloris,
@@ -156,8 +160,9 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<()> {
         }
         Soak::Idle => idle(arguments.over),
         Soak::Malformed => malformed(arguments.over, arguments.frames),
-        Soak::Compare => compare(arguments.over),
-        Soak::Handshake => handshake(arguments.over),
+        Soak::Compare => echo::compare(arguments.over),
+        Soak::Handshake => echo::handshake(arguments.over),
+        Soak::Profile => profile::run(arguments.over),
         Soak::QuicCrash => quic_crash::run(arguments.clients.unwrap_or(600)),
         Soak::Storm => {
             let rounds = arguments.rounds.unwrap_or(3);
@@ -343,64 +348,6 @@ fn malformed_over(way: Way, frames: u64) -> Result<()> {
         bail!("the node panicked; see {}", event.path("access.log").display());
     }
     event.remove()
-}
-
-/// CPU per shake may be so many times the way's echo.
-fn compare(only: Option<Way>) -> Result<()> {
-    let mut problems = Vec::new();
-    for way in Way::ALL.into_iter().filter(|way| only.is_none_or(|only| only == *way)) {
-        let ratio_max = match way {
-            Way::Tcp => 1.15,
-            Way::Tls => 1.0,
-            Way::Quic => 0.7,
-        };
-        let keys = [("ratio_busy", ratio_max), ("ratio_sparse", ratio_max)];
-        problems.extend(against_echo("compare", way, &keys)?);
-    }
-    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
-}
-
-/// CPU per client that comes and goes, full and resumed, against the echo's full handshake.
-fn handshake(only: Option<Way>) -> Result<()> {
-    let mut problems = Vec::new();
-    for way in [Way::Tls, Way::Quic].into_iter().filter(|way| only.is_none_or(|only| only == *way))
-    {
-        let both = [("ratio_full", 0.6), ("ratio_resumed", 0.6)];
-        // Whether a QUIC handshake was resumed the library does not say: nothing is claimed of it.
-        let keys = if way == Way::Quic { &both[..1] } else { &both[..] };
-        problems.extend(against_echo("handshake", way, keys)?);
-    }
-    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
-}
-
-/// Runs `netbench command` over `way`, and says which `keys` are above their bounds.
-fn against_echo(command: &str, way: Way, keys: &[(&str, f64)]) -> Result<Vec<String>> {
-    let binaries = event::build(true)?;
-    let echo = match way {
-        Way::Tcp => "raw_epoll",
-        Way::Tls => "tokio_echo",
-        Way::Quic => "quinn_echo",
-    };
-    let target = shell::target().join("baselines");
-    let mut cargo = shell::cargo();
-    cargo.env("CARGO_TARGET_DIR", &target);
-    cargo.args(["build", "--release", "--manifest-path", "bench/baselines/Cargo.toml"]);
-    shell::run(cargo.args(["--bin", echo]))?;
-    let mut netbench = std::process::Command::new(binaries.join("netbench"));
-    netbench.args([command, "--json", "--over", way.scheme(), "--echo"]);
-    let text = shell::output(netbench.arg(target.join("release").join(echo)))?;
-    let line = text.lines().last().context("netbench printed nothing")?;
-    println!("{}: {line}", way.scheme());
-    let result: Value = serde_json::from_str(line)?;
-    let mut problems = Vec::new();
-    for (key, ratio_max) in keys {
-        let ratio = result[*key].as_f64().with_context(|| format!("{key} is no number"))?;
-        if ratio > *ratio_max {
-            let scheme = way.scheme();
-            problems.push(format!("{scheme}: {key} is {ratio:.3}; at most {ratio_max}"));
-        }
-    }
-    Ok(problems)
 }
 
 /// A node with ledger and agent, unarmed.

@@ -181,6 +181,10 @@ impl Fleet {
         }
     }
 
+    pub(super) const fn is_being_kept(&self) -> bool {
+        self.keeping.is_some()
+    }
+
     pub(super) fn ceiling(&self) -> u32 {
         self.held.map_or(0, |held| held.record.hi)
     }

@@ -42,6 +42,16 @@ impl Right {
         now < self.until()
     }
 
+    /// Whether a grant is on its way to the disk, which may raise H and write into the journal
+    /// what that skips.
+    #[must_use]
+    pub fn is_being_kept(&self) -> bool {
+        match self {
+            Self::Local => false,
+            Self::Fleet(fleet) => fleet.is_being_kept(),
+        }
+    }
+
     /// H must not rise above this position.
     #[must_use]
     pub fn ceiling(&self) -> u32 {

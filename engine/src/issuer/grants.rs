@@ -1,7 +1,10 @@
 //! Fleet mode in the issuer: requests for grants go out, answers come in, and a grant counts when
 //! it is on disk. The rules are in [`crate::grant`].
 
-use super::{Issuer, Output, wave::Wave};
+use super::{
+    Issuer, Output,
+    wave::{Wave, WaveState},
+};
 use crate::{
     grant::{Fleet, Right},
     time::Timestamp,
@@ -23,6 +26,10 @@ impl Issuer {
 
     pub(super) fn on_grant_answer(&mut self, now: Timestamp, answer: &GrantAnswer) {
         let wave = answer.wave;
+        // A wave that is over has counted what was left: nothing of that may be burnt any more.
+        if self.wave_mut(wave).is_some_and(|wave| wave.state == WaveState::Closed) {
+            return;
+        }
         let Some(fleet) = self.fleet_mut(wave) else { return };
         let (had_it, kept) = (!fleet.is_lost(), fleet.on_answer(now, answer));
         let loses = had_it && fleet.is_lost();

@@ -236,6 +236,12 @@ impl Wave {
             step.waited = self.drop_waiting(now);
             let close_at = clock.due(self.curve.end_us()).plus_us(self.grace_us);
             if wall >= close_at {
+                if self.right.is_being_kept() {
+                    // H may rise with it, and what that burns is not left over: the count waits
+                    // for the disk. Nobody wins meanwhile.
+                    self.credit = 0;
+                    return step;
+                }
                 step.closed = Some(self.close());
                 return step;
             }

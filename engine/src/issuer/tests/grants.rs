@@ -222,6 +222,41 @@ fn m4_a_burnt_grant_begins_above_what_was_granted() {
     assert!(world.positions().iter().all(|position| *position >= 400));
 }
 
+/// Settlement grants from 400 on; the answer comes when the wave is about to close.
+fn burnt_at_the_end() -> (World, GrantAnswer) {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(8_000_000);
+    let mut answer = world.answer(0, 400, 1);
+    (answer.verdict, answer.holder) = (Verdict::Held, Incarnation([9; 16]));
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    world.run_to(9_900_000);
+    assert_eq!(world.request().claim, yao_protocol::grant::Claim::Burn);
+    let answer = world.answer(400, 1_000, 60);
+    (world, answer)
+}
+
+#[test]
+fn m8_a_wave_closes_when_the_grant_that_came_last_is_on_disk() {
+    let (mut world, answer) = burnt_at_the_end();
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    world.run_to(30_000_000);
+    assert!(world.closed().is_empty(), "H is about to rise, and what is burnt is not left over");
+    world.keep();
+    world.run_to(30_100_000);
+    assert_eq!(world.closed().iter().map(|(left, _)| *left).collect::<Vec<_>>(), [600]);
+    assert_eq!(world.winners(0), 0, "it was over long before");
+}
+
+#[test]
+fn m8_what_is_left_of_a_closed_wave_is_not_burnt() {
+    let (mut world, answer) = burnt_at_the_end();
+    world.run_to(30_000_000);
+    assert_eq!(world.closed().len(), 1);
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    assert!(world.keeping.is_empty(), "settlement hears of no use of it, and it ends by itself");
+}
+
 #[test]
 #[should_panic(expected = "M4: only by a right that has not ended")]
 fn m4_an_issue_without_a_right_is_a_bug() {
