@@ -18,7 +18,7 @@ const SAMPLES_MIN: usize = 2_000;
 /// beside those units (compare's sparse clients make their handshakes in the same process).
 const UNITS: [(&str, &str, &[&str]); 2] = [
     ("handshake", "a client that comes and goes, half of them resumed", &["--pairs", "7"]),
-    ("compare", "a shake", &["--pairs", "7", "--sparse", "100"]),
+    ("compare", "a shake", &["--pairs", "7", "--sparse", "3000"]),
 ];
 /// The node's threads that carry connections.
 const THREADS: [&str; 2] = ["yao-shard-", "yao-quic-"];
