@@ -5,7 +5,7 @@
 
 mod memo;
 
-pub use memo::{Signer as OtherSigner, remember_signatures};
+pub use memo::{MemoSigner, remember_signatures};
 
 use crate::{CampaignId, Epoch, KeyId, ShardId, WireError};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};

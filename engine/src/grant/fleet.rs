@@ -40,7 +40,7 @@ const UNKNOWN: &str = "settlement knows of no grant of this section: its databas
                        this directory was copied or restored before its first grant (then the \
                        original alone may issue)";
 /// And of [`Verdict::Contradicts`].
-const CONTRADICTS: &str = "settlement refuses this section: its plan has no such one, or it knows \
+const CONTRADICTS: &str = "settlement refuses this section: its plan has no such section, or knows \
                            it with other bounds or another seed file, or the shard was sealed or \
                            packets of it were taken back; compare shard.seed with its plans";
 
@@ -300,13 +300,19 @@ impl Fleet {
             self.unheard = true;
             let pause_ns = u64::from(retry_after_ms).saturating_mul(1_000_000);
             self.ask_at = now.plus_ns(pause_ns.clamp(PAUSE_NS_MIN, PAUSE_NS_MAX));
-            self.trouble = Some("settlement gave no answer; the agent's log says why".to_owned());
+            self.trouble =
+                Some("settlement gave no answer; the agent's log may say why".to_owned());
         }
     }
 
     /// Whether the request with this digest is under way.
     pub(crate) fn awaits(&self, request_digest: &[u8; 32]) -> bool {
         self.asked.is_some_and(|asked| asked.digest == *request_digest)
+    }
+
+    /// The answer to this request came, and is not wanted any more.
+    pub(crate) fn forget(&mut self, request_digest: &[u8; 32]) {
+        self.asked.take_if(|asked| asked.digest == *request_digest);
     }
 
     /// Settlement's answer, its signature good. What must be kept on disk before it counts, if
@@ -431,7 +437,7 @@ impl Fleet {
         let (id, until) = (answer.id, Rfc3339(answer.not_after));
         let why = if answer.verdict == Verdict::RolledBack {
             let why = self.against_us(answer);
-            format!("{why}; it goes on above grant {id} when that has ended, at {until}")
+            format!("{why}; this node goes on above grant {id} when that has ended, at {until}")
         } else {
             let (node, holder) = (&answer.node, answer.holder);
             format!(
@@ -449,7 +455,8 @@ impl Fleet {
         self.trouble = Some(format!("{why}; this process issues nothing any more"));
     }
 
-    /// What a refusal says against our right, for people. Before `known` becomes what it tells.
+    /// What a refusal says against our right, for people. To be called before `known` is set from
+    /// it.
     fn against_us(&self, answer: &GrantAnswer) -> String {
         let GrantAnswer { verdict, id, seen, holder, node, .. } = answer;
         if *verdict == Verdict::RolledBack {

@@ -25,7 +25,7 @@ pub enum AfterReboot {
     Resume,
     /// For packets that were granted to nobody: nothing that was granted is issued any more, so
     /// that no state of the disk can repeat a packet. In the same boot, too, unless a witness says
-    /// that the cursor is the newest.
+    /// that the cursor is the newest, and what it says of the grant has an end.
     Burn,
 }
 
@@ -95,7 +95,7 @@ impl Opening {
         }
         let chained = Self { previous: grant.holder, ..base };
         if burns {
-            let because = "shard.after_reboot is \"burn\", and no witness says that nothing was \
+            let because = "shard.after_reboot is \"burn\", and it is not proved that nothing was \
                            issued since";
             return Self { because, ..chained };
         }

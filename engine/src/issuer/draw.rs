@@ -2,7 +2,7 @@
 
 use super::{
     Issuer, Output,
-    wave::{Queued, Wave, WaveState},
+    wave::{Queued, Wave},
 };
 use crate::{ConnectionId, shard::CandidateShake, time::Timestamp, vetting::Asked};
 use yao_protocol::{
@@ -63,7 +63,7 @@ impl Issuer {
         let found = self
             .waves
             .iter()
-            .filter(|wave| wave.state == WaveState::Running)
+            .filter(|wave| wave.is_open())
             .find_map(|wave| Some((wave.wave, wave.earliest(now, eligible)?)));
         let (wave, queued) = found?;
         let taken_from = self.wave_mut(wave).expect("it was found just now");
@@ -114,8 +114,7 @@ impl Issuer {
             self.counters.refused += 1;
         }
         let position = claim.queued.packet.position;
-        let is_ours =
-            |wave: &mut Wave| wave.state == WaveState::Running && wave.right.allows(now, position);
+        let is_ours = |wave: &mut Wave| wave.is_open() && wave.right.allows(now, position);
         let open = self.wave_mut(claim.wave).is_some_and(is_ours);
         if allowed && open && self.fenced.is_none() {
             self.issue(now, &claim);

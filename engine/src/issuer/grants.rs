@@ -9,7 +9,10 @@ use crate::{
     grant::{Fleet, Right},
     time::Timestamp,
 };
-use yao_protocol::{WaveIndex, grant::GrantAnswer};
+use yao_protocol::{
+    WaveIndex,
+    grant::{GrantAnswer, Verdict},
+};
 
 impl Issuer {
     pub(super) fn fleet_mut(&mut self, wave: WaveIndex) -> Option<&mut Fleet> {
@@ -26,11 +29,14 @@ impl Issuer {
 
     pub(super) fn on_grant_answer(&mut self, now: Timestamp, answer: &GrantAnswer) {
         let wave = answer.wave;
-        // A wave that is over has counted what was left: nothing of that may be burnt any more.
-        if self.wave_mut(wave).is_some_and(|wave| wave.state == WaveState::Closed) {
+        // A wave that is over has counted what was left: nothing of that may be burnt any more. But
+        // that another one has the section is heard all the same.
+        let closed = self.wave_mut(wave).is_some_and(|wave| wave.state == WaveState::Closed);
+        let Some(fleet) = self.fleet_mut(wave) else { return };
+        if closed && answer.verdict == Verdict::Granted {
+            fleet.forget(&answer.request_digest);
             return;
         }
-        let Some(fleet) = self.fleet_mut(wave) else { return };
         let (had_it, kept) = (!fleet.is_lost(), fleet.on_answer(now, answer));
         let loses = had_it && fleet.is_lost();
         if let Some(grant) = kept {

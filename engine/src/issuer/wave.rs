@@ -78,6 +78,8 @@ pub(super) struct Wave {
     curve: Curve,
     clock: Option<WaveClock>,
     grace_us: u64,
+    /// Its end has come, and only the disk is waited for.
+    over: bool,
     /// A reservation is under way, up to this H.
     reserving: Option<u32>,
     /// Read and not yet released, in order of moment.
@@ -118,6 +120,7 @@ impl Wave {
             curve: Curve::new(section),
             clock: None,
             grace_us: 0,
+            over: false,
             reserving: None,
             reserved: VecDeque::new(),
             queues: vec![VecDeque::new(); SPONSORS_MAX],
@@ -177,14 +180,15 @@ impl Wave {
 
     /// Sponsors of whom a packet may be issued now.
     pub(super) fn available(&self, now: Timestamp) -> SponsorSet {
-        let any = self.credit >= PACKET && self.right.is_live(now);
+        let any = self.is_open() && self.credit >= PACKET && self.right.is_live(now);
         if any { self.waiting } else { SponsorSet::EMPTY }
     }
 
     /// How many packets may be issued now.
     pub(super) fn available_count(&self, now: Timestamp) -> u32 {
         let earned = u32::try_from(self.credit / PACKET).unwrap_or(u32::MAX);
-        if self.right.is_live(now) { self.queued.min(earned) } else { 0 }
+        let any = self.is_open() && self.right.is_live(now);
+        if any { self.queued.min(earned) } else { 0 }
     }
 
     /// B: how many packets a reservation holds (M1).
@@ -217,6 +221,11 @@ impl Wave {
         (self.high, self.start) = (high, high);
     }
 
+    /// Whether packets of it may be bound to candidates, and issued.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == WaveState::Running && !self.over
+    }
+
     /// Whether packets of this wave will be issued: then the right to do so is kept alive.
     pub(super) fn wants_right(&self) -> bool {
         matches!(self.state, WaveState::Armed | WaveState::Running)
@@ -235,7 +244,9 @@ impl Wave {
             self.release(now, &clock, offset_us);
             step.waited = self.drop_waiting(now);
             let close_at = clock.due(self.curve.end_us()).plus_us(self.grace_us);
-            if wall >= close_at {
+            // The schedule may still put the end off while the disk is waited for.
+            self.over = wall >= close_at;
+            if self.over {
                 if self.right.is_being_kept() {
                     // H may rise with it, and what that burns is not left over: the count waits
                     // for the disk. Nobody wins meanwhile.
@@ -441,6 +452,10 @@ impl Wave {
     fn running_deadline(&self, now: Timestamp, anchor: &Anchor, clock: &WaveClock) -> Timestamp {
         let close = clock.due(self.curve.end_us()).plus_us(self.grace_us);
         let mut at = anchor.timestamp(close);
+        if self.over {
+            // The disk's answer wakes us.
+            at = now.plus_ns(CATCH_UP_STEP_NS);
+        }
         if let Some(packet) = self.reserved.front() {
             at = at.min(anchor.timestamp(clock.due(packet.record.offset_us)));
         }

@@ -18,10 +18,10 @@ const CHECKED_EVERY: u64 = 32;
 
 type Bytes = [u8; SIGNATURE_BYTES];
 /// Makes the Ed25519 signature of a message by the key that grows from a seed of 32 bytes.
-pub type Signer = fn(seed: &[u8; 32], message: &[u8]) -> Bytes;
+pub type MemoSigner = fn(seed: &[u8; 32], message: &[u8]) -> Bytes;
 
 struct Memo {
-    signer: Signer,
+    signer: MemoSigner,
     made: u64,
     /// What was signed, or checked: a hash of the public key and the message, and its signature.
     known: HashMap<[u8; 32], Bytes>,
@@ -33,7 +33,7 @@ thread_local! {
 
 /// From now on this thread remembers the signatures that it makes, by `signer`, and those that it
 /// found good.
-pub fn remember_signatures(signer: Signer) {
+pub fn remember_signatures(signer: MemoSigner) {
     MEMO.with_borrow_mut(|memo| {
         memo.get_or_insert_with(|| Memo { signer, made: 0, known: HashMap::new() });
     });

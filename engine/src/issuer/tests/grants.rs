@@ -255,6 +255,56 @@ fn m8_what_is_left_of_a_closed_wave_is_not_burnt() {
     assert_eq!(world.closed().len(), 1);
     world.input(Input::GrantAnswer(Box::new(answer)));
     assert!(world.keeping.is_empty(), "settlement hears of no use of it, and it ends by itself");
+    let digest = digest(world.asked.last().expect("it asked"));
+    assert!(!world.issuer.awaits_grant(&digest), "sent again it is not even checked");
+}
+
+#[test]
+fn m4_that_another_one_took_over_is_heard_after_the_close() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    world.grant(0, 1_000, 60);
+    world.run_to(11_900_000);
+    assert!(world.winners(0) > 0);
+    world.run_to(13_200_000);
+    let mut answer = world.answer(400, 1_000, 60);
+    (answer.verdict, answer.holder, answer.id) = (Verdict::Held, Incarnation([9; 16]), 9);
+    world.run_to(30_000_000);
+    assert_eq!(world.closed().len(), 1);
+    let asked = digest(world.asked.last().expect("it asked"));
+    assert!(world.issuer.awaits_grant(&asked), "the last request is under way");
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    assert_eq!(world.given_up, 1, "the cursor is told");
+}
+
+#[test]
+fn m8_nobody_wins_after_the_end_while_the_disk_is_waited_for() {
+    let mut world = fleet_world();
+    world.arm();
+    world.run_to(0);
+    world.grant(0, 1_000, 60);
+    world.run_to(9_000_000);
+    assert!(world.winners(0) > 0);
+    world.input(Input::AgentAvailable(true));
+    let end = 13_000_000;
+    world.run_to(end - 5_000);
+    assert!(world.shake(100, 100).is_none());
+    let call = world.vets.last().expect("it is vetted").call;
+    // The grant is prolonged, and the disk takes its time.
+    let answer = world.answer(0, 1_000, 60);
+    world.input(Input::GrantAnswer(Box::new(answer)));
+    assert_eq!(world.keeping.len(), 1);
+    world.run_to(end + 5_000);
+    let before = world.wins.len();
+    world.input(Input::Verdict { call, allowed: true });
+    assert_eq!((world.wins.len(), world.gate.count), (before, 0), "allowed, but too late");
+    world.input(Input::AgentAvailable(false));
+    assert_eq!(world.winners(200), 0);
+    assert!(world.closed().is_empty());
+    world.keep();
+    world.run_to(end + 10_000);
+    assert_eq!(world.closed().len(), 1);
 }
 
 #[test]
