@@ -15,12 +15,14 @@ const JOURNAL: &str = "journal";
 const TWIN_PERMILLE: u64 = 400;
 
 /// Cursors and journal as they were: a copy that was taken while the node ran has a journal that is
-/// newer than its cursors.
+/// newer than its cursors. A clone, inodes and all, is of one instant.
 #[derive(Debug)]
 pub(super) struct Backup {
-    files: Vec<Saved>,
-    /// The journal is in it, too.
-    whole: bool,
+    cursors: Vec<Saved>,
+    /// The journal of the instant of the cursors.
+    journal: Vec<Saved>,
+    /// And that of later, once it was copied.
+    newer: Option<Vec<Saved>>,
 }
 
 #[derive(Debug)]
@@ -32,33 +34,22 @@ struct Saved {
 }
 
 impl Backup {
-    /// Cursors, without the journal.
+    /// Cursors; of the journal what a clone would have.
     fn begin(disk: &SimDisk) -> Self {
-        let mut backup = Self { files: Vec::new(), whole: false };
-        backup.save(disk, CURSORS);
-        backup
+        let (cursors, journal) = (saved(disk, CURSORS), saved(disk, JOURNAL));
+        Self { cursors, journal, newer: None }
     }
 
     /// The journal.
     fn end(&mut self, disk: &SimDisk) {
-        self.save(disk, JOURNAL);
-        self.whole = true;
-    }
-
-    fn save(&mut self, disk: &SimDisk, directory: &str) {
-        let save = |path: PathBuf| {
-            let bytes = disk.cached(&path)?;
-            let identity = disk.inode_of(&path)?;
-            Some(Saved { path, bytes, identity })
-        };
-        let paths = disk.files(&Path::new(STATE).join(directory));
-        self.files.extend(paths.into_iter().filter_map(save));
+        self.newer = Some(saved(disk, JOURNAL));
     }
 
     /// Puts it on a disk, in the place of what is there; with the inodes it had if `cloned`.
     fn put(&self, disk: &SimDisk, cloned: bool) {
         [CURSORS, JOURNAL].iter().for_each(|name| disk.clear(&Path::new(STATE).join(name)));
-        for Saved { path, bytes, identity } in &self.files {
+        let journal = self.newer.as_ref().filter(|_| !cloned).unwrap_or(&self.journal);
+        for Saved { path, bytes, identity } in self.cursors.iter().chain(journal) {
             if cloned {
                 disk.put_as(path, bytes, *identity);
             } else {
@@ -66,6 +57,15 @@ impl Backup {
             }
         }
     }
+}
+
+fn saved(disk: &SimDisk, directory: &str) -> Vec<Saved> {
+    let save = |path: PathBuf| {
+        let bytes = disk.cached(&path)?;
+        let identity = disk.inode_of(&path)?;
+        Some(Saved { path, bytes, identity })
+    };
+    disk.files(&Path::new(STATE).join(directory)).into_iter().filter_map(save).collect()
 }
 
 impl World<'_> {
@@ -120,7 +120,7 @@ impl World<'_> {
                 self.backups.insert(node, Backup::begin(disk));
                 return;
             }
-            Some(mut backup) if !backup.whole => {
+            Some(mut backup) if backup.newer.is_none() => {
                 backup.end(disk);
                 self.backups.insert(node, backup);
                 return;
