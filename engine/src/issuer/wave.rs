@@ -249,8 +249,7 @@ impl Wave {
             if self.over {
                 if self.right.is_being_kept() {
                     // H may rise with it, and what that burns is not left over: the count waits
-                    // for the disk. Nobody wins meanwhile.
-                    self.credit = 0;
+                    // for the disk. Nobody wins meanwhile: the wave is not open.
                     return step;
                 }
                 step.closed = Some(self.close());
