@@ -3,6 +3,7 @@
 //! idle connection sends none. All cryptography is the library's: this file only decides how long
 //! its contexts live.
 
+use super::padding;
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, UnboundKey};
 use rustls::{
     CipherSuite, Error, Tls13CipherSuite,
@@ -112,7 +113,7 @@ impl PacketKey for CompactKey {
     ) -> Result<&'a [u8], Error> {
         let nonce = self.nonce(packet_number);
         let opened = self.expand().open_in_place(nonce, Aad::from(header), payload);
-        opened.map(|plain| &*plain).map_err(|_| Error::DecryptError)
+        opened.map(|plain| padding::stripped(header, plain)).map_err(|_| Error::DecryptError)
     }
 
     fn tag_len(&self) -> usize {

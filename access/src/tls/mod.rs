@@ -2,6 +2,7 @@
 //! and every key are rustls' and aws-lc's; no cryptography of our own.
 
 mod compact;
+mod padding;
 mod session;
 #[cfg(test)]
 mod tests;
