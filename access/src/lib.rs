@@ -16,6 +16,7 @@ pub mod files;
 pub mod gate;
 #[cfg(test)]
 mod gate_tests;
+mod gather;
 pub mod grant_status;
 pub mod inbox;
 pub mod issuer_thread;

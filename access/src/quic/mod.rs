@@ -21,7 +21,10 @@ pub(crate) use settings::server_config;
 pub use socket::QuicPorts;
 
 use self::connections::{Connections, Step};
-use crate::sessions::{SessionContext, Sessions};
+use crate::{
+    gather::Gather,
+    sessions::{SessionContext, Sessions},
+};
 use mio::{Events, Token, event::Event};
 use std::{io, time::Duration};
 use yao_engine::{
@@ -89,14 +92,20 @@ impl<'a> QuicThread<'a> {
         if !self.read_inbox() {
             return Ok(());
         }
+        let mut gather = Gather::new(self.now());
         loop {
+            self.ports.watch_writable(self.sessions.carrier.is_held())?;
             let before = self.now();
-            match self.ports.poll.poll(&mut events, Some(self.rest(before))) {
+            let rest = self.rest(before);
+            let pause = gather.pause(before, rest);
+            std::thread::sleep(pause);
+            match self.ports.poll.poll(&mut events, Some(rest - pause)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
             let now = self.now();
+            gather.note_woken(now);
             self.sessions.carrier.now_set(now);
             let mut woken = false;
             for event in &events {

@@ -3,12 +3,13 @@
 
 use super::{ResetSecret, SOCKET, steering};
 use crate::{inbox::Inbox, messages::ToShard, tls::TlsSettings};
-use mio::{Interest, Poll, net::UdpSocket};
+use mio::{Interest, Poll, net::UdpSocket, unix::SourceFd};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, ErrorKind, IoSliceMut},
     net::SocketAddr,
+    os::fd::AsRawFd,
     sync::Arc,
 };
 use zeroize::Zeroizing;
@@ -40,6 +41,7 @@ pub struct QuicPorts {
     pub(super) place: (u8, u8),
     /// Signs stateless resets: the next life ends the connections of this one.
     pub(super) reset_key: Zeroizing<[u8; 64]>,
+    watches_writable: bool,
     buffers: Vec<u8>,
     metas: [RecvMeta; BATCH_SIZE],
     unread: Unread,
@@ -80,8 +82,7 @@ impl QuicPorts {
         }
         let mut socket = UdpSocket::from_std(socket.into());
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut socket, SOCKET, interest)?;
+        poll.registry().register(&mut socket, SOCKET, Interest::READABLE)?;
         let reset_key = resets.key(socket.local_addr()?, place.0);
         Ok(Self {
             poll,
@@ -91,6 +92,7 @@ impl QuicPorts {
             state: Arc::new(state),
             place,
             reset_key,
+            watches_writable: false,
             buffers: vec![0; BATCH_SIZE * READ_BYTES],
             metas: [RecvMeta::default(); BATCH_SIZE],
             unread: Unread::default(),
@@ -103,6 +105,22 @@ impl QuicPorts {
     /// When the kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// Whether to be told when the socket takes packets again. Watched only while one is held back:
+    /// every packet that the network has taken off our hands would wake the thread.
+    ///
+    /// # Errors
+    /// When the poller refuses.
+    pub(super) fn watch_writable(&mut self, wanted: bool) -> io::Result<()> {
+        if wanted != self.watches_writable {
+            let interest =
+                if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let registry = self.poll.registry();
+            registry.reregister(&mut SourceFd(&self.socket.as_raw_fd()), SOCKET, interest)?;
+            self.watches_writable = wanted;
+        }
+        Ok(())
     }
 
     /// The socket says that something came: it is asked again when the batch is used up.

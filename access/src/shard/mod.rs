@@ -14,6 +14,7 @@ pub use accept::{Listener, listen};
 use self::sockets::{Received, Sockets};
 use crate::{
     config::Network,
+    gather::Gather,
     inbox::Inbox,
     messages::ToShard,
     sessions::{SessionContext, Sessions},
@@ -124,16 +125,21 @@ impl<'a> Shard<'a> {
         if !self.read_inbox() {
             return Ok(());
         }
+        let mut gather = Gather::new(self.now());
         loop {
             let before = self.now();
             let deadline =
                 self.sessions.engine.deadline(before).min(self.accept_at).min(self.flush_at);
-            match self.ports.poll.poll(&mut events, Some(deadline.since(before))) {
+            let rest = deadline.since(before);
+            let pause = gather.pause(before, rest);
+            std::thread::sleep(pause);
+            match self.ports.poll.poll(&mut events, Some(rest - pause)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
             let now = self.now();
+            gather.note_woken(now);
             let mut surroundings = self.sessions.surroundings(now);
             let mut woken = false;
             for event in &events {

@@ -72,6 +72,11 @@ impl Connections {
         }
     }
 
+    /// A packet waits for the socket to take packets again.
+    pub(in crate::quic) const fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// The socket takes packets again.
     pub(in crate::quic) fn unblock(&mut self) {
         if let Some((transmit, contents)) = self.held.take() {
