@@ -23,6 +23,7 @@ pub mod issuer_thread;
 pub mod messages;
 pub mod money_disk;
 pub mod node;
+mod prefetch;
 pub mod quic;
 pub mod recovery;
 pub mod registry;

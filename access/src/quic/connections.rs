@@ -11,14 +11,15 @@ use self::{
 use super::{settings, socket::QuicPorts};
 use crate::{
     clock::Clock,
+    prefetch::prefetch,
     sessions::{Carrier, CarrierCounters},
     tls::TlsSettings,
 };
 use bytes::{Bytes, BytesMut};
 use mio::net::UdpSocket;
 use quinn_proto::{
-    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming, StreamEvent,
-    StreamId, Transmit, VarInt, WriteError,
+    Connection, ConnectionEvent, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Incoming,
+    StreamEvent, StreamId, Transmit, VarInt, WriteError,
 };
 use quinn_udp::{RecvMeta, UdpSocketState};
 use std::{sync::Arc, time::Instant};
@@ -30,6 +31,8 @@ const NONE: u32 = u32::MAX;
 const ORPHAN: u32 = u32::MAX - 1;
 /// Bytes a peer may leave unread beyond quinn's own window before it is cut.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// Packets that are told apart before the first of them is worked on.
+const AHEAD: usize = 16;
 /// Application code of the CONNECTION_CLOSE that ends a session.
 const CLOSE_CODE: VarInt = VarInt::from_u32(0);
 
@@ -75,6 +78,8 @@ pub(super) struct Connections {
     /// Handles by the engine's slot.
     handles: Vec<u32>,
     touched: Vec<u32>,
+    /// Packets that were told apart, and wait for their connections to come into the cache.
+    arrived: Vec<(u32, ConnectionEvent)>,
     /// Slots whose connection is gone.
     orphans: Vec<u32>,
     timers: Timers,
@@ -102,6 +107,7 @@ impl Connections {
             live: 0,
             handles: Vec::new(),
             touched: Vec::new(),
+            arrived: Vec::with_capacity(AHEAD),
             orphans: Vec::new(),
             timers: Timers::default(),
             socket: Arc::clone(&ports.socket),
@@ -153,8 +159,11 @@ impl Connections {
             DatagramEvent::ConnectionEvent(handle, event) => {
                 let handle = number(handle);
                 if let Some(carried) = self.at(handle) {
-                    carried.quic.handle_event(event);
-                    self.touch(handle);
+                    prefetch(&*carried);
+                    self.arrived.push((handle, event));
+                }
+                if self.arrived.len() >= AHEAD {
+                    self.take_arrived();
                 }
                 None
             }
@@ -164,6 +173,18 @@ impl Connections {
             }
             DatagramEvent::NewConnection(incoming) => Some(incoming),
         }
+    }
+
+    /// Hands packets to their connections, which have come into the cache meanwhile.
+    pub(super) fn take_arrived(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for (handle, event) in arrived.drain(..) {
+            if let Some(carried) = self.at(handle) {
+                carried.quic.handle_event(event);
+                self.touch(handle);
+            }
+        }
+        self.arrived = arrived;
     }
 
     /// Has a newcomer prove that it hears us, which costs us nothing; one that cannot be asked is

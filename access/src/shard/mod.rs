@@ -127,13 +127,14 @@ impl<'a> Shard<'a> {
         }
         let mut gather = Gather::new(self.now());
         loop {
+            let done = self.now();
+            if self.accept_at > done {
+                std::thread::sleep(gather.pause(done));
+            }
             let before = self.now();
             let deadline =
                 self.sessions.engine.deadline(before).min(self.accept_at).min(self.flush_at);
-            let rest = deadline.since(before);
-            let pause = gather.pause(before, rest);
-            std::thread::sleep(pause);
-            match self.ports.poll.poll(&mut events, Some(rest - pause)) {
+            match self.ports.poll.poll(&mut events, Some(deadline.since(before))) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
