@@ -1,7 +1,12 @@
 //! The padding of a handshake's packets, left out before quinn-proto sees it. A client fills its
 //! first datagrams up to 1,200 bytes (RFC 9000 14.1), mostly with PADDING, which is a frame for each
-//! byte: taking some 900 of those one by one was an eighth of a QUIC handshake's CPU
-//! (docs/costs.md), and an attacker's cheapest way to spend it.
+//! byte: taking some 900 of those one by one, twice, was an eighth of a QUIC handshake's CPU
+//! (docs/costs.md).
+//!
+//! An Initial packet that brings CRYPTO keeps its padding. It may be a connection's first, and from
+//! the length of that one quinn-proto reckons how much may be sent to an address that has proved
+//! nothing: three times as much (RFC 9000 8.1), which a stripped one would make too little for
+//! our flight.
 
 use quinn_proto::{VarInt, coding::Codec};
 
@@ -13,37 +18,41 @@ mod frame {
     pub(super) const ACK_ECN: u64 = 0x03;
     pub(super) const CRYPTO: u64 = 0x06;
 }
-/// Set in the first byte of a packet with a long header: Initial and Handshake.
-const LONG_HEADER: u8 = 0x80;
+/// What the first byte of a header says: its form and, if that is long, the type (RFC 9000 17.2).
+const FORM_AND_TYPE: u8 = 0b1011_0000;
+const INITIAL: u8 = 0b1000_0000;
+const HANDSHAKE: u8 = 0b1010_0000;
 
 /// `plain`, the payload of the packet with this header, without the PADDING at its end; never
 /// empty, since a packet without a frame is a violation. Whatever is not plainly a handshake's is
 /// left as it is: quinn-proto judges it.
 pub(super) fn stripped<'a>(header: &[u8], plain: &'a [u8]) -> &'a [u8] {
-    if header.first().is_none_or(|first| first & LONG_HEADER == 0) {
-        return plain;
-    }
-    match end_of_frames(plain) {
+    let may_bring_crypto = match header.first().map(|first| first & FORM_AND_TYPE) {
+        Some(INITIAL) => false,
+        Some(HANDSHAKE) => true,
+        _ => return plain,
+    };
+    match end_of_frames(plain, may_bring_crypto) {
         Some(end) => &plain[..end.max(1).min(plain.len())],
         None => plain,
     }
 }
 
 /// Where the last frame ends; `None` unless all that follows is PADDING.
-fn end_of_frames(plain: &[u8]) -> Option<usize> {
+fn end_of_frames(plain: &[u8], may_bring_crypto: bool) -> Option<usize> {
     let mut rest = plain;
     while let Some(first) = rest.first() {
         if u64::from(*first) == frame::PADDING {
             let end = plain.len() - rest.len();
             return rest.iter().all(|byte| *byte == 0).then_some(end);
         }
-        skip(&mut rest)?;
+        skip(&mut rest, may_bring_crypto)?;
     }
     Some(plain.len())
 }
 
 /// Goes past one frame.
-fn skip(rest: &mut &[u8]) -> Option<()> {
+fn skip(rest: &mut &[u8], may_bring_crypto: bool) -> Option<()> {
     match integer(rest)? {
         frame::PING => Some(()),
         kind @ (frame::ACK | frame::ACK_ECN) => {
@@ -58,7 +67,7 @@ fn skip(rest: &mut &[u8]) -> Option<()> {
         }
         // Only what is read at once. quinn-proto charges bytes that come too early with the whole
         // payload that keeps them in memory, and must go on seeing how long it is.
-        frame::CRYPTO if integer(rest)? == 0 => {
+        frame::CRYPTO if may_bring_crypto && integer(rest)? == 0 => {
             let length = usize::try_from(integer(rest)?).ok()?;
             *rest = rest.get(length..)?;
             Some(())
@@ -75,7 +84,9 @@ fn integer(rest: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const INITIAL: [u8; 1] = [0xc0];
+    const INITIAL: [u8; 1] = [0xc3];
+    const HANDSHAKE: [u8; 1] = [0xe3];
+    const ZERO_RTT: [u8; 1] = [0xd3];
     const SHORT: [u8; 1] = [0x40];
 
     fn frames(parts: &[&[u8]]) -> Vec<u8> {
@@ -101,12 +112,16 @@ mod tests {
             frames(&[ACK, CRYPTO]),
             frames(&[CRYPTO, ACK_ECN, PING, ACK]),
         ] {
-            assert_eq!(stripped(&INITIAL, &filled(&wanted)), wanted, "padded");
-            assert_eq!(stripped(&INITIAL, &wanted), wanted, "not padded");
+            let padded = filled(&wanted);
+            assert_eq!(stripped(&HANDSHAKE, &padded), wanted, "padded");
+            assert_eq!(stripped(&HANDSHAKE, &wanted), wanted, "not padded");
+            let whole = wanted.windows(3).any(|window| window == &CRYPTO[..3]);
+            let expected = if whole { &padded } else { &wanted };
+            assert_eq!(stripped(&INITIAL, &padded), expected, "its length counts");
             // Cut anywhere, it is no whole frame any more or fewer frames: never more than it was.
             for end in 1..wanted.len() {
                 let cut = &wanted[..end];
-                assert!(wanted.starts_with(stripped(&INITIAL, cut)), "{cut:?}");
+                assert!(wanted.starts_with(stripped(&HANDSHAKE, cut)), "{cut:?}");
             }
         }
     }
@@ -132,10 +147,11 @@ mod tests {
             frames(&[&[0x08, 0], &[0; 9]]),
             frames(&[&[0x1c, 0, 0, 0], &[0; 9]]),
         ] {
-            assert_eq!(stripped(&INITIAL, &untouched), untouched, "{untouched:?}");
+            assert_eq!(stripped(&HANDSHAKE, &untouched), untouched, "{untouched:?}");
         }
         let data = frames(&[PING, &[0; 9]]);
         assert_eq!(stripped(&SHORT, &data), data, "1-RTT");
+        assert_eq!(stripped(&ZERO_RTT, &data), data, "0-RTT");
         assert_eq!(stripped(&[], &data), data);
     }
 }
