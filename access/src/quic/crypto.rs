@@ -3,6 +3,7 @@
 //! no tickets has nothing to say or to hear after the client's Finished, but key updates, and those
 //! need the traffic secrets only. No cryptography here: it hands rustls' to quinn.
 
+use super::{later::Updates, parameters};
 use quinn_proto::{
     ConnectionId, Side, TransportError, TransportErrorCode,
     crypto::{
@@ -11,7 +12,7 @@ use quinn_proto::{
     },
     transport_parameters::TransportParameters,
 };
-use rustls::quic::{KeyChange, Secrets, ServerConnection, Version};
+use rustls::quic::{KeyChange, ServerConnection, Version};
 use std::{any::Any, io::Cursor, sync::Arc};
 
 /// The one QUIC version that the endpoint speaks: RFC 9000.
@@ -69,7 +70,7 @@ struct Lean {
     /// Until the handshake is done.
     tls: Option<Box<ServerConnection>>,
     /// For key updates.
-    next: Option<Secrets>,
+    next: Option<Updates>,
     handshake_data_known: bool,
 }
 
@@ -117,6 +118,7 @@ impl crypto::Session for Lean {
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
         let bytes = self.tls.as_ref().and_then(|tls| tls.quic_transport_parameters());
         let Some(bytes) = bytes else { return Ok(None) };
+        let bytes = parameters::with_few_ids(bytes);
         let parameters = TransportParameters::read(Side::Server, &mut Cursor::new(bytes));
         parameters.map(Some).map_err(Into::into)
     }
@@ -126,7 +128,7 @@ impl crypto::Session for Lean {
         let keys = match tls.write_hs(out) {
             Some(KeyChange::Handshake { keys }) => keys,
             Some(KeyChange::OneRtt { keys, next }) => {
-                self.next = Some(next);
+                self.next = Some(Updates::new(next));
                 keys
             }
             None => {
@@ -150,8 +152,7 @@ impl crypto::Session for Lean {
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
-        let keys = self.next.as_mut()?.next_packet_keys();
-        Some(KeyPair { local: Box::new(keys.local), remote: Box::new(keys.remote) })
+        Some(self.next.as_mut()?.next())
     }
 
     fn is_valid_retry(&self, _: &ConnectionId, _: &[u8], _: &[u8]) -> bool {

@@ -9,6 +9,8 @@
 mod connections;
 mod crypto;
 mod identifiers;
+mod later;
+mod parameters;
 mod resets;
 mod settings;
 mod socket;
