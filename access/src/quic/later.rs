@@ -1,6 +1,6 @@
-//! The keys after the next key update, which hardly any connection lives to see: derived when first
-//! used. quinn-proto asks for them at the end of each handshake; deriving them there took a fortieth
-//! of its CPU. All cryptography is rustls': this file only decides when.
+//! The keys after the next key update, which hardly any connection lives to see: derived when
+//! first used. quinn-proto asks for them at the end of each handshake, where deriving them was a
+//! waste of six HKDF expansions. All cryptography is rustls': this file only decides when.
 
 use quinn_proto::crypto::{CryptoError, KeyPair, PacketKey};
 use rustls::quic::{PacketKeySet, Secrets};

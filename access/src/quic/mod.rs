@@ -39,8 +39,8 @@ use yao_engine::{
 const SOCKET: Token = Token(0);
 /// Only two sources: the socket and the inbox.
 const EVENTS_MAX: usize = 8;
-/// Datagrams taken from the socket before their connections are served: so few that what was fetched
-/// for the first is still in the cache (2 MB of it hold some 200 connections) when it is answered.
+/// Datagrams taken from the socket before their connections are served: so few that what was
+/// fetched for the first is in the cache (2 MB hold some 200 connections) for the answer.
 const DATAGRAMS_MAX: u32 = 64;
 /// Handshakes begun before those who are here have their turn.
 const NEWCOMERS_MAX: u32 = 32;

@@ -1,4 +1,5 @@
-//! What a client asks for in its transport parameters (RFC 9000 18), made smaller where we give less.
+//! What a client asks for in its transport parameters (RFC 9000 18), made smaller where we give
+//! less.
 
 use quinn_proto::{VarInt, coding::Codec};
 
@@ -11,8 +12,8 @@ const IDS_MAX: u8 = 3;
 /// The parameter that asks for so many: id, length, value.
 const FEW_IDS: [u8; 3] = [ACTIVE_CONNECTION_ID_LIMIT as u8, 1, IDS_MAX];
 
-/// `parameters` with at most [`IDS_MAX`] connection ids asked for. What cannot be read is left as it
-/// is, for quinn-proto to refuse.
+/// `parameters` with at most [`IDS_MAX`] connection ids asked for. What cannot be read is left as
+/// it is, for quinn-proto to refuse.
 pub(super) fn with_few_ids(parameters: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(parameters.len());
     let mut rest = parameters;

@@ -1,6 +1,6 @@
 //! The padding of a handshake's packets, left out before quinn-proto sees it. A client fills its
-//! first datagrams up to 1,200 bytes (RFC 9000 14.1), mostly with PADDING, which is a frame for each
-//! byte: taking some 900 of those one by one, twice, was an eighth of a QUIC handshake's CPU
+//! first datagrams up to 1,200 bytes (RFC 9000 14.1), mostly with PADDING, which is a frame for
+//! each byte: taking some 900 of those one by one, twice, was an eighth of a QUIC handshake's CPU
 //! (docs/costs.md).
 //!
 //! An Initial packet that brings CRYPTO keeps its padding. It may be a connection's first, and from
