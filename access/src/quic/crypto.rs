@@ -3,7 +3,7 @@
 //! no tickets has nothing to say or to hear after the client's Finished, but key updates, and those
 //! need the traffic secrets only. No cryptography here: it hands rustls' to quinn.
 
-use super::{later::Updates, parameters};
+use super::parameters;
 use quinn_proto::{
     ConnectionId, Side, TransportError, TransportErrorCode,
     crypto::{
@@ -12,7 +12,7 @@ use quinn_proto::{
     },
     transport_parameters::TransportParameters,
 };
-use rustls::quic::{KeyChange, ServerConnection, Version};
+use rustls::quic::{KeyChange, Secrets, ServerConnection, Version};
 use std::{any::Any, io::Cursor, sync::Arc};
 
 /// The one QUIC version that the endpoint speaks: RFC 9000.
@@ -70,7 +70,7 @@ struct Lean {
     /// Until the handshake is done.
     tls: Option<Box<ServerConnection>>,
     /// For key updates.
-    next: Option<Updates>,
+    next: Option<Secrets>,
     handshake_data_known: bool,
 }
 
@@ -128,7 +128,7 @@ impl crypto::Session for Lean {
         let keys = match tls.write_hs(out) {
             Some(KeyChange::Handshake { keys }) => keys,
             Some(KeyChange::OneRtt { keys, next }) => {
-                self.next = Some(Updates::new(next));
+                self.next = Some(next);
                 keys
             }
             None => {
@@ -152,7 +152,8 @@ impl crypto::Session for Lean {
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
-        Some(self.next.as_mut()?.next())
+        let keys = self.next.as_mut()?.next_packet_keys();
+        Some(KeyPair { local: Box::new(keys.local), remote: Box::new(keys.remote) })
     }
 
     fn is_valid_retry(&self, _: &ConnectionId, _: &[u8], _: &[u8]) -> bool {

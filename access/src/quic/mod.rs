@@ -9,7 +9,6 @@
 mod connections;
 mod crypto;
 mod identifiers;
-mod later;
 mod parameters;
 mod resets;
 mod settings;

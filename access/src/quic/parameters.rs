@@ -6,8 +6,8 @@ use quinn_proto::{VarInt, coding::Codec};
 /// The parameter that says how many connection ids of ours the client would keep.
 const ACTIVE_CONNECTION_ID_LIMIT: u64 = 0x0e;
 /// So many are enough: the one in use, one for the next network, and one while that is announced.
-/// quinn-proto gives as many as it is asked for, up to eight, and each costs a reset token (an
-/// HMAC), two entries in the endpoint's tables and 28 bytes of a packet.
+/// quinn-proto gives as many as it is asked for (five by its own clients), up to eight, and each
+/// costs a reset token (an HMAC), two entries in the endpoint's tables and 28 bytes of a packet.
 const IDS_MAX: u8 = 3;
 /// The parameter that asks for so many: id, length, value.
 const FEW_IDS: [u8; 3] = [ACTIVE_CONNECTION_ID_LIMIT as u8, 1, IDS_MAX];
@@ -23,16 +23,19 @@ pub(super) fn with_few_ids(parameters: &[u8]) -> Vec<u8> {
             out.extend_from_slice(begin);
             break;
         };
-        let asked = || VarInt::decode(&mut &*value).ok();
-        let too_many = id == ACTIVE_CONNECTION_ID_LIMIT
-            && asked().is_some_and(|asked| asked > VarInt::from(IDS_MAX));
-        if too_many {
+        let too_many = |asked| asked > VarInt::from(IDS_MAX);
+        if id == ACTIVE_CONNECTION_ID_LIMIT && whole(value).is_some_and(too_many) {
             out.extend_from_slice(&FEW_IDS);
         } else {
             out.extend_from_slice(&begin[..begin.len() - rest.len()]);
         }
     }
     out
+}
+
+/// The integer that `value` is, to its last byte.
+fn whole(mut value: &[u8]) -> Option<VarInt> {
+    VarInt::decode(&mut value).ok().filter(|_| value.is_empty())
 }
 
 /// One parameter's id and value.
@@ -72,7 +75,8 @@ mod tests {
                 cut.iter().enumerate().map(|(at, byte)| if at == 6 { 3 } else { *byte }).collect();
             assert_eq!(out, expected, "{cut:?}");
         }
-        let longer = [0x0e, 9, 8];
-        assert_eq!(with_few_ids(&longer), longer);
+        for untouched in [&[0x0e, 9, 8][..], &[0x0e, 2, 8, 0], &[0x0e, 0]] {
+            assert_eq!(with_few_ids(untouched), untouched);
+        }
     }
 }
