@@ -16,7 +16,10 @@ pub(crate) struct Counts {
     pub(crate) limit_reached: u64,
     /// Answers "no wave runs".
     pub(crate) not_running: u64,
-    /// Answers "too soon", "pending" or "busy": not drawn.
+    /// Answers "pending" to shakes that were sent while an earlier one was not answered: what a
+    /// fixed rate asks for as soon as a decision takes longer than the pause between two shakes.
+    pub(crate) pending: u64,
+    /// Answers "too soon", "busy", or "pending" where nothing is: not drawn.
     pub(crate) refused: u64,
     /// Receipts of opens.
     pub(crate) receipts: u64,

@@ -272,7 +272,7 @@ impl Peer {
     ) -> Result<()> {
         match message {
             ServerMessage::NoWin(no_win) => {
-                self.on_answer(request_id, now_ns, books, wish);
+                let waited = self.on_answer(request_id, now_ns, books, wish);
                 self.interval_ms = no_win.interval_ms;
                 wish.interval_ms = self.interval_ms;
                 match no_win.reason {
@@ -282,6 +282,7 @@ impl Peer {
                         self.sated = true;
                     }
                     NoWinReason::NotRunning => books.counts.not_running += 1,
+                    NoWinReason::Pending if waited => books.counts.pending += 1,
                     _ => books.counts.refused += 1,
                 }
             }
@@ -339,14 +340,22 @@ impl Peer {
         }
     }
 
-    fn on_answer(&mut self, request_id: u32, now_ns: u64, books: &mut Books, wish: &mut Wish) {
+    /// A shake is answered. Whether one that was sent before it still is not.
+    fn on_answer(
+        &mut self,
+        request_id: u32,
+        now_ns: u64,
+        books: &mut Books,
+        wish: &mut Wish,
+    ) -> bool {
         let Some(at) = self.asked.iter().position(|asked| asked.request_id == request_id) else {
-            return;
+            return false;
         };
         let asked = self.asked.swap_remove(at);
         books.counts.shakes += 1;
         record(&mut books.shakes, now_ns.saturating_sub(asked.scheduled_ns));
         wish.answered = true;
+        self.asked.iter().any(|other| other.scheduled_ns < asked.scheduled_ns)
     }
 
     fn on_win(
@@ -402,4 +411,45 @@ impl Peer {
 
 fn record(histogram: &mut Histogram<u64>, ns: u64) {
     histogram.saturating_record(ns.max(1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yao_protocol::{WallTime, client::NoWin};
+
+    const HABITS: Habits = Habits { campaign: CampaignId(1), opens: Opens::Never };
+
+    /// Answers the shake with this request id.
+    fn answer(peer: &mut Peer, books: &mut Books, request_id: u32, reason: NoWinReason) {
+        let (server_time, shake) = (WallTime(0), ShakeId(0));
+        let no_win = NoWin { shake, server_time, interval_ms: 0, cue: 0, reason, tier: 0 };
+        let mut bytes = Vec::new();
+        no_win.put(&mut bytes, request_id);
+        let (mut wish, mut out) = (Wish::default(), Vec::new());
+        let used = peer.read(&bytes, 1_000, HABITS, books, &mut wish, &mut out);
+        assert_eq!(used.expect("a good frame"), bytes.len());
+    }
+
+    #[test]
+    fn only_a_decision_that_is_waited_for_may_be_pending() {
+        let histogram = || Histogram::new(3).expect("good digits");
+        let mut books = Books {
+            counts: Counts::default(),
+            shakes: histogram(),
+            opens: histogram(),
+            log: None,
+            random: Random::new(1),
+        };
+        let mut peer = Peer::new(UserId(1));
+        let mut random = Random::new(2);
+        for scheduled_ns in [10, 20, 30] {
+            peer.put_shake(HABITS, scheduled_ns, &mut random, &mut Vec::new());
+        }
+        answer(&mut peer, &mut books, 2, NoWinReason::Pending);
+        assert_eq!((books.counts.pending, books.counts.troubles()), (1, 0));
+        answer(&mut peer, &mut books, 1, NoWinReason::NoneDue);
+        answer(&mut peer, &mut books, 3, NoWinReason::Pending);
+        assert_eq!((books.counts.pending, books.counts.troubles()), (1, 1), "nothing was pending");
+    }
 }
