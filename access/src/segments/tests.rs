@@ -317,7 +317,10 @@ fn what_cannot_be_removed_keeps_all_behind_it() {
     fs::remove_file(&paths[1]).expect("remove");
     fs::create_dir(&paths[1]).expect("create");
     assert!(log.remove_oldest(3).is_err());
-    assert_eq!(log.segments().iter().map(|one| &one.path).collect::<Vec<_>>(), paths[1..].iter().collect::<Vec<_>>());
+    assert_eq!(
+        log.segments().iter().map(|one| &one.path).collect::<Vec<_>>(),
+        paths[1..].iter().collect::<Vec<_>>()
+    );
     assert!(paths[2].exists());
     fs::remove_dir(&paths[1]).expect("remove");
     log.remove_oldest(3).expect("remove");

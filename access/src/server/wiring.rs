@@ -75,8 +75,7 @@ fn spool_ways(
     vet_ms_max: u32,
     issuer: &SyncSender<ToIssuer>,
 ) -> Ways {
-    let (for_vets, for_batches, for_looks) =
-        (Arc::clone(slot), Arc::clone(slot), Arc::clone(slot));
+    let (for_vets, for_batches, for_looks) = (Arc::clone(slot), Arc::clone(slot), Arc::clone(slot));
     let issuer = issuer.clone();
     Ways {
         vet_ms_max,

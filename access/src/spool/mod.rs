@@ -13,8 +13,8 @@ mod tests;
 mod watermark;
 
 pub use counters::SpoolCounters;
-pub use pair::PairError;
 pub(crate) use pair::ASIDE as PAIR_ASIDE;
+pub use pair::PairError;
 
 use self::store::Store;
 use crate::{

@@ -164,32 +164,30 @@ pub(super) fn pair(
         let owner = format!("campaign {} shard {}", other.campaign, other.shard);
         return Err(PairError::Other { path: other_path, owner });
     }
-    let pair = match (known, other) {
+    match (known, other) {
         (None, None) => {
             let fallback = fallback.to_owned();
-            refuse_used(fallback.as_path())?;
+            refuse_used(&fallback)?;
             let pair = Pair { campaign, shard, pair: draw(spool)?, fallback };
             // The spool's gets its name last: with it alone the fallback would be missed. Its draft
             // tells a crash between the two from a spool whose disk is not mounted.
             draft(&path, &pair)?;
             draft(&other_path, &pair)?;
             name(&other_path)?;
-            pair
         }
         (None, Some(other)) => {
             let drafted = read(&spool.join(DRAFT)).ok().flatten();
             if drafted.is_none_or(|drafted| drafted.pair != other.pair) {
                 return Err(PairError::SpoolGone { path: other_path, spool: spool.to_owned() });
             }
-            other
         }
         (Some(_), None) => return Err(PairError::Gone { path, fallback: fallback.to_owned() }),
-        (Some(known), Some(other)) if known.pair == other.pair => other,
+        (Some(known), Some(other)) if known.pair == other.pair => {}
         (Some(_), Some(_)) => {
             let owner = "another spool".to_owned();
             return Err(PairError::Other { path: other_path, owner });
         }
-    };
+    }
     if !path.exists() {
         name(&path)?;
     }

@@ -212,7 +212,8 @@ impl SpoolSegments {
         // No good segment holds the first: what the bad ones hold, up to where a good one begins.
         let bad = segments.iter().filter(|segment| segment.first_sequence <= first);
         let bad: Vec<&Segment> = bad.collect();
-        let end = bad.iter().fold(first, |end, segment| end.max(segment.next_sequence - 1)).min(end);
+        let end =
+            bad.iter().fold(first, |end, segment| end.max(segment.next_sequence - 1)).min(end);
         let end = end.min(clean_from - 1);
         let mut records = BTreeMap::new();
         for segment in bad {

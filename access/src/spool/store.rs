@@ -81,8 +81,7 @@ impl Store {
         let segments_of_own = list(&**disk, own, LogKind::SPOOL)?;
         let known = places[0].watermark.found().is_some() || segments_of_own.is_empty();
         let settled = found.filter(|_| known).map(|watermark| watermark.settled);
-        let (segments, index, recovered) =
-            SpoolSegments::open(disk, directories, header, settled)?;
+        let (segments, index, recovered) = SpoolSegments::open(disk, directories, header, settled)?;
         let nothing = Watermark {
             campaign: header.campaign,
             shard: header.shard,

@@ -386,14 +386,7 @@ fn flip(path: &Path, offset: u64) {
 /// Puts the first `torn_bytes` of a commit of these records behind the last record of the newest
 /// segment in `directory`, as a write that was interrupted may have; but for the sectors of 512 B
 /// that have a bit in `holes`, the first that begins in it being the lowest.
-fn tear(
-    directory: &Path,
-    first: u64,
-    records: u64,
-    life: u64,
-    torn_bytes: usize,
-    holes: u8,
-) {
+fn tear(directory: &Path, first: u64, records: u64, life: u64, torn_bytes: usize, holes: u8) {
     let mut bytes = Vec::new();
     for sequence in first..first + records {
         let payload = open(sequence, life).encode();
