@@ -144,6 +144,8 @@ pub struct Start<'a> {
     pub wall: WallTime,
     /// Bytes of unsettled opens that the spool takes.
     pub spool_bytes_max: u64,
+    /// How long opens are collected for one commit, us.
+    pub spool_commit_us_max: u64,
     /// Whether the spool has a fallback.
     pub fallback: bool,
     /// Least time between two shakes, ms.
@@ -226,7 +228,9 @@ fn recover_spool(
     link: &AgentLink,
     counters: &Arc<SpoolCounters>,
 ) -> Result<Runner, String> {
-    let config = SpoolConfig { bytes_max: start.spool_bytes_max, ..SpoolConfig::default() };
+    let commit_us_max = start.spool_commit_us_max;
+    let bytes_max = start.spool_bytes_max;
+    let config = SpoolConfig { bytes_max, commit_us_max, ..SpoolConfig::default() };
     let settings = spool::settings(node, &config, BACKLOG_PER_SECOND);
     let directory = state.spool();
     let fallback = start.fallback.then_some(Path::new(FALLBACK));

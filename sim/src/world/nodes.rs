@@ -192,6 +192,7 @@ impl<'a> World<'a> {
             owning: &owning,
             wall,
             spool_bytes_max: self.plot.spool_bytes_max,
+            spool_commit_us_max: self.plot.spool_commit_us_max,
             fallback: self.plot.fallback,
             shake_interval_ms: self.plot.shake_interval_ms,
         };

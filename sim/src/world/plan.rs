@@ -36,6 +36,9 @@ pub struct Plot {
     pub shake_interval_ms: u32,
     /// Bytes of unsettled opens that a spool takes.
     pub spool_bytes_max: u64,
+    /// How long a spool collects opens for one commit, us. Those of a long time lie in many sectors,
+    /// any of which a failing disk may keep.
+    pub spool_commit_us_max: u64,
     /// Whether spools have a fallback on another disk.
     pub fallback: bool,
     /// Where nodes issue by grants (fleet mode), not by the right of their disks: how far these
@@ -63,6 +66,7 @@ impl Plot {
             ],
             shake_interval_ms: [0, 500, 1_000, 2_000][random.index(4)],
             spool_bytes_max: if random.chance(100) { 4_096 } else { 1 << 30 },
+            spool_commit_us_max: [2_000, 400_000][random.index(2)],
             fallback: false,
             grants: None,
         };
