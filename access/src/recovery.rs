@@ -218,7 +218,9 @@ fn open_journal(
         history.read(&Event::decode(record.kind, record.payload)?);
         Ok(())
     };
-    let opened = SegmentLog::open(state.disk(), &[&directory], LogKind::JOURNAL, template, read);
+    // No segment of it is ever removed.
+    let about = (template, Some(0));
+    let opened = SegmentLog::open(state.disk(), &[&directory], LogKind::JOURNAL, about, read);
     let (mut journal, recovered) = opened.map_err(|error| content(&directory, error))?;
     if recovered.torn_bytes > 0 {
         tracing::warn!(event = "journal_torn_tail", bytes = recovered.torn_bytes);

@@ -169,6 +169,11 @@ impl SlotFile {
             }
             Err(error) => return Err(fail("open")(error)),
         };
+        // A killed process leaves a slot that was written and not synced. Whoever goes by it before
+        // it is on disk, goes by what a power cut takes away; after a failed sync the kernel keeps
+        // pages that it believes clean, so they are dropped and the disk itself is read.
+        file.sync_all().map_err(fail("sync"))?;
+        file.drop_cached().map_err(fail("drop the cached pages of"))?;
         let mut bytes = vec![0; 2 * SLOT_BYTES + 1];
         let mut length = 0;
         while length < bytes.len() {

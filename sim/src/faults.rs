@@ -80,11 +80,13 @@ pub enum Fault {
     Twin,
     /// Cursors and journal are put back to an older state (in fleet mode).
     Restore,
+    /// The spool's own disk syncs nothing any more; there is a fallback.
+    SpoolDisk,
 }
 
 impl Fault {
     /// All of them, with the name that the table prints.
-    pub const ALL: [(Self, &'static str); 37] = [
+    pub const ALL: [(Self, &'static str); 38] = [
         (Self::Crash, "crash"),
         (Self::PowerCut, "power cut"),
         (Self::MidWrite, "mid-write"),
@@ -122,6 +124,7 @@ impl Fault {
         (Self::Panic, "thread panic"),
         (Self::Twin, "twin"),
         (Self::Restore, "restore"),
+        (Self::SpoolDisk, "spool disk"),
     ];
 
     /// Its name.

@@ -176,6 +176,7 @@ impl AgentLink {
             vet: Box::new(move |question| vets.vet(question)),
             vet_ms_max: VET_MS_MAX,
             deliver: Box::new(move |request_id, batch| batches.deliver(request_id, batch)),
+            agent: Box::new(|| None),
             throttle: Box::new(move |percent| {
                 issuer.try_send(ToIssuer::Throttle { percent }).is_ok()
             }),

@@ -46,6 +46,11 @@ use yao_protocol::{Incarnation, WallTime, policy::Policy, schedule::Schedule};
 
 /// Where a node keeps its state.
 pub const STATE: &str = "/state";
+/// Where the state has its spool.
+pub const SPOOL: &str = "/state/spool";
+/// Where its spool has a fallback, which stands for a directory on another disk: what is wrong with
+/// the state's alone does not touch it.
+pub const FALLBACK: &str = "/fallback";
 /// Where its seed file lies.
 pub const SEED: &str = "/seed/shard.yaoseed";
 /// Messages that wait for a thread. Few, so that full queues happen.
@@ -139,6 +144,10 @@ pub struct Start<'a> {
     pub wall: WallTime,
     /// Bytes of unsettled opens that the spool takes.
     pub spool_bytes_max: u64,
+    /// How long opens are collected for one commit, us.
+    pub spool_commit_us_max: u64,
+    /// Whether the spool has a fallback.
+    pub fallback: bool,
     /// Least time between two shakes, ms.
     pub shake_interval_ms: u32,
 }
@@ -219,10 +228,14 @@ fn recover_spool(
     link: &AgentLink,
     counters: &Arc<SpoolCounters>,
 ) -> Result<Runner, String> {
-    let config = SpoolConfig { bytes_max: start.spool_bytes_max, ..SpoolConfig::default() };
+    let commit_us_max = start.spool_commit_us_max;
+    let bytes_max = start.spool_bytes_max;
+    let config = SpoolConfig { bytes_max, commit_us_max, ..SpoolConfig::default() };
     let settings = spool::settings(node, &config, BACKLOG_PER_SECOND);
     let directory = state.spool();
-    let places = (state.disk(), &[directory.as_path()][..]);
+    let fallback = start.fallback.then_some(Path::new(FALLBACK));
+    let directories: Vec<&Path> = [directory.as_path()].into_iter().chain(fallback).collect();
+    let places = (state.disk(), directories.as_slice());
     let (node, shards) = (Arc::clone(node), shards.clone());
     let spool = Runner::recover(node, shards, settings, places, link.ways(), counters);
     spool.map_err(|error| error.to_string())

@@ -89,6 +89,27 @@ fn m4_twins_and_restored_states_issue_nothing_twice() {
     }
 }
 
+/// The spool's own disk dies, with whatever else, and the fallback serves until it is mended: no
+/// acknowledged open is lost, not by any hole that the failed syncs left.
+#[test]
+fn m7_a_spool_whose_disk_dies_loses_nothing() {
+    for (seed, others) in [
+        [Fault::LedgerDown, Fault::Storm],
+        [Fault::PowerCut, Fault::Storm],
+        [Fault::MidWrite, Fault::LedgerDown],
+        [Fault::Crash, Fault::SlowDisk],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let faults = Faults::of(&[&[Fault::SpoolDisk][..], &others].concat());
+        for seed in [seed as u64, 10 + seed as u64] {
+            let report = run_plot(&Plot::with_faults(seed, faults, Canary::None), false);
+            assert_eq!(report.violation, None, "seed {seed}, {:?}", faults.names());
+        }
+    }
+}
+
 /// What waits for a node that stands still is read before what comes later, however long that was
 /// held up on its way: else the simulator itself would break streams.
 #[test]

@@ -99,6 +99,12 @@ pub(super) struct Shared {
 }
 
 impl AgentHandle {
+    /// Whether an agent serves.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.shared.available.load(Ordering::Relaxed)
+    }
+
     /// Asks the agent; `false` when none serves or there is no room: then the answer is yes.
     #[must_use]
     pub fn vet(&self, question: Question) -> bool {

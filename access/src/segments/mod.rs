@@ -4,6 +4,7 @@
 //! Owns the files of one log, in one directory or, when another stands in for it, in several. Never
 //! interprets payloads, never retries a failed sync (M3), never removes a segment unasked.
 
+mod ranges;
 pub mod recovery;
 
 use crate::{
@@ -154,7 +155,8 @@ pub struct SegmentLog {
 impl SegmentLog {
     /// Opens the log in `directories`, creating the first if need be, and hands every valid record
     /// to `visit`, oldest first. Appending continues behind them, in a segment of its own in the
-    /// first directory.
+    /// first directory. What is missing up to `settled` was removed; `None` when nobody knows how
+    /// much was.
     ///
     /// # Errors
     /// Those of the operating system, a foreign segment, and a payload that `visit` refuses.
@@ -162,12 +164,12 @@ impl SegmentLog {
         disk: &Arc<dyn Disk>,
         directories: &[&Path],
         kind: LogKind,
-        template: SegmentHeader,
+        (template, settled): (SegmentHeader, Option<u64>),
         visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(Self, Recovered), SegmentError> {
         create_directory(&**disk, directories[0]).map_err(io_error("create", directories[0]))?;
         let (segments, recovered) =
-            recovery::recover(&**disk, directories, kind, &template, visit)?;
+            recovery::recover(&**disk, directories, kind, (&template, settled), visit)?;
         let log = Self {
             disk: Arc::clone(disk),
             directories: directories.iter().map(|directory| directory.to_path_buf()).collect(),
@@ -390,21 +392,31 @@ impl SegmentLog {
         &self.directories[self.place]
     }
 
-    /// Removes the `count` oldest segments, never the one being written. All are forgotten, those
-    /// too that cannot be removed: a start finds them again.
+    /// Bytes that a new segment takes from the file system at once.
+    #[must_use]
+    pub const fn allocate_bytes(&self) -> u64 {
+        self.allocate_bytes
+    }
+
+    /// Removes the `count` oldest segments, never the one being written. Stops at the first that
+    /// cannot be removed: without those behind it a start would miss records between it and them.
     ///
     /// # Errors
-    /// The first of the operating system; the log stays usable.
+    /// That of the operating system; the log stays usable.
     pub fn remove_oldest(&mut self, count: usize) -> Result<(), SegmentError> {
         let closed = self.segments.len() - usize::from(self.file.is_some());
-        let mut result = Ok(());
-        for Segment { path, .. } in self.segments.drain(..count.min(closed)) {
-            let removed = (self.disk.remove(&path))
-                .and_then(|()| self.disk.sync_directory(directory_of(&path)))
-                .map_err(io_error("remove", &path));
-            result = result.and(removed);
+        for _ in 0..count.min(closed) {
+            let path = &self.segments[0].path;
+            match self.disk.remove(path) {
+                // Its name was gone, and may come back: the directory was not synced.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(io_error("remove", path))?,
+            }
+            let directory = directory_of(path);
+            self.disk.sync_directory(directory).map_err(io_error("sync", directory))?;
+            self.segments.remove(0);
         }
-        result
+        Ok(())
     }
 
     /// Breaks the disk under the segment being written: it takes every byte and syncs nothing.

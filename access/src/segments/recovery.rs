@@ -1,11 +1,12 @@
 //! What a start finds in the segments of a log: every valid record, a torn tail, damage.
 //!
-//! A torn tail is a write that a crash interrupted, or that failed before the log went on in
-//! another directory: nothing valid behind it and nothing in it that was ever acknowledged. It is
-//! cut off. Everything else that is no record is damage: the segment is copied aside, its valid
-//! records stay, and somebody must look. Never removes a record.
+//! A torn tail is a write that a crash interrupted, with nothing valid behind it, or that failed
+//! before the log went on in another directory, which has all that can be read behind it: nothing
+//! in it was ever acknowledged, or it is there as well. It is cut off. Everything else that is no
+//! record is damage: the segment is copied aside, its valid records stay, and somebody must look.
+//! Never removes the only copy of a record.
 
-use super::{LogKind, Segment, SegmentError, io_error};
+use super::{LogKind, Segment, SegmentError, io_error, ranges::Ranges};
 use crate::{
     disk::{Access, Disk, DiskFile},
     slot_file::directory_of,
@@ -21,6 +22,8 @@ use yao_protocol::{
 
 /// What the name of a damaged segment's copy ends with.
 const ASIDE: &str = ".corrupt";
+/// What it ends with until it is whole.
+const ASIDE_DRAFT: &str = ".corrupt.draft";
 
 /// What recovery found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,16 @@ pub enum Damage {
     },
 }
 
+impl Damage {
+    /// The first sequence that cannot be read.
+    const fn sequence(&self) -> u64 {
+        match self {
+            Self::BadBytes { sequence, .. } => *sequence,
+            Self::Missing { first, .. } => *first,
+        }
+    }
+}
+
 /// A segment's file, and where it stands among the others.
 struct Found {
     first_sequence: u64,
@@ -71,12 +84,13 @@ struct Found {
     left_at: Option<u64>,
 }
 
-/// Scans all segments in `directories`, trims a torn tail, copies damaged ones aside.
+/// Scans all segments in `directories`, trims a torn tail, copies damaged ones aside. Up to
+/// `settled` segments may have been removed; `None` when nobody knows how far.
 pub(super) fn recover(
     disk: &dyn Disk,
     directories: &[&Path],
     kind: LogKind,
-    template: &SegmentHeader,
+    (template, settled): (&SegmentHeader, Option<u64>),
     mut visit: impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
 ) -> Result<(Vec<Segment>, Recovered), SegmentError> {
     let files = find(disk, directories, kind)?;
@@ -84,8 +98,12 @@ pub(super) fn recover(
         disk,
         kind,
         template,
-        expected: None,
+        settled: settled.unwrap_or(0),
+        expected: settled.map(|settled| settled + 1),
         committed: 0,
+        seen: Ranges::default(),
+        seen_twice: Ranges::default(),
+        doubts: Vec::new(),
         segments: Vec::with_capacity(files.len()),
         found: Recovered { records: 0, next_sequence: 1, torn_bytes: 0, damage: Vec::new() },
     };
@@ -100,11 +118,13 @@ pub(super) fn recover(
         file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
         recovery.segment(segment, &bytes, &mut visit)?;
     }
+    recovery.judge_doubts()?;
     if recovery.committed >= recovery.found.next_sequence {
         let (first, last) = (recovery.found.next_sequence, recovery.committed);
-        recovery.found.damage.push(Damage::Missing { first, last });
+        recovery.missing(first, last);
         recovery.found.next_sequence = last + 1;
     }
+    recovery.found.damage.sort_by_key(Damage::sequence);
     for damage in &recovery.found.damage {
         if let Damage::Missing { first, .. } = damage {
             // There is nothing to keep. It tells of the gap when what lies around is settled and
@@ -138,13 +158,31 @@ struct Recovery<'a> {
     disk: &'a dyn Disk,
     kind: LogKind,
     template: &'a SegmentHeader,
-    /// The sequence with which the next segment should begin; `None` before the first one, which
-    /// may begin anywhere because settled segments are removed from the front.
+    /// What is missing up to here was removed, and is no damage.
+    settled: u64,
+    /// The sequence with which the next segment should begin, at most. `None` before the first one
+    /// when nobody knows how much was removed from the front.
     expected: Option<u64>,
     /// The highest sequence that any record says was on disk.
     committed: u64,
+    /// Sequences that were read, and those that were read again in another directory.
+    seen: Ranges,
+    seen_twice: Ranges,
+    doubts: Vec<Doubt>,
     segments: Vec<Segment>,
     found: Recovered,
+}
+
+/// Bad bytes in a segment that was left for another directory: what they are shows when that one
+/// is read, too.
+struct Doubt {
+    /// Index of the segment, which ends before the bad bytes so far.
+    segment: usize,
+    error: WireError,
+    /// Valid records behind the bad bytes.
+    salvaged: Vec<u64>,
+    /// Bytes of header and records, bad ones too.
+    bytes: u64,
 }
 
 impl Recovery<'_> {
@@ -167,8 +205,7 @@ impl Recovery<'_> {
         let readable = header.unwrap_or(SegmentHeader { first_sequence, ..*self.template });
         self.check_owner(path, &readable)?;
         if let Some(expected) = self.expected.filter(|expected| first_sequence > *expected) {
-            let (first, last) = (expected, first_sequence - 1);
-            self.found.damage.push(Damage::Missing { first, last });
+            self.missing(expected, first_sequence - 1);
         }
         let mut scan = Scan::new(body, first_sequence);
         for record in scan.by_ref() {
@@ -181,19 +218,15 @@ impl Recovery<'_> {
         for record in &salvaged {
             self.record(path, &readable, *record, visit)?;
         }
-        let next_sequence =
-            salvaged.last().map_or(scan.next_sequence(), |record| record.sequence + 1);
+        let salvaged: Vec<u64> = salvaged.iter().map(|record| record.sequence).collect();
+        let next_sequence = salvaged.last().map_or(scan.next_sequence(), |last| last + 1);
         let mut segment = Segment {
             path: path.clone(),
             first_sequence,
             next_sequence,
             bytes: (SEGMENT_HEADER_BYTES + written_length(body).max(scan.valid_bytes())) as u64,
-            damaged: header.is_none() || !salvaged.is_empty(),
+            damaged: header.is_none(),
         };
-        self.judge_end(&mut segment, &scan, salvaged.len() as u64, file);
-        if !segment.damaged && segment.bytes < bytes.len() as u64 {
-            truncate(self.disk, path, segment.bytes)?;
-        }
         if header.is_none() && scan.end() == Some(ScanEnd::Clean) {
             self.found.damage.push(Damage::BadBytes {
                 path: path.clone(),
@@ -203,41 +236,116 @@ impl Recovery<'_> {
                 salvaged: scan.next_sequence() - first_sequence,
             });
         }
-        if segment.damaged {
-            copy_aside(self.disk, path, bytes)?;
-        }
         self.found.next_sequence = self.found.next_sequence.max(next_sequence);
         self.expected = Some(self.found.next_sequence);
-        if segment.next_sequence == first_sequence {
+        self.judge_end(&mut segment, &scan, salvaged, file);
+        if segment.damaged {
+            copy_aside(self.disk, path, bytes)?;
+        } else if segment.bytes < bytes.len() as u64 && !self.doubts_last() {
+            truncate(self.disk, path, segment.bytes)?;
+        }
+        self.keep(segment)
+    }
+
+    /// Keeps a segment, or removes one without a record.
+    fn keep(&mut self, segment: Segment) -> Result<(), SegmentError> {
+        if segment.next_sequence == segment.first_sequence && !self.doubts_last() {
             // A torn first record was trimmed, or no record can be read and the copy keeps the
             // bytes: nothing is left, and the name is needed again.
-            return remove(self.disk, path);
+            return remove(self.disk, &segment.path);
         }
         self.segments.push(segment);
         Ok(())
     }
 
-    /// Leaves a torn tail out of the segment; anything else behind the valid records is damage.
-    fn judge_end(&mut self, segment: &mut Segment, scan: &Scan<'_>, salvaged: u64, file: &Found) {
+    /// Whether the segment that is next to be kept is doubtful.
+    fn doubts_last(&self) -> bool {
+        self.doubts.last().is_some_and(|doubt| doubt.segment == self.segments.len())
+    }
+
+    /// Leaves a torn tail out of the segment; anything else behind the valid records is damage, or
+    /// a doubt.
+    fn judge_end(
+        &mut self,
+        segment: &mut Segment,
+        scan: &Scan<'_>,
+        salvaged: Vec<u64>,
+        file: &Found,
+    ) {
         let Some(ScanEnd::TornTail { error }) = scan.end() else { return };
         let valid_bytes = SEGMENT_HEADER_BYTES as u64 + scan.valid_bytes() as u64;
         // Only the last segment can end in an interrupted write, and only behind everything that a
         // record says was committed. Or one whose writing failed, where the log went on elsewhere.
         let interrupted = file.last && scan.next_sequence() > self.committed;
         let left = file.left_at.is_some_and(|left_at| left_at <= scan.next_sequence());
-        if !segment.damaged && (interrupted || left) {
+        if !segment.damaged && left {
+            let (bytes, place) = (segment.bytes, self.segments.len());
+            (segment.bytes, segment.next_sequence) = (valid_bytes, scan.next_sequence());
+            self.doubts.push(Doubt { segment: place, error, salvaged, bytes });
+        } else if !segment.damaged && interrupted && salvaged.is_empty() {
             self.found.torn_bytes += segment.bytes - valid_bytes;
             segment.bytes = valid_bytes;
-            return;
+        } else {
+            segment.damaged = true;
+            self.bad_bytes(segment, (valid_bytes, scan.next_sequence()), error, &salvaged);
         }
-        segment.damaged = true;
+    }
+
+    /// Now that everything is read: a segment that was left ends in a torn tail when all that can
+    /// be read behind its bad bytes, and what should stand in their place, was read elsewhere, or
+    /// when nothing at all comes behind. The page that its disk could not write may lie before
+    /// others that it could.
+    fn judge_doubts(&mut self) -> Result<(), SegmentError> {
+        while let Some(Doubt { segment: place, error, salvaged, bytes }) = self.doubts.pop() {
+            let mut segment = self.segments.remove(place);
+            let (first_bad, offset) = (segment.next_sequence, segment.bytes);
+            let last = first_bad == self.found.next_sequence && first_bad > self.committed;
+            let replaced = self.seen.contains(first_bad) || last;
+            if replaced && salvaged.iter().all(|sequence| self.seen_twice.contains(*sequence)) {
+                self.found.torn_bytes += bytes - offset;
+                truncate(self.disk, &segment.path, offset)?;
+            } else {
+                segment.damaged = true;
+                segment.bytes = bytes;
+                segment.next_sequence = salvaged.last().map_or(first_bad, |last| last + 1);
+                self.bad_bytes(&segment, (offset, first_bad), error, &salvaged);
+                let file = self.disk.open(&segment.path, Access::Read);
+                let mut content = Vec::new();
+                file.and_then(|file| file.read_to_end(&mut content))
+                    .map_err(io_error("read", &segment.path))?;
+                copy_aside(self.disk, &segment.path, &content)?;
+            }
+            if segment.next_sequence == segment.first_sequence {
+                remove(self.disk, &segment.path)?;
+            } else {
+                self.segments.insert(place, segment);
+            }
+        }
+        Ok(())
+    }
+
+    fn bad_bytes(
+        &mut self,
+        segment: &Segment,
+        (offset, sequence): (u64, u64),
+        error: WireError,
+        salvaged: &[u64],
+    ) {
         self.found.damage.push(Damage::BadBytes {
             path: segment.path.clone(),
-            offset: valid_bytes,
+            offset,
             error: Some(error),
-            sequence: scan.next_sequence(),
-            salvaged,
+            sequence,
+            salvaged: salvaged.len() as u64,
         });
+    }
+
+    /// No file has these sequences. Those that are settled were removed.
+    fn missing(&mut self, first: u64, last: u64) {
+        let first = first.max(self.settled + 1);
+        if first <= last {
+            self.found.damage.push(Damage::Missing { first, last });
+        }
     }
 
     fn record(
@@ -248,8 +356,9 @@ impl Recovery<'_> {
         visit: &mut impl FnMut(&SegmentHeader, Record<'_>) -> Result<(), WireError>,
     ) -> Result<(), SegmentError> {
         self.committed = self.committed.max(record.committed);
-        if self.expected.is_some_and(|expected| record.sequence < expected) {
+        if !self.seen.insert(record.sequence) {
             // Written in both directories, in this one when the other had failed.
+            self.seen_twice.insert(record.sequence);
             return Ok(());
         }
         self.found.records += 1;
@@ -338,17 +447,34 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
     disk.sync_directory(directory).map_err(io_error("sync", directory))
 }
 
-/// Keeps the damaged bytes for people, once.
+/// Keeps the damaged bytes for people, once: whole and on disk under its name, or not at all. What
+/// they were copied from may be removed when this returns.
 fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ASIDE);
-    let copy = path.with_file_name(name);
+    // Not the room that was never written.
+    let bytes = &bytes[..written_length(bytes)];
+    let named = |ending: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        path.with_file_name(name)
+    };
+    let copy = named(ASIDE);
     if disk.exists(&copy) {
-        return Ok(());
+        let mut kept = Vec::new();
+        let file = disk.open(&copy, Access::Read).map_err(io_error("open", &copy))?;
+        file.read_to_end(&mut kept).map_err(io_error("read", &copy))?;
+        // An empty one only tells that the segment was missing.
+        if bytes.is_empty() || !kept.is_empty() {
+            return Ok(());
+        }
     }
-    let file = disk.open(&copy, Access::Create).map_err(io_error("create", &copy))?;
-    file.write_all_at(bytes, 0).map_err(io_error("write", &copy))?;
-    file.sync_all().map_err(io_error("sync", &copy))?;
+    let draft = named(ASIDE_DRAFT);
+    if disk.exists(&draft) {
+        disk.remove(&draft).map_err(io_error("remove", &draft))?;
+    }
+    let file = disk.open(&draft, Access::Create).map_err(io_error("create", &draft))?;
+    file.write_all_at(bytes, 0).map_err(io_error("write", &draft))?;
+    file.sync_all().map_err(io_error("sync", &draft))?;
+    disk.rename(&draft, &copy).map_err(io_error("rename", &draft))?;
     let directory = directory_of(path);
     disk.sync_directory(directory).map_err(io_error("sync", directory))
 }

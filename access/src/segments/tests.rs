@@ -29,14 +29,20 @@ fn template() -> SegmentHeader {
     }
 }
 
-fn open(directory: &Path) -> Result<(SegmentLog, Recovered, Vec<u64>), SegmentError> {
+type Opened = Result<(SegmentLog, Recovered, Vec<u64>), SegmentError>;
+
+fn open(directory: &Path) -> Opened {
+    open_settled(directory, None)
+}
+
+fn open_settled(directory: &Path, settled: Option<u64>) -> Opened {
     let mut sequences = Vec::new();
-    let (log, recovered) =
-        SegmentLog::open(&real(), &[directory], KIND, template(), |_, record| {
-            assert_eq!(record.payload, PAYLOAD);
-            sequences.push(record.sequence);
-            Ok(())
-        })?;
+    let about = (template(), settled);
+    let (log, recovered) = SegmentLog::open(&real(), &[directory], KIND, about, |_, record| {
+        assert_eq!(record.payload, PAYLOAD);
+        sequences.push(record.sequence);
+        Ok(())
+    })?;
     Ok((log, recovered, sequences))
 }
 
@@ -260,11 +266,74 @@ fn a_lost_segment_and_a_lost_header_are_damage() {
 }
 
 #[test]
+fn a_lost_head_is_damage_unless_it_was_settled() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[2, 2, 2], RECORD_BYTES);
+    let files = recovery::list(&RealDisk, directory.path(), KIND).expect("list");
+    fs::remove_file(&files[0].1).expect("remove");
+    for settled in [Some(2), Some(4), Some(9), None] {
+        let (_, recovered, sequences) = open_settled(directory.path(), settled).expect("open");
+        assert_eq!((sequences, recovered.damage), (vec![3, 4, 5, 6], vec![]), "{settled:?}");
+    }
+    let (_, recovered, _) = open_settled(directory.path(), Some(1)).expect("open");
+    assert_eq!(recovered.damage, [Damage::Missing { first: 2, last: 2 }]);
+    let aside = recovery::set_aside(&RealDisk, directory.path(), KIND).expect("readable");
+    assert!(aside[0].ends_with("test-00000000000000000002.yaotest.corrupt"), "{aside:?}");
+    // In the middle, too, what is settled was removed: its disk may have gone while others lived.
+    fs::remove_file(&files[1].1).expect("remove");
+    fs::write(&files[0].1, "").expect("nothing in it");
+    let (_, recovered, _) = open_settled(directory.path(), Some(4)).expect("open");
+    assert_eq!(recovered.damage, []);
+    let (_, recovered, _) = open_settled(directory.path(), Some(3)).expect("open");
+    assert_eq!(recovered.damage, [Damage::Missing { first: 4, last: 4 }]);
+}
+
+#[test]
+fn a_copy_of_damage_is_whole_before_the_segment_goes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[1, 1], RECORD_BYTES);
+    let files = recovery::list(&RealDisk, directory.path(), KIND).expect("list");
+    let path = &files[0].1;
+    let mut bytes = fs::read(path).expect("read");
+    bytes[SEGMENT_HEADER_BYTES + 9] ^= 1;
+    fs::write(path, &bytes).expect("write");
+    // An earlier start was interrupted, and one before it missed the segment altogether.
+    let aside = path.with_file_name("test-00000000000000000001.yaotest.corrupt");
+    fs::write(&aside, "").expect("write");
+    fs::write(aside.with_extension("corrupt.draft"), &bytes[..70]).expect("write");
+    let (_, _, sequences) = open(directory.path()).expect("open");
+    assert_eq!((sequences, path.exists()), (vec![2], false));
+    assert!(fs::read(&aside).expect("read").starts_with(&bytes[..bytes.len() - 4]));
+    assert!(!aside.with_extension("corrupt.draft").exists());
+}
+
+#[test]
+fn what_cannot_be_removed_keeps_all_behind_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = written(directory.path(), &[1, 1, 1, 1], RECORD_BYTES);
+    let paths: Vec<PathBuf> = log.segments().iter().map(|segment| segment.path.clone()).collect();
+    // A directory cannot be removed as a file can. One that is gone already is no obstacle.
+    fs::remove_file(&paths[0]).expect("remove");
+    fs::remove_file(&paths[1]).expect("remove");
+    fs::create_dir(&paths[1]).expect("create");
+    assert!(log.remove_oldest(3).is_err());
+    assert_eq!(
+        log.segments().iter().map(|one| &one.path).collect::<Vec<_>>(),
+        paths[1..].iter().collect::<Vec<_>>()
+    );
+    assert!(paths[2].exists());
+    fs::remove_dir(&paths[1]).expect("remove");
+    log.remove_oldest(3).expect("remove");
+    assert_eq!(log.segments().len(), 1);
+}
+
+#[test]
 fn a_segment_of_another_shard_is_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     written(directory.path(), &[1], u64::MAX);
     let other = SegmentHeader { shard: ShardId(18), ..template() };
-    let error = SegmentLog::open(&real(), &[directory.path()], KIND, other, |_, _| Ok(()))
+    let about = (other, None);
+    let error = SegmentLog::open(&real(), &[directory.path()], KIND, about, |_, _| Ok(()))
         .expect_err("foreign");
     assert!(error.to_string().contains("this node serves campaign 2015 shard 18"), "{error}");
 }

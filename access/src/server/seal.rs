@@ -188,6 +188,18 @@ fn refuse_set_aside(state: &StateDir, fallback: Option<&Path>) -> Result<()> {
             );
         }
     }
+    for directory in [Some(spool.as_path()), fallback].into_iter().flatten() {
+        let given_up = directory.join(spool::PAIR_ASIDE);
+        if given_up.exists() {
+            bail!(
+                "{} says that one of the spool's two directories was given up with what it held: \
+                 opens may be lost for which people hold receipts. Leave the shard unsealed; or, \
+                 when each open in it is accounted for, move the file out of the directory and \
+                 seal again",
+                given_up.display()
+            );
+        }
+    }
     Ok(())
 }
 
@@ -248,7 +260,9 @@ fn read_journal(
         Ok(())
     };
     let template = template(header);
-    let opened = SegmentLog::open(state.disk(), &[&directory], LogKind::JOURNAL, template, read);
+    // No segment of it is ever removed.
+    let about = (template, Some(0));
+    let opened = SegmentLog::open(state.disk(), &[&directory], LogKind::JOURNAL, about, read);
     let (_, found) = opened.map_err(|error| content(&directory, error))?;
     if !found.damage.is_empty() {
         bail!("{}: {DAMAGED}", directory.display());

@@ -75,7 +75,7 @@ fn spool_ways(
     vet_ms_max: u32,
     issuer: &SyncSender<ToIssuer>,
 ) -> Ways {
-    let (for_vets, for_batches) = (Arc::clone(slot), Arc::clone(slot));
+    let (for_vets, for_batches, for_looks) = (Arc::clone(slot), Arc::clone(slot), Arc::clone(slot));
     let issuer = issuer.clone();
     Ways {
         vet_ms_max,
@@ -83,11 +83,14 @@ fn spool_ways(
         deliver: Box::new(move |request_id, batch| {
             for_batches.get().is_some_and(|agent| agent.deliver(request_id, batch))
         }),
+        agent: Box::new(move || for_looks.get().map(AgentHandle::is_available)),
         throttle: Box::new(move |percent| issuer.try_send(ToIssuer::Throttle { percent }).is_ok()),
     }
 }
 
 /// Where the agent's words go. A full queue drops a verdict: its call times out and counts as yes.
+/// The spool's is full when its disk stalls, and the link must not wait for a disk: an answer of
+/// settlement is given again when its batch is, and the spool looks for the agent by itself.
 pub(super) fn agent_sinks(
     issuer: &SyncSender<ToIssuer>,
     spool: &SyncSender<ToSpool>,
@@ -106,10 +109,10 @@ pub(super) fn agent_sinks(
             opens.try_send(ToSpool::Verdict { call, allowed }).ok();
         }),
         delivered: Box::new(move |request_id, answer| {
-            delivered.send(ToSpool::Delivered { request_id, answer }).ok();
+            delivered.try_send(ToSpool::Delivered { request_id, answer }).ok();
         }),
         undelivered: Box::new(move |request_id, retry_after_ms| {
-            undelivered.send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
+            undelivered.try_send(ToSpool::Undelivered { request_id, retry_after_ms }).ok();
         }),
         grant_answer: Box::new(move |answer| {
             // Lost when the queue is full: the issuer asks again.
@@ -124,7 +127,7 @@ pub(super) fn agent_sinks(
         }),
         available: Box::new(move |available| {
             available_issuer.send(ToIssuer::AgentAvailable(available)).ok();
-            available_spool.send(ToSpool::AgentAvailable(available)).ok();
+            available_spool.try_send(ToSpool::AgentAvailable(available)).ok();
         }),
         policy: Arc::clone(policy),
         policy_changed: Box::new(move || {

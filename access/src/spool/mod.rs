@@ -13,6 +13,7 @@ mod tests;
 mod watermark;
 
 pub use counters::SpoolCounters;
+pub(crate) use pair::ASIDE as PAIR_ASIDE;
 pub use pair::PairError;
 
 use self::store::Store;
@@ -64,8 +65,8 @@ const TAIL_RECORDS_MAX: usize = 32 * 1024 * 1024 / size_of::<(u64, yao_protocol:
 pub const VET_CALL_FIRST: u64 = 1 << 63;
 /// Longest sleep, so that the numbers in `/status` are never older than this.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// The file system is asked for its room this often.
-const SPACE_MS: u64 = 1_000;
+/// The file system is asked for its room, and the link for its agent, this often.
+const LOOK_MS: u64 = 1_000;
 
 /// The ways to agent and issuer. `false` means: nobody there, or no room, now.
 pub struct Ways {
@@ -75,6 +76,9 @@ pub struct Ways {
     pub vet_ms_max: u32,
     /// Hands the agent a signed batch under a request id.
     pub deliver: Box<dyn Fn(u32, Vec<u8>) -> bool + Send>,
+    /// Whether an agent serves; `None` where only messages tell. Looked at once a second: a message
+    /// that says so finds a full queue when the disk stalls, and is lost.
+    pub agent: Box<dyn Fn() -> Option<bool> + Send>,
     /// Tells the issuer how many hundredths of what is due may be issued.
     pub throttle: Box<dyn Fn(u8) -> bool + Send>,
 }
@@ -233,7 +237,10 @@ pub struct Runner {
     level: Level,
     /// What the issuer last took.
     issue_percent: u8,
-    space_at: Timestamp,
+    /// Whether an agent serves, as the machine last heard.
+    agent: bool,
+    /// When to look at the file system's room and the agent next.
+    look_at: Timestamp,
     stopping: bool,
 }
 
@@ -276,7 +283,7 @@ impl Runner {
         let desk = VetDesk::new(u64::from(ways.vet_ms_max), VET_CALL_FIRST);
         let runner = Self {
             spool: Spool::new(settings, desk, recovered),
-            space_at: node.clock.now(),
+            look_at: node.clock.now(),
             node,
             shards,
             ways,
@@ -285,6 +292,7 @@ impl Runner {
             bytes_max: settings.bytes_max,
             level: Level::Normal,
             issue_percent: 100,
+            agent: false,
             stopping: false,
         };
         runner.publish();
@@ -312,7 +320,7 @@ impl Runner {
                 self.receive(message);
             }
         }
-        self.look_at_space();
+        self.look_around();
         let at = self.perform_all();
         self.renew_level();
         self.publish();
@@ -320,7 +328,7 @@ impl Runner {
             self.store.trim();
             return None;
         }
-        Some(at.min(self.space_at))
+        Some(at.min(self.look_at))
     }
 
     /// The engine's books, for those who watch it.
@@ -335,14 +343,18 @@ impl Runner {
         self.counters.publish(&self.spool, store.bytes(), store.is_on_fallback(), wall);
     }
 
-    /// Once a second: how much room the file system has, and whether settled segments must make
-    /// some.
-    fn look_at_space(&mut self) {
+    /// Once a second: whether an agent serves, how much room the file system has, and whether
+    /// settled segments must make some.
+    fn look_around(&mut self) {
         let now = self.node.clock.now();
-        if now < self.space_at {
+        if now < self.look_at {
             return;
         }
-        self.space_at = now.plus_ms(SPACE_MS);
+        self.look_at = now.plus_ms(LOOK_MS);
+        if let Some(available) = (self.ways.agent)().filter(|available| *available != self.agent) {
+            self.agent = available;
+            self.spool.handle(now, Input::AgentAvailable(available));
+        }
         if let Some(bytes) = self.store.space_bytes() {
             self.counters.space_bytes.store(bytes, Ordering::Relaxed);
             self.spool.handle(now, Input::Space { bytes });
@@ -389,7 +401,10 @@ impl Runner {
             ToSpool::Undelivered { request_id, retry_after_ms } => {
                 Input::Undelivered { request_id, retry_after_ms }
             }
-            ToSpool::AgentAvailable(available) => Input::AgentAvailable(available),
+            ToSpool::AgentAvailable(available) => {
+                self.agent = available;
+                Input::AgentAvailable(available)
+            }
             ToSpool::Stop => {
                 self.stopping = true;
                 Input::Flush

@@ -5,8 +5,10 @@
 //! Never looks at a record. Works on the files of this machine only: the simulator runs a spool
 //! without a fallback.
 
+use super::store::WATERMARK_NAME;
 use crate::{
     disk::{Disk, RealDisk},
+    segments::LogKind,
     slot_file::{create_directory, directory_of},
 };
 use rustix::fs::{FlockOperation, flock};
@@ -22,6 +24,11 @@ use yao_protocol::{CampaignId, ShardId, hex};
 
 /// The file's name in both directories.
 const NAME: &str = "pair.json";
+/// What somebody renamed it to who gave up what the other directory held. While it lies there the
+/// shard is not sealed.
+pub(crate) const ASIDE: &str = "pair.json.corrupt";
+/// The spool's file before the fallback has its own.
+const DRAFT: &str = "pair.json.draft";
 
 /// Why spool and fallback do not belong together.
 #[derive(Debug, Error)]
@@ -51,7 +58,8 @@ pub enum PairError {
     /// The spool has a fallback, and it is not where the configuration says.
     #[error(
         "{path} says that this spool has a fallback, which is not in {fallback}: accepted opens \
-         may lie there; mount its disk, or remove the file if what is there is lost or settled",
+         may lie there; mount its disk, or remove the file if all of them are settled, or rename \
+         it to {ASIDE} if they are lost",
         path = path.display(), fallback = fallback.display()
     )]
     Gone {
@@ -60,11 +68,24 @@ pub enum PairError {
         /// Where the fallback should be.
         fallback: PathBuf,
     },
+    /// The fallback has a spool, and it is not in the spool's directory.
+    #[error(
+        "{path} is that of a spool's fallback, and {spool} is not that spool: accepted opens may \
+         lie on a disk that is not mounted; mount it, or rename the file to {ASIDE} if they are \
+         lost",
+        path = path.display(), spool = spool.display()
+    )]
+    SpoolGone {
+        /// The fallback's file.
+        path: PathBuf,
+        /// Where the spool should be.
+        spool: PathBuf,
+    },
     /// The configuration names none any more.
     #[error(
         "{path} says that this spool has a fallback in {fallback}, where accepted opens may lie, \
          but spool.fallback is not set; set it again, or remove the file if all of them are \
-         settled",
+         settled, or rename it to {ASIDE} if they are lost",
         path = path.display(), fallback = fallback.display()
     )]
     Forgotten {
@@ -73,6 +94,13 @@ pub enum PairError {
         /// Where the fallback was.
         fallback: PathBuf,
     },
+    /// The fallback was one before, and was given up.
+    #[error(
+        "{path} lies there from an earlier time as a fallback, and no pair.json says whose; give \
+         spool.fallback an empty directory",
+        path = .0.display()
+    )]
+    Used(PathBuf),
     /// The fallback is another spool's.
     #[error("{path} belongs to {owner}; give each node a directory of its own",
         path = path.display())]
@@ -132,28 +160,36 @@ pub(super) fn pair(
     }
     let other_path = fallback.join(NAME);
     let other = read(&other_path)?;
-    let pair = match (known, other) {
+    if let Some(other) = other.as_ref().filter(|it| (it.campaign, it.shard) != (campaign, shard)) {
+        let owner = format!("campaign {} shard {}", other.campaign, other.shard);
+        return Err(PairError::Other { path: other_path, owner });
+    }
+    match (known, other) {
         (None, None) => {
             let fallback = fallback.to_owned();
+            refuse_used(&fallback)?;
             let pair = Pair { campaign, shard, pair: draw(spool)?, fallback };
-            // The fallback's first: with the other one alone the fallback would be missed.
-            write(&other_path, &pair)?;
-            pair
+            // The spool's gets its name last: with it alone the fallback would be missed. Its draft
+            // tells a crash between the two from a spool whose disk is not mounted.
+            draft(&path, &pair)?;
+            draft(&other_path, &pair)?;
+            name(&other_path)?;
         }
-        (None, Some(other)) => other,
+        (None, Some(other)) => {
+            let drafted = read(&spool.join(DRAFT)).ok().flatten();
+            if drafted.is_none_or(|drafted| drafted.pair != other.pair) {
+                return Err(PairError::SpoolGone { path: other_path, spool: spool.to_owned() });
+            }
+        }
         (Some(_), None) => return Err(PairError::Gone { path, fallback: fallback.to_owned() }),
-        (Some(known), Some(other)) if known.pair == other.pair => other,
+        (Some(known), Some(other)) if known.pair == other.pair => {}
         (Some(_), Some(_)) => {
             let owner = "another spool".to_owned();
             return Err(PairError::Other { path: other_path, owner });
         }
-    };
-    if (pair.campaign, pair.shard) != (campaign, shard) {
-        let owner = format!("campaign {} shard {}", pair.campaign, pair.shard);
-        return Err(PairError::Other { path: other_path, owner });
     }
     if !path.exists() {
-        write(&path, &pair)?;
+        name(&path)?;
     }
     let file = File::open(&other_path).map_err(fail("open", &other_path))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -179,19 +215,47 @@ fn read(path: &Path) -> Result<Option<Pair>, PairError> {
     pair.map(Some).map_err(|error| PairError::Content { path: path.to_owned(), error })
 }
 
-/// Creates the file: whole, with its name and on disk, or not at all.
-fn write(path: &Path, pair: &Pair) -> Result<(), PairError> {
-    let draft = path.with_extension("json.draft");
+/// Nobody knows any more what a spool left in a directory: sequences may have been used again
+/// since, and its watermark would tell of others. Unless somebody said that the spool is lost.
+fn refuse_used(fallback: &Path) -> Result<(), PairError> {
+    if fallback.join(ASIDE).exists() {
+        return Ok(());
+    }
+    let mark = fallback.join(WATERMARK_NAME);
+    if mark.exists() {
+        return Err(PairError::Used(mark));
+    }
+    let entries = fs::read_dir(fallback).map_err(fail("read", fallback))?;
+    for entry in entries {
+        let name = entry.map_err(fail("read", fallback))?.file_name();
+        if name.to_str().is_some_and(|name| LogKind::SPOOL.first_sequence(name).is_some()) {
+            return Err(PairError::Used(fallback.join(name)));
+        }
+    }
+    Ok(())
+}
+
+/// Creates the file under another name, on disk.
+fn draft(path: &Path, pair: &Pair) -> Result<(), PairError> {
+    let draft = path.with_file_name(DRAFT);
     let text = serde_json::to_vec_pretty(pair).expect("plain data always serialises");
     let create = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&text)?;
         file.sync_all()?;
-        fs::rename(&draft, path)?;
         RealDisk.sync_directory(directory_of(path))
     };
-    create().map_err(fail("create", path))
+    create().map_err(fail("create", &draft))
+}
+
+/// Gives a draft its name, on disk.
+fn name(path: &Path) -> Result<(), PairError> {
+    let name = || -> io::Result<()> {
+        fs::rename(path.with_file_name(DRAFT), path)?;
+        RealDisk.sync_directory(directory_of(path))
+    };
+    name().map_err(fail("create", path))
 }
 
 fn fail<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PairError + use<'a> {
@@ -224,11 +288,48 @@ mod tests {
         // The mount point is there, the disk is not; and then nobody names it any more.
         assert!(refusal(&spool, Some(&second)).contains("mount its disk"));
         assert!(refusal(&spool, None).contains("is not set"));
-        // A crash between the two files, or a spool on a new disk: the fallback is known by its
-        // own.
-        fs::remove_file(spool.join(NAME)).expect("remove");
-        drop(pair(&spool, Some(&first), CAMPAIGN, SHARD).expect("known by its own"));
+        // A crash between the two files.
+        fs::rename(spool.join(NAME), spool.join(DRAFT)).expect("rename");
+        drop(pair(&spool, Some(&first), CAMPAIGN, SHARD).expect("completed"));
         assert!(refusal(&spool, Some(&second)).contains("mount its disk"), "and from then on");
+    }
+
+    #[test]
+    fn m7_a_spool_that_is_not_mounted_is_missed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [spool, fallback] = ["spool", "fallback"].map(|name| folder.path().join(name));
+        fs::create_dir(&fallback).expect("create");
+        drop(pair(&spool, Some(&fallback), CAMPAIGN, SHARD).expect("paired"));
+        fs::write(fallback.join(LogKind::SPOOL.file_name(51)), "").expect("write");
+        // The mount point is there, the disk is not.
+        let mounted = folder.path().join("elsewhere");
+        fs::rename(&spool, &mounted).expect("rename");
+        assert!(refusal(&spool, Some(&fallback)).contains("is not that spool"));
+        // Nor is one that was only begun with another one.
+        fs::copy(mounted.join(NAME), spool.join(DRAFT)).expect("copy");
+        let drafted = fs::read_to_string(spool.join(DRAFT)).expect("read");
+        let other = drafted.replace("\"pair\": \"", "\"pair\": \"0");
+        fs::write(spool.join(DRAFT), other).expect("write");
+        assert!(refusal(&spool, Some(&fallback)).contains("is not that spool"));
+        // Somebody says that it is lost, and that stays to be seen.
+        fs::rename(fallback.join(NAME), fallback.join(ASIDE)).expect("rename");
+        drop(pair(&spool, Some(&fallback), CAMPAIGN, SHARD).expect("adopted"));
+        drop(pair(&spool, Some(&fallback), CAMPAIGN, SHARD).expect("and again"));
+        assert!(fallback.join(ASIDE).exists());
+    }
+
+    #[test]
+    fn m7_a_fallback_that_was_given_up_is_not_taken_again_with_what_it_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [spool, fallback] = ["spool", "fallback"].map(|name| folder.path().join(name));
+        fs::create_dir(&fallback).expect("create");
+        for left in [WATERMARK_NAME.to_owned(), LogKind::SPOOL.file_name(101)] {
+            fs::write(fallback.join(&left), "").expect("write");
+            let said = refusal(&spool, Some(&fallback));
+            assert!(said.contains(&left) && said.contains("an empty directory"), "{said}");
+            fs::remove_file(fallback.join(&left)).expect("remove");
+        }
+        drop(pair(&spool, Some(&fallback), CAMPAIGN, SHARD).expect("paired"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog},
 };
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,10 +38,13 @@ pub(super) struct SpoolSegments {
     log: SegmentLog,
     /// The records of the damaged segment that was read last.
     salvaged: Option<(PathBuf, Vec<(u64, Open)>)>,
+    /// Segments that a start found good, and that cannot be read any more.
+    rotten: BTreeSet<PathBuf>,
 }
 
 impl SpoolSegments {
-    /// Opens the segments in `directories` and enters every record in the index.
+    /// Opens the segments in `directories` and enters every record in the index. Up to `settled`
+    /// some may have been removed; `None` when nobody knows how far.
     ///
     /// # Errors
     /// Those of [`SegmentLog::open`].
@@ -48,14 +52,17 @@ impl SpoolSegments {
         disk: &Arc<dyn Disk>,
         directories: &[&Path],
         header: SegmentHeader,
+        settled: Option<u64>,
     ) -> Result<(Self, Index, Recovered), SegmentError> {
         let mut index = Index::default();
         let enter = |_: &SegmentHeader, record: Record<'_>| {
             index.insert(record.sequence, &decode(&record)?);
             Ok(())
         };
-        let (log, recovered) = SegmentLog::open(disk, directories, LogKind::SPOOL, header, enter)?;
-        Ok((Self { disk: Arc::clone(disk), log, salvaged: None }, index, recovered))
+        let about = (header, settled);
+        let (log, recovered) = SegmentLog::open(disk, directories, LogKind::SPOOL, about, enter)?;
+        let disk = Arc::clone(disk);
+        Ok((Self { disk, log, salvaged: None, rotten: BTreeSet::new() }, index, recovered))
     }
 
     /// Closes segments at `bytes`; tests need many of them.
@@ -68,6 +75,18 @@ impl SpoolSegments {
     /// Begins behind `sequence` at least: the watermark may know more than the segments.
     pub(super) fn skip_to(&mut self, sequence: u64) {
         self.log.skip_to(sequence);
+    }
+
+    /// The oldest sequence that there may be.
+    #[must_use]
+    pub(super) fn first_sequence(&self) -> Option<u64> {
+        self.log.segments().first().map(|segment| segment.first_sequence)
+    }
+
+    /// Bytes that a new segment takes at once.
+    #[must_use]
+    pub(super) fn allocate_bytes(&self) -> u64 {
+        self.log.allocate_bytes()
     }
 
     /// Bytes of all segments.
@@ -154,6 +173,9 @@ impl SpoolSegments {
     /// At most `count_max` records with sequences in (`after`, `through`], oldest first, and the
     /// sequence up to which every readable record is among them.
     ///
+    /// A sequence that stands in two directories is read where it can be: what is damaged in one
+    /// may be whole in the other.
+    ///
     /// # Errors
     /// [`ReadError`] when the operating system refuses. Bad bytes are no error: the records around
     /// them are returned, and the machine learns that nothing else comes.
@@ -163,30 +185,42 @@ impl SpoolSegments {
         through: u64,
         count_max: usize,
     ) -> Result<(Vec<(u64, Open)>, u64), ReadError> {
-        let first = after + 1;
-        let holds = |segment: &&Segment| segment.next_sequence > first;
-        let Some(segment) = self.log.segments().iter().find(holds).cloned() else {
+        // A gap before the oldest that is left holds nothing.
+        let left = |segment: &&Segment| segment.next_sequence > after + 1;
+        let segments: Vec<Segment> = self.log.segments().iter().filter(left).cloned().collect();
+        let oldest = segments.iter().map(|segment| segment.first_sequence).min();
+        let Some(first) = oldest.map(|oldest| oldest.max(after + 1)).filter(|at| *at <= through)
+        else {
             return Ok((Vec::new(), through));
         };
-        // A gap before the segment holds nothing.
-        let first = first.max(segment.first_sequence);
-        if first > through {
-            return Ok((Vec::new(), through));
+        let end = through.min(first.saturating_add(count_max as u64 - 1));
+        let mut clean_from = u64::MAX;
+        for segment in &segments {
+            if segment.damaged || self.rotten.contains(&segment.path) {
+                continue;
+            }
+            if segment.first_sequence > first {
+                clean_from = clean_from.min(segment.first_sequence);
+                continue;
+            }
+            let end = end.min(segment.next_sequence - 1);
+            if let Some(records) = read_clean(&*self.disk, segment, first, end)? {
+                return Ok((records, end));
+            }
+            self.rotten.insert(segment.path.clone());
         }
-        let end = through.min(segment.next_sequence - 1);
-        let end = end.min(first.saturating_add(count_max as u64 - 1));
-        if !segment.damaged
-            && let Some(records) = read_clean(&*self.disk, &segment, first, end)?
-        {
-            return Ok((records, end));
+        // No good segment holds the first: what the bad ones hold, up to where a good one begins.
+        let bad = segments.iter().filter(|segment| segment.first_sequence <= first);
+        let bad: Vec<&Segment> = bad.collect();
+        let end =
+            bad.iter().fold(first, |end, segment| end.max(segment.next_sequence - 1)).min(end);
+        let end = end.min(clean_from - 1);
+        let mut records = BTreeMap::new();
+        for segment in bad {
+            let salvaged = self.salvage(segment)?.iter().copied();
+            records.extend(salvaged.filter(|(sequence, _)| (first..=end).contains(sequence)));
         }
-        let salvaged = self.salvage(&segment)?;
-        let records: Vec<(u64, Open)> = salvaged
-            .iter()
-            .filter(|(sequence, _)| (first..=end).contains(sequence))
-            .copied()
-            .collect();
-        Ok((records, end))
+        Ok((records.into_iter().collect(), end))
     }
 
     fn salvage(&mut self, segment: &Segment) -> Result<&[(u64, Open)], ReadError> {

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     disk::Disk,
-    segments::{Recovered, SegmentError},
+    segments::{LogKind, Recovered, SegmentError, recovery::list},
+    slot_file::create_directory,
 };
 use std::{path::Path, sync::Arc};
 use yao_engine::spool::{DeadLetter, Index};
@@ -21,6 +22,9 @@ use yao_protocol::{
     log::SegmentHeader,
     spool::{Open, Watermark},
 };
+
+/// The name of a watermark's file.
+pub(super) const WATERMARK_NAME: &str = "watermark.yaomark";
 
 /// What one directory holds besides segments.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(super) struct Store {
     places: Vec<Place>,
     /// Where is written; those before it have failed.
     current: usize,
+    /// What the watermark says, in whichever place.
+    latest: Watermark,
     segments: SpoolSegments,
 }
 
@@ -50,10 +56,15 @@ impl Store {
         directories: &[&Path],
         header: SegmentHeader,
     ) -> Result<(Self, Index, Recovered), SpoolError> {
-        let (segments, index, found) = SpoolSegments::open(disk, directories, header)?;
+        let own = directories[0];
+        create_directory(&**disk, own).map_err(|error| SegmentError::Io {
+            doing: "create",
+            path: own.to_owned(),
+            error,
+        })?;
         let mut places = Vec::new();
         for directory in directories {
-            let mark = directory.join("watermark.yaomark");
+            let mark = directory.join(WATERMARK_NAME);
             let (campaign, shard) = (header.campaign, header.shard);
             let watermark = WatermarkFile::open(&**disk, &mark, campaign, shard)?;
             let letters = DeadLetterFile::open(disk, directory).map_err(|error| {
@@ -61,15 +72,43 @@ impl Store {
             })?;
             places.push(Place { watermark, letters });
         }
-        let mut store = Self { disk: Arc::clone(disk), places, current: 0, segments };
-        store.segments.skip_to(store.settled() + 1);
-        Ok((store, index, found))
+        // Each of them was true when it was written, and no sequence is ever used again.
+        let found = places.iter().filter_map(|place| place.watermark.found());
+        let found = found.max_by_key(|watermark| watermark.settled);
+        // The spool's own is the one that knows what was removed there. That of a fallback knows
+        // it as of the moment when the spool went there, and nobody else does when all else is
+        // lost.
+        let segments_of_own = list(&**disk, own, LogKind::SPOOL)?;
+        let known = places[0].watermark.found().is_some() || segments_of_own.is_empty();
+        let settled = found.filter(|_| known).map(|watermark| watermark.settled);
+        let (segments, index, recovered) = SpoolSegments::open(disk, directories, header, settled)?;
+        let nothing = Watermark {
+            campaign: header.campaign,
+            shard: header.shard,
+            settled: 0,
+            answer_digest: [0; 32],
+        };
+        // Only what is settled is ever removed.
+        let removed = segments.first_sequence().map_or(0, |first| first - 1);
+        let mut latest = found.unwrap_or(nothing);
+        if settled.is_none() && latest.settled < removed {
+            latest = Watermark { settled: removed, ..nothing };
+        }
+        let carried = places[0].watermark.found().is_none_or(|own| own.settled < latest.settled);
+        let disk = Arc::clone(disk);
+        let mut store = Self { disk, places, current: 0, latest, segments };
+        if carried && latest.settled > 0 {
+            // The other may be given up and taken away: what it knows must not go with it.
+            store.places[0].watermark.save(&latest)?;
+        }
+        store.segments.skip_to(latest.settled + 1);
+        Ok((store, index, recovered))
     }
 
-    /// The highest watermark that was found: each of them was true when it was written.
+    /// The highest watermark that is on disk.
     #[must_use]
-    pub(super) fn settled(&self) -> u64 {
-        self.places.iter().map(|place| place.watermark.settled()).max().unwrap_or(0)
+    pub(super) const fn settled(&self) -> u64 {
+        self.latest.settled
     }
 
     /// Whether the spool's own directory has failed.
@@ -103,7 +142,10 @@ impl Store {
     pub(super) fn save(&mut self, watermark: &Watermark) -> Result<(), SpoolError> {
         loop {
             match self.places[self.current].watermark.save(watermark) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.latest = *watermark;
+                    return Ok(());
+                }
                 Err(error) => self.give_up(error.into())?,
             }
         }
@@ -140,7 +182,9 @@ impl Store {
     }
 
     /// Removes settled segments, oldest first, as far as bounds ask for it; returns the last
-    /// sequence removed, if any.
+    /// sequence removed, if any. None while the fallback serves: the oldest lie in the directory
+    /// that has failed, where nothing is touched, and without those behind them a start would miss
+    /// what lay between.
     ///
     /// # Errors
     /// Those of the operating system; the spool stays usable.
@@ -149,6 +193,9 @@ impl Store {
         settled_on_disk: u64,
         bytes_max: u64,
     ) -> Result<Option<u64>, SegmentError> {
+        if self.is_on_fallback() {
+            return Ok(None);
+        }
         self.segments.remove_settled(settled_on_disk, bytes_max)
     }
 
@@ -163,6 +210,9 @@ impl Store {
     #[must_use]
     pub(super) fn space_bytes(&self) -> Option<u64> {
         let free = self.disk.free_bytes(self.segments.directory()).ok()?;
+        // With less than the next segment takes at once there is none: it would fail, and the
+        // directory with it.
+        let free = if free < self.segments.allocate_bytes() { 0 } else { free };
         Some(free.saturating_add(self.segments.room_bytes()))
     }
 
@@ -172,19 +222,23 @@ impl Store {
     }
 
     /// Goes on in the next directory, or hands the error back when there is none.
-    fn give_up(&mut self, error: SpoolError) -> Result<(), SpoolError> {
-        if !self.segments.move_on() {
-            return Err(error);
+    fn give_up(&mut self, mut error: SpoolError) -> Result<(), SpoolError> {
+        while self.segments.move_on() {
+            self.current += 1;
+            tracing::error!(
+                event = "spool_disk_failed",
+                %error,
+                fallback = %self.segments.directory().display(),
+                "the spool's own directory is given up until the next start; opens are stored in \
+                 the fallback: mend that disk, then restart"
+            );
+            // Should the other disk never come back, this tells which records went with it.
+            match self.places[self.current].watermark.save(&self.latest) {
+                Ok(()) => return Ok(()),
+                Err(another) => error = another.into(),
+            }
         }
-        self.current += 1;
-        tracing::error!(
-            event = "spool_disk_failed",
-            %error,
-            fallback = %self.segments.directory().display(),
-            "the spool's own directory is given up until the next start; opens are stored in the \
-             fallback: mend that disk, then restart"
-        );
-        Ok(())
+        Err(error)
     }
 
     /// Breaks the disk under the segment being written: it takes every byte and syncs nothing.

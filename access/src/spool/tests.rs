@@ -93,6 +93,7 @@ impl Rig {
             vet_ms_max: 20,
             vet: Box::new(|_| false),
             deliver: Box::new(move |request_id, batch| deliver.send((request_id, batch)).is_ok()),
+            agent: Box::new(|| None),
             throttle: Box::new(move |percent| throttle.send(percent).is_ok()),
         };
         let node = node(incarnation);
@@ -372,7 +373,7 @@ fn twenty_thousand_opens_share_their_syncs() {
 
 fn small_segments(directory: &Path, records: u64) -> SpoolSegments {
     let header = header();
-    let (segments, ..) = SpoolSegments::open(&real(), &[directory], header).expect("open");
+    let (segments, ..) = SpoolSegments::open(&real(), &[directory], header, None).expect("open");
     let mut segments = segments.with_segment_bytes_max(64 + 10 * RECORD_BYTES);
     for sequence in 1..=records {
         let index = u32::try_from(sequence).expect("small");

@@ -17,7 +17,7 @@ use yao_protocol::{
 #[derive(Debug)]
 pub(super) struct WatermarkFile {
     file: SlotFile,
-    settled: u64,
+    found: Option<Watermark>,
 }
 
 impl WatermarkFile {
@@ -35,7 +35,7 @@ impl WatermarkFile {
         match SlotFile::open(disk, path, WATERMARK_MAGIC) {
             Ok((file, pair)) => match Watermark::decode(&pair.newest.payload) {
                 Ok(found) if (found.campaign, found.shard) == (campaign, shard) => {
-                    Ok(Self { file, settled: found.settled })
+                    Ok(Self { file, found: Some(found) })
                 }
                 Ok(found) => Err(SlotFileError::Content {
                     path: path.to_owned(),
@@ -54,10 +54,10 @@ impl WatermarkFile {
         }
     }
 
-    /// What the file said when it was opened.
+    /// What the file said when it was opened; `None` when it had to be made.
     #[must_use]
-    pub(super) const fn settled(&self) -> u64 {
-        self.settled
+    pub(super) const fn found(&self) -> Option<Watermark> {
+        self.found
     }
 
     /// Brings `watermark` to disk.
@@ -83,7 +83,7 @@ fn create(
 ) -> Result<WatermarkFile, SlotFileError> {
     let first = Watermark { campaign, shard, settled: 0, answer_digest: [0; 32] };
     let file = SlotFile::create(disk, path, WATERMARK_MAGIC, |_| first.encode())?;
-    Ok(WatermarkFile { file, settled: 0 })
+    Ok(WatermarkFile { file, found: None })
 }
 
 fn replace(

@@ -83,7 +83,8 @@ fn segments(folders: &[&Path], prefix: &str, suffix: &str) -> Result<Vec<Segment
 ///
 /// Bytes that are no record are a problem, unless they are the tail of the last segment that a
 /// killed writer left and nothing valid follows, or that of a segment whose disk failed, where the
-/// log goes on in another folder. There the same records may stand in both.
+/// log goes on in another folder: there the same records may stand in both, and of those that were
+/// to be written here any may be.
 fn read_log(
     folders: &[&Path],
     (prefix, suffix, magic): (&str, &str, [u8; 8]),
@@ -96,6 +97,7 @@ fn read_log(
     let mut first = None;
     // Payloads by sequence, for records that stand in two folders.
     let mut seen: HashMap<u64, Vec<u8>> = HashMap::new();
+    let mut doubts = Vec::new();
     for (number, Segment { named, folder, path }) in segments.iter().enumerate() {
         let shown = path.display();
         let bytes = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
@@ -129,11 +131,21 @@ fn read_log(
             let left =
                 |next: &Segment| next.folder != *folder && next.named <= scan.next_sequence();
             let interrupted = next.is_none() && scan.next_sequence() > committed;
-            if !(interrupted || next.is_some_and(left)) || !scan.salvage().is_empty() {
-                problems.push(format!("{shown}, record {}: {error}", scan.next_sequence()));
+            let behind: Vec<u64> = scan.salvage().iter().map(|record| record.sequence).collect();
+            let says = format!("{shown}, record {}: {error}", scan.next_sequence());
+            if next.is_some_and(left) {
+                doubts.push((scan.next_sequence(), behind, says));
+            } else if !interrupted || !behind.is_empty() {
+                problems.push(says);
             }
         }
         expected = expected.max(Some(scan.next_sequence()));
+    }
+    for (bad, behind, says) in doubts {
+        let replaced = seen.contains_key(&bad) || expected == Some(bad);
+        if !replaced || !behind.iter().all(|sequence| seen.contains_key(sequence)) {
+            problems.push(says);
+        }
     }
     if expected.is_some_and(|next| next <= committed) {
         problems

@@ -1,7 +1,10 @@
 //! Reading a node's disk from outside: cursors, journal, spool, as they stand or as a power cut
 //! would leave them.
 
-use crate::{disk::SimDisk, node::STATE};
+use crate::{
+    disk::SimDisk,
+    node::{FALLBACK, STATE},
+};
 use std::path::{Path, PathBuf};
 use yao_protocol::{
     PacketId, UserId, WallTime,
@@ -25,10 +28,12 @@ pub(super) fn durable_high(disk: &SimDisk, wave: u16) -> Option<u32> {
     Some(if pair.both_valid { cursor.high } else { cursor.next_high_max })
 }
 
-/// Segments of a log, oldest first.
+/// Segments of a log, oldest first; those of the spool in both of its directories.
 pub(crate) fn segments(disk: &SimDisk, log: &str, suffix: &str) -> Vec<(u64, PathBuf)> {
     let mut found = Vec::new();
-    for path in disk.files(&Path::new(STATE).join(log)) {
+    let mut files = disk.files(&Path::new(STATE).join(log));
+    files.extend(disk.files(Path::new(FALLBACK)));
+    for path in files {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let digits = name.strip_prefix(log).and_then(|rest| rest.strip_prefix('-'));
         let digits = digits.and_then(|rest| rest.strip_suffix(suffix));

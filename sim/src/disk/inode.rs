@@ -71,9 +71,17 @@ impl Inode {
         self.durable[range.clone()].copy_from_slice(&self.cached[range]);
     }
 
-    /// A sync failed: the pages count as clean, and their content never reaches the medium.
-    pub(super) fn forget_dirty(&mut self) {
-        self.dirty.clear();
+    /// A sync failed: all pages count as clean, and the content of none, or of any but some,
+    /// reaches the medium.
+    pub(super) fn fail_sync(&mut self, random: &mut Random) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if random.chance(500) {
+            for sector in dirty.into_iter().flat_map(sectors) {
+                if random.chance(700) {
+                    self.store(sector);
+                }
+            }
+        }
         self.cut = false;
     }
 

@@ -3,8 +3,9 @@
 //! access node's own code runs on it, through `yao_access::disk`.
 //!
 //! Each file has two contents: what processes read (the page cache), and what the medium holds.
-//! A sync copies the dirty ranges from the first to the second. A sync that fails copies nothing
-//! and calls the pages clean all the same, as Linux does: the next sync succeeds without them.
+//! A sync copies the dirty ranges from the first to the second. A sync that fails copies some
+//! sectors or none and calls the pages clean all the same, as Linux does: the next sync succeeds
+//! without them.
 
 mod inode;
 mod names;
@@ -43,7 +44,19 @@ pub struct Troubles {
     pub full: bool,
     /// The process ends in the operation with this number.
     pub kill_at: Option<u64>,
+    /// Below this directory no sync succeeds, and few other things do.
+    pub dead: Option<&'static str>,
 }
+
+/// What is done to a file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Write,
+    Sync,
+}
+
+/// Of a thousand writes to a dead disk, so many are taken all the same: by the page cache.
+const DEAD_TAKES_PERMILLE: u64 = 600;
 
 /// The disk of one node.
 #[derive(Clone, Debug)]
@@ -73,11 +86,17 @@ enum Fate {
 
 impl State {
     /// Numbers an operation that changes something, and says what becomes of it.
-    fn fate(&mut self) -> Fate {
+    fn fate(&mut self, path: &Path, act: Act) -> Fate {
         self.operations += 1;
         if self.troubles.kill_at == Some(self.operations) {
             self.troubles.kill_at = None;
             return Fate::Kills;
+        }
+        if self.troubles.dead.is_some_and(|dead| path.starts_with(dead))
+            && (act == Act::Sync || !self.random.chance(DEAD_TAKES_PERMILLE))
+        {
+            self.failures += 1;
+            return Fate::Fails;
         }
         if self.troubles.error_permille > 0 && self.random.chance(self.troubles.error_permille) {
             self.failures += 1;
@@ -258,7 +277,7 @@ impl Disk for SimDisk {
             (Some(inode), _) => inode,
             (None, Access::Read | Access::Write) => return Err(io::ErrorKind::NotFound.into()),
             (None, Access::Create | Access::Append) => {
-                let fate = state.fate();
+                let fate = state.fate(path, Act::Write);
                 match fate {
                     Fate::Works if state.troubles.full => return Err(full()),
                     Fate::Works => {}
@@ -276,7 +295,7 @@ impl Disk for SimDisk {
             }
         };
         drop(state);
-        Ok(Box::new(SimFile { disk: self.clone(), inode }))
+        Ok(Box::new(SimFile { disk: self.clone(), inode, path: path.to_owned() }))
     }
 
     /// A simulated disk has one process at a time, and its operators make no links.
@@ -324,7 +343,7 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.names.find(path).ok_or(io::ErrorKind::NotFound)?;
-        match state.fate() {
+        match state.fate(path, Act::Write) {
             Fate::Works => state.names.remove(path),
             Fate::Fails => return Err(failed()),
             Fate::Kills => {
@@ -341,7 +360,7 @@ impl Disk for SimDisk {
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.state();
-        match state.fate() {
+        match state.fate(directory, Act::Sync) {
             Fate::Works => state.names.sync(directory),
             Fate::Fails => return Err(failed()),
             Fate::Kills => {
@@ -363,7 +382,7 @@ impl SimDisk {
         if !rename && state.names.find(to).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        match state.fate() {
+        match state.fate(to, Act::Write) {
             Fate::Works => {
                 state.names.link(to, inode);
                 if rename {
@@ -385,6 +404,8 @@ impl SimDisk {
 struct SimFile {
     disk: SimDisk,
     inode: u64,
+    /// The name by which it was opened.
+    path: PathBuf,
 }
 
 impl SimFile {
@@ -393,13 +414,15 @@ impl SimFile {
         if state.canary == Canary::SyncLies {
             return Ok(());
         }
-        match state.fate() {
+        match state.fate(&self.path, Act::Sync) {
             Fate::Works => {
                 state.inode_mut(self.inode).sync();
                 Ok(())
             }
             Fate::Fails => {
-                state.inode_mut(self.inode).forget_dirty();
+                let State { random, inodes, .. } = &mut *state;
+                let file = inodes.get_mut(&self.inode).expect("an open file keeps its inode");
+                file.fail_sync(random);
                 Err(failed())
             }
             Fate::Kills => {
@@ -428,7 +451,7 @@ impl DiskFile for SimFile {
         let now_ns = state.now_ns;
         let start = usize::try_from(offset).expect("a small file");
         let grows = start + bytes.len() > state.inode(self.inode).cached.len();
-        let fate = state.fate();
+        let fate = state.fate(&self.path, Act::Write);
         let part = state.random.index(bytes.len() + 1);
         let file = state.inode_mut(self.inode);
         match fate {
@@ -454,7 +477,7 @@ impl DiskFile for SimFile {
     fn set_length(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         let now_ns = state.now_ns;
-        match state.fate() {
+        match state.fate(&self.path, Act::Write) {
             Fate::Works => {
                 let length = usize::try_from(bytes).expect("a small file");
                 state.inode_mut(self.inode).set_length(length, now_ns);

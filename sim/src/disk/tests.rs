@@ -1,6 +1,8 @@
 //! The disk does what it says, and each of its bad habits shows.
 
 use super::*;
+use yao_access::slot_file::SlotFile;
+use yao_protocol::slots::Slot;
 
 fn disk(seed: u64) -> SimDisk {
     let disk = SimDisk::new(Random::new(seed), Canary::None);
@@ -107,4 +109,23 @@ fn a_process_is_killed_in_the_operation_that_was_named() {
     }));
     assert!(killed.expect_err("killed").is::<Killed>());
     file.write_all_at(b"six", 0).expect("the disk itself goes on");
+}
+
+/// A process is killed between the write and the sync of a slot: the next one reads it out of the
+/// page cache, and tells others of it. A power cut then must not take it away.
+#[test]
+fn m2_a_slot_that_was_read_survives_a_power_cut() {
+    const MAGIC: [u8; 8] = *b"YAOTEST\0";
+    let path = Path::new("/d/slots");
+    for seed in 0..40 {
+        let disk = disk(seed);
+        drop(SlotFile::create(&disk, path, MAGIC, |_| vec![1]).expect("a new file"));
+        let newer = Slot { sequence: 2, payload: vec![2] };
+        let file = disk.open(path, Access::Write).expect("there");
+        file.write_all_at(&newer.encode(MAGIC), newer.offset()).expect("written");
+        let read = || SlotFile::open(&disk, path, MAGIC).expect("it opens").1.newest;
+        assert_eq!(read(), newer);
+        disk.power_cut();
+        assert_eq!(read(), newer, "seed {seed}");
+    }
 }

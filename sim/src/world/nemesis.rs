@@ -5,7 +5,7 @@ use super::{Checked, Event, Fault, HEALED, MS, SECOND, World};
 use crate::{
     agent::Character,
     check::segments,
-    node::{SEED, STATE, Thread},
+    node::{SEED, SPOOL, STATE, Thread},
     plan::WAVES,
 };
 use std::path::{Path, PathBuf};
@@ -84,6 +84,7 @@ impl World<'_> {
             }
             Fault::Pause | Fault::SlowThread | Fault::SlowDisk => self.trouble_machine(fault, node),
             Fault::DiskError | Fault::DiskFull => self.trouble_disk(trouble),
+            Fault::SpoolDisk => self.trouble_spool_disk(trouble),
             Fault::BitRot => self.rot(node),
             Fault::Break => return self.break_link(false),
             Fault::HalfOpen => return self.break_link(true),
@@ -164,6 +165,23 @@ impl World<'_> {
         } else if self.nemesis_random.chance(700) {
             // An operator restarts what has fenced itself.
             self.kill(node, false);
+        }
+    }
+
+    /// The spool's own disk dies, and some time later it is mended and the node restarted. No open
+    /// may be lost by it.
+    fn trouble_spool_disk(&mut self, trouble: Trouble) {
+        let Trouble { ends, node, .. } = trouble;
+        let host = &mut self.hosts[node];
+        // Until it is mended, no start can read it.
+        host.ruined = true;
+        let dead = (!ends).then_some(SPOOL);
+        host.disk.set_troubles(|troubles| troubles.dead = dead);
+        if ends {
+            self.kill(node, false);
+        } else {
+            let long = self.nemesis_random.between(100 * MS, 12 * SECOND);
+            self.after(long, Event::Trouble(Trouble { ends: true, ..trouble }));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     carrier::Carried,
     check::{Seen, Violation, cursor_path},
     disk::{Killed, SimDisk},
-    node::{Process, SEED, STATE, Start, Thread},
+    node::{FALLBACK, Process, SEED, STATE, Start, Thread},
     plan::{Event as Show, WAVES},
     random::Random,
 };
@@ -112,6 +112,7 @@ impl Host<'_> {
     /// What an operator does once: seed file and `init`.
     pub(super) fn initialise(&mut self, show: &'static Show) {
         self.disk.put(Path::new(SEED), &show.shards[self.shard].file);
+        self.disk.create_directories(Path::new(FALLBACK)).expect("always");
         self.create_cursors(show);
     }
 
@@ -191,6 +192,8 @@ impl<'a> World<'a> {
             owning: &owning,
             wall,
             spool_bytes_max: self.plot.spool_bytes_max,
+            spool_commit_us_max: self.plot.spool_commit_us_max,
+            fallback: self.plot.fallback,
             shake_interval_ms: self.plot.shake_interval_ms,
         };
         let arena = self.arena;

@@ -36,6 +36,11 @@ pub struct Plot {
     pub shake_interval_ms: u32,
     /// Bytes of unsettled opens that a spool takes.
     pub spool_bytes_max: u64,
+    /// How long a spool collects opens for one commit, us. Those of a long time lie in many sectors,
+    /// any of which a failing disk may keep.
+    pub spool_commit_us_max: u64,
+    /// Whether spools have a fallback on another disk.
+    pub fallback: bool,
     /// Where nodes issue by grants (fleet mode), not by the right of their disks: how far these
     /// reach, and how nodes go on after a reboot.
     pub grants: Option<(GrantPolicy, AfterReboot)>,
@@ -61,6 +66,8 @@ impl Plot {
             ],
             shake_interval_ms: [0, 500, 1_000, 2_000][random.index(4)],
             spool_bytes_max: if random.chance(100) { 4_096 } else { 1 << 30 },
+            spool_commit_us_max: [2_000, 400_000][random.index(2)],
+            fallback: false,
             grants: None,
         };
         if random.chance(300) || copies {
@@ -71,6 +78,7 @@ impl Plot {
             let after = if burns { AfterReboot::Burn } else { AfterReboot::Resume };
             plot.grants = Some((policy, after));
         }
+        plot.fallback = random.chance(200) || faults.has(Fault::SpoolDisk);
         plot
     }
 

@@ -78,7 +78,7 @@ impl Rig {
             self.state.disk(),
             &[&directory],
             LogKind::SPOOL,
-            template(&self.header),
+            (template(&self.header), None),
             |_, _| Ok(()),
         )
         .expect("a spool");
@@ -188,6 +188,21 @@ fn m4_a_state_that_was_put_back_is_not_sealed() {
 }
 
 #[test]
+fn m10_a_directory_that_was_given_up_with_its_opens_is_not_sealed() {
+    let rig = Rig::new(3);
+    rig.accept();
+    assert!(rig.seal(NOW).is_err());
+    rig.settle(1);
+    let given_up = rig.state.spool().join(spool::PAIR_ASIDE);
+    fs::write(&given_up, "{}").expect("written");
+    let error = rig.seal(NOW).expect_err("nobody knows what lay there");
+    assert!(error.to_string().contains(&given_up.display().to_string()), "{error}");
+    rig.state.refuse_sealed().expect("nothing was marked");
+    fs::rename(&given_up, rig.folder.path().join("for the auditors")).expect("moved away");
+    assert_eq!(rig.said(&rig.seal(NOW).expect("accounted for")).settled, 1);
+}
+
+#[test]
 fn m10_what_is_damaged_is_not_sealed_however_often_it_is_tried() {
     let rig = Rig::new(3);
     rig.accept();
@@ -217,12 +232,13 @@ fn m10_opens_that_are_missing_are_not_forgotten_when_those_around_them_are_remov
     let rig = Rig::new(11);
     (0..3).for_each(|_| rig.accept());
     assert!(rig.seal(NOW).is_err());
-    rig.settle(3);
+    rig.settle(1);
     let segment = |first| rig.state.spool().join(LogKind::SPOOL.file_name(first));
     fs::remove_file(segment(2)).expect("lost");
     let error = rig.seal(NOW).expect_err("an accepted open is in no file");
     assert!(error.to_string().contains("it is damaged"), "{error}");
     // As a node does that runs out of room: the watermark has passed it.
+    rig.settle(3);
     fs::remove_file(segment(1)).expect("removed");
     let error = rig.seal(NOW).expect_err("the open is still missing");
     assert!(error.to_string().contains("was put aside"), "{error}");
