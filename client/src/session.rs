@@ -234,9 +234,13 @@ impl Session {
         self.rhythm
     }
 
-    /// The device is on a network of which this is known. Holds from the next connection on.
+    /// The device is on a network of which this is known. Holds at once: what the connection rests
+    /// from now on, it rests there.
     pub const fn set_rhythm(&mut self, rhythm: Rhythm) {
         self.rhythm = rhythm;
+        if let State::Open(heartbeat) = &mut self.state {
+            heartbeat.set_rhythm(rhythm);
+        }
     }
 
     fn set_foreground(&mut self, foreground: bool) {

@@ -69,7 +69,8 @@ impl Heartbeat {
         }
         if self.unanswered_since.is_none() {
             self.unanswered_since = Some(now);
-            self.rested_ms = ping.then(|| now.ms_since(self.sent_at));
+            // What is found out in doubt is about the doubt: the network may be another one by now.
+            self.rested_ms = (ping && !self.probing).then(|| now.ms_since(self.sent_at));
         }
         self.sent_at = now;
     }
@@ -90,6 +91,13 @@ impl Heartbeat {
             self.rhythm.handle_died(rested_ms, self.least_ms);
         }
         self.rhythm
+    }
+
+    /// The device is on another network, of which this is known. A rest that was taken before says
+    /// nothing about it.
+    pub(super) const fn set_rhythm(&mut self, rhythm: Rhythm) {
+        self.rhythm = rhythm;
+        self.rested_ms = None;
     }
 
     /// The user looks again, or the network changed: find out now.
