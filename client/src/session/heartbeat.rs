@@ -10,6 +10,10 @@ use yao_protocol::client::Welcome;
 
 /// Least time between two PINGs, ms, whatever the server states: its 0 must not make a busy loop.
 const PING_MS_MIN: u64 = 100;
+/// Least time from a PING to one that asks whether the connection lives, ms. The server's minimum
+/// is meant for signs of life, and no server punishes a question (wire.md 9.5): one that waited for
+/// it would come after the connection was given up, or long after the user looked.
+const ASK_MS_MIN: u64 = 1_000;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -128,19 +132,20 @@ impl Heartbeat {
         next.expect("without an answer to wait for, a PING is due some time")
     }
 
-    /// After a rest; or, when an answer is late or somebody wants to know, once and as soon as the
-    /// server takes it.
+    /// After a rest, and no sooner than the server wants; or, when an answer is late or somebody
+    /// wants to know, once and without regard to that.
     fn ping_at(&self) -> Option<Timestamp> {
         let rest_ms =
             (self.rhythm.rest_ms() * self.share / 1_024).clamp(self.least_ms, self.most_ms);
-        let allowed_at = self.pinged_at.map_or(Timestamp::ZERO, |at| at.plus_ms(self.least_ms));
-        let wanted_at = match self.unanswered_since {
+        let ask_ms_min = self.least_ms.min(ASK_MS_MIN);
+        let (wanted_at, gap_ms_min) = match self.unanswered_since {
             // A PING is on its way already.
             Some(since) if self.pinged_at.is_some_and(|at| at >= since) => return None,
-            Some(since) if self.foreground => since.plus_ms(ANSWER_LATE_MS),
-            None if self.probing => Timestamp::ZERO,
-            Some(_) | None => self.sent_at.plus_ms(rest_ms),
+            Some(since) if self.foreground => (since.plus_ms(ANSWER_LATE_MS), ask_ms_min),
+            None if self.probing => (Timestamp::ZERO, ask_ms_min),
+            Some(_) | None => (self.sent_at.plus_ms(rest_ms), self.least_ms),
         };
+        let allowed_at = self.pinged_at.map_or(Timestamp::ZERO, |at| at.plus_ms(gap_ms_min));
         Some(wanted_at.max(allowed_at))
     }
 
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_and_a_probe_ping_once_and_no_sooner_than_the_server_takes() {
+    fn a_late_answer_and_a_probe_ping_once_and_not_one_upon_another() {
         let mut heartbeat = heartbeat(&welcome(0), true, 1);
         heartbeat.probe();
         assert!(heartbeat.is_ping_due(at(5)), "at once");
@@ -223,7 +228,7 @@ mod tests {
         assert_eq!(heartbeat.deadline(), at(5 + PROBE_ANSWER_MS_MAX));
         heartbeat.handle_received();
         heartbeat.probe();
-        assert!(!heartbeat.is_ping_due(at(1_004)), "welcome() takes one a second");
+        assert!(!heartbeat.is_ping_due(at(1_004)), "one a second");
         assert!(heartbeat.is_ping_due(at(1_005)));
         heartbeat.handle_received();
 
@@ -232,6 +237,29 @@ mod tests {
         assert!(heartbeat.is_ping_due(at(10_000 + ANSWER_LATE_MS)));
         heartbeat.handle_sent(at(10_000 + ANSWER_LATE_MS), true);
         assert!(!heartbeat.is_ping_due(at(14_000)), "once");
+    }
+
+    #[test]
+    fn a_question_does_not_wait_for_the_servers_minimum() {
+        let quiet = Welcome { heartbeat_ms_min: 15_000, heartbeat_ms_max: 300_000, ..welcome(0) };
+        let pinged_at = |at_ms| {
+            let mut heartbeat = heartbeat(&quiet, true, 1);
+            heartbeat.handle_sent(at(at_ms), true);
+            heartbeat.handle_received();
+            heartbeat
+        };
+        let mut heartbeat = pinged_at(20_000);
+        heartbeat.probe();
+        assert!(!heartbeat.is_ping_due(at(20_000 + ASK_MS_MIN - 1)), "but not one upon another");
+        assert!(heartbeat.is_ping_due(at(20_000 + ASK_MS_MIN)), "somebody wants to know");
+
+        let mut heartbeat = pinged_at(20_000);
+        heartbeat.handle_sent(at(21_000), false);
+        assert_eq!(heartbeat.deadline(), at(21_000 + ANSWER_LATE_MS));
+        assert!(heartbeat.is_ping_due(at(21_000 + ANSWER_LATE_MS)), "the answer is late");
+
+        let resting = pinged_at(20_000);
+        assert!(!resting.is_ping_due(at(34_999)), "a sign of life keeps the minimum");
     }
 
     #[test]
