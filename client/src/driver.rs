@@ -416,10 +416,12 @@ impl Driver {
     fn learn(&mut self, departure: &Departure) {
         let Some(link) = &self.link else { return };
         let now = self.now();
-        let silently = matches!(
-            departure.error,
-            Error::Silent { .. } | Error::Link { reason: LinkError::Silent(_), .. }
-        );
+        let silently = match departure.error {
+            Error::Link { reason: LinkError::Silent(_), .. } => true,
+            // A node that has much to do lets people wait, too, while the network carries all.
+            Error::Silent { .. } => link.is_unheard(),
+            _ => false,
+        };
         let lasted_ms = now.ms_since(self.link_since);
         self.networks.handle_end(now, link.transport(), lasted_ms, silently);
     }

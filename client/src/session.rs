@@ -223,7 +223,7 @@ impl Session {
     /// There is reason to doubt that the connection lives: ask.
     pub fn handle_doubt(&mut self, now: Timestamp) {
         if let State::Open(heartbeat) = &mut self.state {
-            heartbeat.probe();
+            heartbeat.probe(now);
         }
         self.pump(now);
     }

@@ -43,10 +43,23 @@ fn doubt_asks_at_once_and_waits_less() {
     let mut table = Table::open(false, 0);
     table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
     table.session.handle_doubt(Timestamp::from_ms(500));
-    table.check(PROBE_ANSWER_MS_MAX - 1, Input::Timeout, &["send PING"]);
-    table.check(PROBE_ANSWER_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
+    table.check(500, Input::Timeout, &["send PING"]);
+    table.check(500 + PROBE_ANSWER_MS_MAX - 1, Input::Timeout, &[]);
+    table.check(500 + PROBE_ANSWER_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
     table.session.handle_doubt(Timestamp::from_ms(5_000));
     table.check(5_000, Input::Timeout, &[]);
+}
+
+#[test]
+fn a_network_that_was_silent_costs_nothing_on_the_next_one() {
+    let mut table = Table::open(false, 0);
+    table.session.handle_background();
+    table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
+    // Longer than a probe is waited for, but not long enough to give the connection up.
+    table.check(4_900, Input::Timeout, &[]);
+    table.session.handle_doubt(Timestamp::from_ms(4_900));
+    table.check(4_900, Input::Timeout, &["send PING"]);
+    table.check(4_900 + PROBE_ANSWER_MS_MAX - 1, pong(), &["send SHAKE 0 x1 RESEND"]);
 }
 
 /// What is known of a network that forgets soon.
