@@ -328,6 +328,7 @@ impl Driver {
                 Output::Welcome(endpoints) => {
                     let now = self.now();
                     self.reconnect.handle_welcome(now, &endpoints);
+                    self.session.set_elsewhere_known(self.reconnect.knows_others());
                 }
                 Output::Transmit(bytes) => {
                     let link = self.link.as_mut().expect("the session has a connection");

@@ -128,6 +128,8 @@ pub struct Session {
     rhythm: Rhythm,
     foreground: bool,
     cue: Option<u16>,
+    /// Whether there is another node to go to, as far as anybody knows.
+    elsewhere_known: bool,
     returning: Returning,
     /// Greetings in a row that were not believed.
     auth_failed_count: u32,
@@ -158,6 +160,7 @@ impl Session {
             rhythm: Rhythm::default(),
             foreground: true,
             cue: None,
+            elsewhere_known: true,
             returning: Returning::default(),
             auth_failed_count: 0,
             request_ids: RequestIds(0),
@@ -207,6 +210,12 @@ impl Session {
     /// The next connection is made by `transport` to `endpoint`; the app is told.
     pub fn handle_route(&mut self, transport: Transport, endpoint: String) {
         self.route = (transport, endpoint);
+    }
+
+    /// Whether other nodes are known than the one of this connection. Where none is, nobody leaves
+    /// for a better one.
+    pub const fn set_elsewhere_known(&mut self, known: bool) {
+        self.elsewhere_known = known;
     }
 
     /// The user looks at the app.

@@ -162,6 +162,27 @@ async fn shakes_are_merged_to_the_servers_pace() {
 }
 
 #[tokio::test]
+async fn a_user_stays_at_his_only_node_although_it_cannot_store_opens() {
+    let (door, config) = listen_by(Transport::Tcp).await;
+    let (client, _events) = Client::connect(config).expect("a good configuration");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    let won = ticket(1, ShakeId(1));
+    client.open(won).await.expect("taken in charge");
+    let full = Refusal {
+        code: ErrorCode::OpenUnavailable,
+        class: RetryClass::After,
+        closes: false,
+        delay_ms: 20,
+        jitter_ms: 0,
+    };
+    for _ in 0..5 {
+        assert_eq!(peer.next().await, Seen::Open(won));
+        let id = peer.request_id;
+        peer.send(|out| full.put(out, id)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_refused_token_is_renewed_or_ends_the_client() {
     let refuse = |peer: &Peer| Refusal {
         code: ErrorCode::AuthFailed,
