@@ -14,6 +14,7 @@ use crate::{
     start::StartPlan,
     store::Store,
     time::Timestamp,
+    wait::Wait,
     wallet::{Record, Wallet},
 };
 use std::{
@@ -93,6 +94,8 @@ pub(crate) struct Driver {
     session: Session,
     reconnect: Reconnect,
     start: Option<(StartPlan, u64)>,
+    /// The device's clock.
+    wall_time: fn() -> WallTime,
     networks: Networks,
     trust: Option<Trust>,
     token: TokenSource,
@@ -122,6 +125,7 @@ impl Driver {
             session: parts.session,
             reconnect: parts.reconnect,
             start: parts.start,
+            wall_time,
             networks: parts.networks,
             trust: parts.trust,
             token: parts.token,
@@ -151,10 +155,15 @@ impl Driver {
     }
 
     async fn live(&mut self) -> Result<Infallible, Error> {
-        let planned_ms = self.start.and_then(|(plan, user)| plan.wait_ms(wall_time(), user));
+        let wall = (self.wall_time)();
+        let planned_ms = self.start.and_then(|(plan, user)| plan.wait_ms(wall, user));
         let mut attempt = self.reconnect.start(self.now(), planned_ms);
+        let mut wait = match self.start {
+            Some((plan, user)) if planned_ms.is_some() => Wait::until(plan.come_at(user)),
+            _ => Wait::between(self.now(), wall, attempt.at),
+        };
         loop {
-            self.wait(&mut attempt).await?;
+            self.wait(wait, &mut attempt).await?;
             if attempt.token_must_be_new {
                 self.token_current = None;
             }
@@ -168,6 +177,7 @@ impl Driver {
                 None => return Err(error),
                 Some(next) => attempt = next,
             }
+            wait = Wait::between(now, (self.wall_time)(), attempt.at);
             let retry_ms = attempt.at.ms_since(now);
             self.mailbox.push(Event::Disconnected { error, retry_ms });
         }
@@ -270,14 +280,19 @@ impl Driver {
     }
 
     /// Waits until the attempt is due, or sooner when there is reason to hurry.
-    async fn wait(&mut self, attempt: &mut Attempt) -> Result<(), Error> {
-        while let Err(stir) = self.undisturbed(sleep_until(self.instant(attempt.at))).await? {
-            if stir != Stir::Nothing {
+    async fn wait(&mut self, mut wait: Wait, attempt: &mut Attempt) -> Result<(), Error> {
+        loop {
+            let (now, wall) = (self.now(), (self.wall_time)());
+            let spread_ms = self.reconnect.spread_ms();
+            let Some(look_at) = wait.look(now, wall, &mut attempt.at, spread_ms) else {
+                return Ok(());
+            };
+            let slept = self.undisturbed(sleep_until(self.instant(look_at))).await?;
+            if slept.is_err() {
                 let now = self.now();
                 self.reconnect.hurry(now, attempt);
             }
         }
-        Ok(())
     }
 
     /// Waits for `future` while there is no connection, and goes on serving the app.
@@ -504,3 +519,6 @@ fn wall_time() -> WallTime {
 fn token_failure(reason: String) -> Departure {
     Departure { error: Error::Token(reason), retry: Retry::BackOff, endpoints: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

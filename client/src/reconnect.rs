@@ -164,9 +164,14 @@ impl Reconnect {
     /// failure has lost its reason, unless the server asked for it.
     pub fn hurry(&mut self, now: Timestamp, attempt: &mut Attempt) {
         if !attempt.was_asked {
-            let soon = now.plus_ms(self.random.up_to(self.back_off.first_ms_max));
+            let soon = now.plus_ms(self.spread_ms());
             attempt.at = attempt.at.min(soon);
         }
+    }
+
+    /// A random time in the range of a first failure, ms: nobody comes at once.
+    pub fn spread_ms(&mut self) -> u64 {
+        self.random.up_to(self.back_off.first_ms_max)
     }
 
     /// A session opened and named these other nodes.
