@@ -259,23 +259,39 @@ impl Driver {
             tokio::select! {
                 progress = link.progress() => self.handle_progress(progress).await,
                 () = self.shakes.wake.notified() => {
+                    self.hear(wake_at).await;
                     let now = self.now();
                     self.session.handle_shake(now, self.shakes.take());
                 }
                 () = sleep_or_forever(wake_at) => {
-                    // What has arrived in a device that was busy counts before any deadline.
-                    tokio::select! {
-                        biased;
-                        progress = link.progress() => self.handle_progress(progress).await,
-                        () = std::future::ready(()) => {}
-                    }
+                    self.hear(wake_at).await;
                     self.session.handle_timeout(self.now());
                 }
                 command = self.commands.recv() => {
+                    // Whoever leaves does so in a session that has not ended, and hears no more.
+                    if !matches!(command, Some(Command::Close) | None) {
+                        self.hear(wake_at).await;
+                    }
                     self.handle_command(command)?;
                 }
                 () = self.mailbox.deliver() => {}
             }
+        }
+    }
+
+    /// What has arrived in a device that was busy or asleep counts before a deadline that passed
+    /// meanwhile, whatever woke the task.
+    async fn hear(&mut self, deadline: Option<Instant>) {
+        if deadline.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        // The runtime slept as well: it asks the network before this goes on.
+        tokio::task::yield_now().await;
+        let link = self.link.as_mut().expect("the session has a connection until it departs");
+        tokio::select! {
+            biased;
+            progress = link.progress() => self.handle_progress(progress).await,
+            () = std::future::ready(()) => {}
         }
     }
 

@@ -3,17 +3,25 @@
 
 use super::*;
 use crate::{
+    limits::PROBE_ANSWER_MS_MAX,
     mailbox::{Events, mailbox},
     reconnect::BackOff,
-    session::{SessionConfig, testing::CAMPAIGN},
+    session::{
+        SessionConfig,
+        testing::{CAMPAIGN, welcome},
+    },
     store::MemoryStore,
 };
 use std::sync::atomic::AtomicU64;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use yao_protocol::client::{GoAway, GoAwayReason, RetryClass};
+use yao_protocol::{
+    client::{ClientMessage, GoAway, GoAwayReason, RetryClass, put_pong},
+    frame::split_frame,
+    limits::CLIENT_PAYLOAD_BYTES_MAX,
+};
 
 /// In the tests' device it is this many microseconds after 1970.
 static WALL_US: AtomicU64 = AtomicU64::new(1_000_000_000);
@@ -31,32 +39,39 @@ fn half_an_hour_passes() {
     WALL_US.fetch_add(HALF_AN_HOUR_US, Ordering::Relaxed);
 }
 
-/// A client of the node at `listener` that comes in half an hour.
-fn start(listener: &TcpListener) -> (mpsc::Sender<Command>, Events) {
+/// The app's ends of a client.
+struct App {
+    commands: mpsc::Sender<Command>,
+    shakes: Arc<Shakes>,
+    events: Events,
+}
+
+/// A client of the node at `listener`.
+fn start(listener: &TcpListener, plan: Option<StartPlan>) -> App {
     let address = listener.local_addr().expect("bound").to_string();
     let session =
         SessionConfig { campaign: CAMPAIGN, software: 1, open_automatically: false, seed: 1 };
     let back_off = BackOff { first_ms_max: 5, last_ms_max: 20 };
     let endpoints = vec![address.parse().expect("an endpoint")];
-    let start_at = set_wall().plus_us(HALF_AN_HOUR_US);
+    let shakes = Arc::<Shakes>::default();
     let (sender, commands) = mpsc::channel(8);
     let (mailbox, events) = mailbox(8);
     let mut driver = Driver::new(Parts {
         session: Session::new(session, Wallet::default()),
         reconnect: Reconnect::new(endpoints, back_off, 1, 1),
-        start: Some((StartPlan { start_at, interval_ms: 0, region: 0 }, 1)),
+        start: plan.map(|plan| (plan, 1)),
         networks: Networks::new(NetworkKey::default()),
         trust: None,
         token: TokenSource::Fixed("token".to_owned()),
         store: Box::<MemoryStore>::default(),
         local_address: None,
         commands,
-        shakes: Arc::default(),
+        shakes: Arc::clone(&shakes),
         mailbox,
     });
     driver.wall_time = set_wall;
     drop(tokio::spawn(driver.run()));
-    (sender, events)
+    App { commands: sender, shakes, events }
 }
 
 async fn comes(listener: &TcpListener) -> TcpStream {
@@ -66,7 +81,9 @@ async fn comes(listener: &TcpListener) -> TcpStream {
 #[tokio::test]
 async fn who_slept_through_a_wait_comes_when_somebody_looks_and_no_sooner() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let (commands, mut events) = start(&listener);
+    let start_at = set_wall().plus_us(HALF_AN_HOUR_US);
+    let plan = StartPlan { start_at, interval_ms: 0, region: 0 };
+    let App { commands, mut events, .. } = start(&listener, Some(plan));
     let look = async |command| commands.send(command).await.expect("it lives");
     look(Command::Foreground).await;
     assert!(timeout(SOON, listener.accept()).await.is_err(), "the event's plan");
@@ -91,4 +108,42 @@ async fn who_slept_through_a_wait_comes_when_somebody_looks_and_no_sooner() {
     half_an_hour_passes();
     look(Command::NetworkChanged(2.into(), None)).await;
     comes(&listener).await;
+}
+
+/// Reads frames until one of them is what `wanted` says.
+async fn read_until(stream: &mut TcpStream, wanted: impl Fn(&ClientMessage<'_>) -> bool) {
+    let mut bytes = Vec::new();
+    let mut used = 0;
+    loop {
+        while let Some((frame, rest)) =
+            split_frame(&bytes[used..], CLIENT_PAYLOAD_BYTES_MAX).expect("our own frames")
+        {
+            if wanted(&ClientMessage::decode(frame).expect("our own messages")) {
+                return;
+            }
+            used = bytes.len() - rest.len();
+        }
+        let reading = timeout(PATIENCE, stream.read_buf(&mut bytes));
+        assert_ne!(reading.await.expect("it says something").expect("reads"), 0, "it left");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_lies_unread_counts_before_the_deadline_that_it_met() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let App { commands, shakes, mut events } = start(&listener, None);
+    let mut stream = comes(&listener).await;
+    let mut bytes = Vec::new();
+    welcome(0).put(&mut bytes, 1);
+    stream.write_all(&bytes).await.expect("written");
+    while !matches!(events.next().await, Some(Event::Connected { .. })) {}
+    commands.send(Command::Foreground).await.expect("it lives");
+    read_until(&mut stream, |message| matches!(message, ClientMessage::Ping)).await;
+    bytes.clear();
+    put_pong(&mut bytes, 2, WallTime(1));
+    stream.write_all(&bytes).await.expect("written");
+    // All of the device stands still, longer than an answer may take; then the user shakes.
+    std::thread::sleep(Duration::from_millis(PROBE_ANSWER_MS_MAX + 100));
+    shakes.add();
+    read_until(&mut stream, |message| matches!(message, ClientMessage::Shake(_))).await;
 }
