@@ -187,7 +187,9 @@ impl Driver {
     async fn connect(&mut self, renew: bool) -> Result<Result<String, Departure>, Error> {
         let token = match (&self.token_current, &mut self.token) {
             (Some(token), _) => token.clone(),
-            (None, TokenSource::Fixed(_)) if renew => return Err(Error::TokenRefused),
+            (None, TokenSource::Fixed(_)) if renew && !self.session.may_tally_be_at_fault() => {
+                return Err(Error::TokenRefused);
+            }
             (None, TokenSource::Fixed(token)) => token.clone(),
             // The app's backend is asked only when its word is needed.
             (None, TokenSource::Provider(_)) if !renew && !self.session.needs_token() => {
