@@ -30,7 +30,7 @@ pub type TokenFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Sen
 
 /// Where session tokens come from: the app's own backend, in the end.
 pub enum TokenSource {
-    /// This one. When the server refuses it, the client stops.
+    /// This one. When the server refuses it, and not for the tally beside it, the client stops.
     Fixed(String),
     /// Asked before the first connection and whenever the server wants a new one.
     Provider(Box<dyn FnMut() -> TokenFuture + Send>),

@@ -14,6 +14,7 @@ use crate::{
     start::StartPlan,
     store::Store,
     time::Timestamp,
+    wait::Wait,
     wallet::{Record, Wallet},
 };
 use std::{
@@ -93,6 +94,8 @@ pub(crate) struct Driver {
     session: Session,
     reconnect: Reconnect,
     start: Option<(StartPlan, u64)>,
+    /// The device's clock.
+    wall_time: fn() -> WallTime,
     networks: Networks,
     trust: Option<Trust>,
     token: TokenSource,
@@ -122,6 +125,7 @@ impl Driver {
             session: parts.session,
             reconnect: parts.reconnect,
             start: parts.start,
+            wall_time,
             networks: parts.networks,
             trust: parts.trust,
             token: parts.token,
@@ -151,10 +155,15 @@ impl Driver {
     }
 
     async fn live(&mut self) -> Result<Infallible, Error> {
-        let planned_ms = self.start.and_then(|(plan, user)| plan.wait_ms(wall_time(), user));
+        let wall = (self.wall_time)();
+        let planned_ms = self.start.and_then(|(plan, user)| plan.wait_ms(wall, user));
         let mut attempt = self.reconnect.start(self.now(), planned_ms);
+        let mut wait = match self.start {
+            Some((plan, user)) if planned_ms.is_some() => Wait::until(plan.come_at(user)),
+            _ => Wait::between(self.now(), wall, attempt.at),
+        };
         loop {
-            self.wait(&mut attempt).await?;
+            self.wait(wait, &mut attempt).await?;
             if attempt.token_must_be_new {
                 self.token_current = None;
             }
@@ -168,6 +177,7 @@ impl Driver {
                 None => return Err(error),
                 Some(next) => attempt = next,
             }
+            wait = Wait::between(now, (self.wall_time)(), attempt.at);
             let retry_ms = attempt.at.ms_since(now);
             self.mailbox.push(Event::Disconnected { error, retry_ms });
         }
@@ -177,7 +187,9 @@ impl Driver {
     async fn connect(&mut self, renew: bool) -> Result<Result<String, Departure>, Error> {
         let token = match (&self.token_current, &mut self.token) {
             (Some(token), _) => token.clone(),
-            (None, TokenSource::Fixed(_)) if renew => return Err(Error::TokenRefused),
+            (None, TokenSource::Fixed(_)) if renew && !self.session.may_tally_be_at_fault() => {
+                return Err(Error::TokenRefused);
+            }
             (None, TokenSource::Fixed(token)) => token.clone(),
             // The app's backend is asked only when its word is needed.
             (None, TokenSource::Provider(_)) if !renew && !self.session.needs_token() => {
@@ -249,19 +261,19 @@ impl Driver {
             tokio::select! {
                 progress = link.progress() => self.handle_progress(progress).await,
                 () = self.shakes.wake.notified() => {
+                    self.hear(wake_at).await;
                     let now = self.now();
                     self.session.handle_shake(now, self.shakes.take());
                 }
                 () = sleep_or_forever(wake_at) => {
-                    // What has arrived in a device that was busy counts before any deadline.
-                    tokio::select! {
-                        biased;
-                        progress = link.progress() => self.handle_progress(progress).await,
-                        () = std::future::ready(()) => {}
-                    }
+                    self.hear(wake_at).await;
                     self.session.handle_timeout(self.now());
                 }
                 command = self.commands.recv() => {
+                    // Whoever leaves does so in a session that has not ended, and hears no more.
+                    if !matches!(command, Some(Command::Close) | None) {
+                        self.hear(wake_at).await;
+                    }
                     self.handle_command(command)?;
                 }
                 () = self.mailbox.deliver() => {}
@@ -269,15 +281,36 @@ impl Driver {
         }
     }
 
+    /// What has arrived in a device that was busy or asleep counts before a deadline that passed
+    /// meanwhile, whatever woke the task.
+    async fn hear(&mut self, deadline: Option<Instant>) {
+        if deadline.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        // The runtime slept as well: it asks the network before this goes on.
+        tokio::task::yield_now().await;
+        let link = self.link.as_mut().expect("the session has a connection until it departs");
+        tokio::select! {
+            biased;
+            progress = link.progress() => self.handle_progress(progress).await,
+            () = std::future::ready(()) => {}
+        }
+    }
+
     /// Waits until the attempt is due, or sooner when there is reason to hurry.
-    async fn wait(&mut self, attempt: &mut Attempt) -> Result<(), Error> {
-        while let Err(stir) = self.undisturbed(sleep_until(self.instant(attempt.at))).await? {
-            if stir != Stir::Nothing {
+    async fn wait(&mut self, mut wait: Wait, attempt: &mut Attempt) -> Result<(), Error> {
+        loop {
+            let (now, wall) = (self.now(), (self.wall_time)());
+            let spread_ms = self.reconnect.spread_ms();
+            let Some(look_at) = wait.look(now, wall, &mut attempt.at, spread_ms) else {
+                return Ok(());
+            };
+            let slept = self.undisturbed(sleep_until(self.instant(look_at))).await?;
+            if slept.is_err() {
                 let now = self.now();
                 self.reconnect.hurry(now, attempt);
             }
         }
-        Ok(())
     }
 
     /// Waits for `future` while there is no connection, and goes on serving the app.
@@ -328,6 +361,7 @@ impl Driver {
                 Output::Welcome(endpoints) => {
                     let now = self.now();
                     self.reconnect.handle_welcome(now, &endpoints);
+                    self.session.set_elsewhere_known(self.reconnect.knows_others());
                 }
                 Output::Transmit(bytes) => {
                     let link = self.link.as_mut().expect("the session has a connection");
@@ -416,10 +450,12 @@ impl Driver {
     fn learn(&mut self, departure: &Departure) {
         let Some(link) = &self.link else { return };
         let now = self.now();
-        let silently = matches!(
-            departure.error,
-            Error::Silent { .. } | Error::Link { reason: LinkError::Silent(_), .. }
-        );
+        let silently = match departure.error {
+            Error::Link { reason: LinkError::Silent(_), .. } => true,
+            // A node that has much to do lets people wait, too, while the network carries all.
+            Error::Silent { .. } => link.is_unheard(),
+            _ => false,
+        };
         let lasted_ms = now.ms_since(self.link_since);
         self.networks.handle_end(now, link.transport(), lasted_ms, silently);
     }
@@ -501,3 +537,6 @@ fn wall_time() -> WallTime {
 fn token_failure(reason: String) -> Departure {
     Departure { error: Error::Token(reason), retry: Retry::BackOff, endpoints: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

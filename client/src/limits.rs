@@ -40,6 +40,12 @@ pub const OPEN_UNAVAILABLE_COUNT_MAX: u32 = 3;
 pub const TICKETS_MAX: usize = WINS_PER_USER_MAX as usize;
 /// The longest pause a server can ask for, ms (one hour), so that a wrong figure heals.
 pub const DELAY_MS_MAX: u64 = 3_600_000;
+/// Who waits for the next attempt looks at the device's clock at least so often, ms: so late does a
+/// phone come that slept, if nobody looks at it.
+pub const LOOK_MS_MAX: u64 = 30_000;
+/// A device's clock that gains so much in a wait has jumped, or the device slept, ms. Slewing gains
+/// 1.8 s in the longest pause (adjtime: 500 millionths).
+pub const CLOCK_JUMP_MS_MIN: u64 = 5_000;
 
 /// Bytes received and not yet used: one whole frame and what may arrive with its last read.
 pub const INCOMING_BYTES_MAX: usize = FRAME_HEADER_BYTES + CLIENT_PAYLOAD_BYTES_MAX + READ_BYTES;

@@ -153,6 +153,15 @@ impl Link {
         each!(self, link => link.next_frame())
     }
 
+    /// Whether the network itself is silent, not only whoever should answer. Only QUIC can tell.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) => false,
+            Self::Quic(link) => link.is_unheard(),
+        }
+    }
+
     /// The device moved to another network: a QUIC connection goes on there, with `local` from that
     /// address; others cannot.
     pub fn rebind(&mut self, local: Option<IpAddr>) {

@@ -144,6 +144,12 @@ impl Reconnect {
         all.nth(self.current_index).unwrap_or(&self.endpoints[0])
     }
 
+    /// Whether there is more than the one endpoint.
+    #[must_use]
+    pub const fn knows_others(&self) -> bool {
+        self.endpoints.len() + self.learned.len() > 1
+    }
+
     /// The first attempt of all: at once but for jitter, or when a plan says so.
     pub fn start(&mut self, now: Timestamp, planned_ms: Option<u64>) -> Attempt {
         let wait_ms = planned_ms.unwrap_or_else(|| self.jittered_ms());
@@ -158,9 +164,14 @@ impl Reconnect {
     /// failure has lost its reason, unless the server asked for it.
     pub fn hurry(&mut self, now: Timestamp, attempt: &mut Attempt) {
         if !attempt.was_asked {
-            let soon = now.plus_ms(self.random.up_to(self.back_off.first_ms_max));
+            let soon = now.plus_ms(self.spread_ms());
             attempt.at = attempt.at.min(soon);
         }
+    }
+
+    /// A random time in the range of a first failure, ms: nobody comes at once.
+    pub fn spread_ms(&mut self) -> u64 {
+        self.random.up_to(self.back_off.first_ms_max)
     }
 
     /// A session opened and named these other nodes.
@@ -415,6 +426,19 @@ mod tests {
         check(&["a:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
         check(&["a:1", "b:1"], &["b:1", "c:1"], &["a:1", "b:1", "c:1", "d:1"]);
         check(&["a:1", "d:1"], &["b:1"], &["a:1", "b:1", "d:1"]);
+    }
+
+    #[test]
+    fn the_node_itself_is_no_other() {
+        let mut plan = plan(&["a:1"], 3);
+        plan.handle_welcome(Timestamp::ZERO, &["a:1".to_owned()]);
+        assert!(!plan.knows_others());
+        plan.handle_welcome(Timestamp::ZERO, &["b:1".to_owned()]);
+        assert!(plan.knows_others());
+        let elsewhere = Retry::After { delay_ms: 0, jitter_ms: 0 };
+        let attempt = plan.handle_end(Timestamp::ZERO, elsewhere, &[]).expect("goes on");
+        assert!(attempt.at.ms() <= BackOff::default().first_ms_max && !attempt.was_asked);
+        assert_eq!(plan.endpoint().to_string(), "b:1", "at its own pace");
     }
 
     #[test]

@@ -128,6 +128,8 @@ pub struct Session {
     rhythm: Rhythm,
     foreground: bool,
     cue: Option<u16>,
+    /// Whether there is another node to go to, as far as anybody knows.
+    elsewhere_known: bool,
     returning: Returning,
     /// Greetings in a row that were not believed.
     auth_failed_count: u32,
@@ -158,6 +160,7 @@ impl Session {
             rhythm: Rhythm::default(),
             foreground: true,
             cue: None,
+            elsewhere_known: true,
             returning: Returning::default(),
             auth_failed_count: 0,
             request_ids: RequestIds(0),
@@ -209,6 +212,12 @@ impl Session {
         self.route = (transport, endpoint);
     }
 
+    /// Whether other nodes are known than the one of this connection. Where none is, nobody leaves
+    /// for a better one.
+    pub const fn set_elsewhere_known(&mut self, known: bool) {
+        self.elsewhere_known = known;
+    }
+
     /// The user looks at the app.
     pub fn handle_foreground(&mut self, now: Timestamp) {
         self.set_foreground(true);
@@ -223,7 +232,7 @@ impl Session {
     /// There is reason to doubt that the connection lives: ask.
     pub fn handle_doubt(&mut self, now: Timestamp) {
         if let State::Open(heartbeat) = &mut self.state {
-            heartbeat.probe();
+            heartbeat.probe(now);
         }
         self.pump(now);
     }
@@ -234,9 +243,13 @@ impl Session {
         self.rhythm
     }
 
-    /// The device is on a network of which this is known. Holds from the next connection on.
+    /// The device is on a network of which this is known. Holds at once: what the connection rests
+    /// from now on, it rests there.
     pub const fn set_rhythm(&mut self, rhythm: Rhythm) {
         self.rhythm = rhythm;
+        if let State::Open(heartbeat) = &mut self.state {
+            heartbeat.set_rhythm(rhythm);
+        }
     }
 
     fn set_foreground(&mut self, foreground: bool) {

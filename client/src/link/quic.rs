@@ -229,8 +229,17 @@ impl QuicLink {
     pub fn rebind(&mut self, local: Option<IpAddr>) -> Result<(), LinkError> {
         self.socket = bind(self.remote, local)?;
         self.blocked = None;
+        // What the old network swallowed is no fault of the new one.
+        self.unheard_since = None;
         self.connection.local_address_changed();
         self.drive(now())
+    }
+
+    /// Whether nothing has come for so long that an acknowledgement is late.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        let late = Duration::from_millis(QUIC_SILENCE_MS_MAX / 2);
+        self.unheard_since.is_some_and(|since| now() >= since + late)
     }
 
     /// When the silence of the network becomes its failure. Not before the handshake is complete,

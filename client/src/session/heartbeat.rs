@@ -10,6 +10,14 @@ use yao_protocol::client::Welcome;
 
 /// Least time between two PINGs, ms, whatever the server states: its 0 must not make a busy loop.
 const PING_MS_MIN: u64 = 100;
+/// Least time from a PING to one that asks whether the connection lives, ms. The server's minimum
+/// is meant for signs of life, and no server punishes a question (wire.md 9.5): one that waited for
+/// it would come after the connection was given up, or long after the user looked.
+const ASK_MS_MIN: u64 = 1_000;
+/// Doubts in a row that nobody answered after which a further one grants no more time, so that an
+/// app that doubts every second does not keep a dead connection. Three, for each may be about
+/// another network: out of the door, down to the train, up again.
+const DOUBTS_MAX: u8 = 3;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +33,17 @@ pub(super) struct Heartbeat {
     server_ms_max: u64,
     sent_at: Timestamp,
     pinged_at: Option<Timestamp>,
-    /// The first frame sent since the server was last heard; all our frames demand an answer.
+    /// Since when an answer is due: the first frame sent since the server was last heard, for all
+    /// our frames demand one; or a later doubt.
     unanswered_since: Option<Timestamp>,
     /// The rest that ended with the first of those frames, ms, if it was a PING.
     rested_ms: Option<u64>,
     /// Whether somebody wants to know now if the connection lives.
     probing: bool,
+    /// Whether the PING for that is still to be sent.
+    asking: bool,
+    /// Doubts since the server was last heard.
+    doubt_count: u8,
     /// Whether the user looks: then a dead connection is noticed sooner.
     foreground: bool,
 }
@@ -58,6 +71,8 @@ impl Heartbeat {
             unanswered_since: None,
             rested_ms: None,
             probing: false,
+            asking: false,
+            doubt_count: 0,
             foreground,
         }
     }
@@ -66,10 +81,12 @@ impl Heartbeat {
     pub(super) fn handle_sent(&mut self, now: Timestamp, ping: bool) {
         if ping {
             self.pinged_at = Some(now);
+            self.asking = false;
         }
         if self.unanswered_since.is_none() {
             self.unanswered_since = Some(now);
-            self.rested_ms = ping.then(|| now.ms_since(self.sent_at));
+            // What is found out in doubt is about the doubt: the network may be another one by now.
+            self.rested_ms = (ping && !self.probing).then(|| now.ms_since(self.sent_at));
         }
         self.sent_at = now;
     }
@@ -78,6 +95,8 @@ impl Heartbeat {
     pub(super) fn handle_received(&mut self) -> Rhythm {
         self.unanswered_since = None;
         self.probing = false;
+        self.asking = false;
+        self.doubt_count = 0;
         if let Some(rested_ms) = self.rested_ms.take() {
             self.rhythm.handle_borne(rested_ms, self.most_ms);
         }
@@ -92,9 +111,24 @@ impl Heartbeat {
         self.rhythm
     }
 
-    /// The user looks again, or the network changed: find out now.
-    pub(super) const fn probe(&mut self) {
+    /// The device is on another network, of which this is known. A rest that was taken before says
+    /// nothing about it.
+    pub(super) const fn set_rhythm(&mut self, rhythm: Rhythm) {
+        self.rhythm = rhythm;
+        self.rested_ms = None;
+    }
+
+    /// The user looks again, or the network changed: find out now. What was sent before may have
+    /// been lost where the device is no more, or answered while it slept, so its silence proves
+    /// nothing: it is asked once more, and time counts from here.
+    pub(super) fn probe(&mut self, now: Timestamp) {
         self.probing = true;
+        self.rested_ms = None;
+        if !self.asking && self.doubt_count < DOUBTS_MAX {
+            self.doubt_count += 1;
+            self.asking = true;
+            self.unanswered_since = self.unanswered_since.map(|_| now);
+        }
     }
 
     /// Whether the user looks.
@@ -120,19 +154,20 @@ impl Heartbeat {
         next.expect("without an answer to wait for, a PING is due some time")
     }
 
-    /// After a rest; or, when an answer is late or somebody wants to know, once and as soon as the
-    /// server takes it.
+    /// After a rest, and no sooner than the server wants; or, when an answer is late or somebody
+    /// wants to know, once and without regard to that.
     fn ping_at(&self) -> Option<Timestamp> {
         let rest_ms =
             (self.rhythm.rest_ms() * self.share / 1_024).clamp(self.least_ms, self.most_ms);
-        let allowed_at = self.pinged_at.map_or(Timestamp::ZERO, |at| at.plus_ms(self.least_ms));
-        let wanted_at = match self.unanswered_since {
+        let ask_ms_min = self.least_ms.min(ASK_MS_MIN);
+        let (wanted_at, gap_ms_min) = match self.unanswered_since {
+            _ if self.asking => (Timestamp::ZERO, ask_ms_min),
             // A PING is on its way already.
             Some(since) if self.pinged_at.is_some_and(|at| at >= since) => return None,
-            Some(since) if self.foreground => since.plus_ms(ANSWER_LATE_MS),
-            None if self.probing => Timestamp::ZERO,
-            Some(_) | None => self.sent_at.plus_ms(rest_ms),
+            Some(since) if self.foreground => (since.plus_ms(ANSWER_LATE_MS), ask_ms_min),
+            Some(_) | None => (self.sent_at.plus_ms(rest_ms), self.least_ms),
         };
+        let allowed_at = self.pinged_at.map_or(Timestamp::ZERO, |at| at.plus_ms(gap_ms_min));
         Some(wanted_at.max(allowed_at))
     }
 
@@ -186,18 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_from_the_first_frame_without_an_answer() {
+    fn silence_counts_from_the_first_frame_without_an_answer_or_from_a_doubt() {
         let check = |foreground, probing, most: u64| {
             let mut heartbeat = heartbeat(&welcome(0), foreground, 1);
             heartbeat.handle_sent(at(1_000), false);
             heartbeat.handle_sent(at(1_900), false);
+            let mut since = 1_000;
             if probing {
-                heartbeat.probe();
+                since = 2_500;
+                heartbeat.probe(at(since));
             }
-            assert_eq!(heartbeat.silence_ms(at(1_000 + most - 1)), None);
-            assert_eq!(heartbeat.silence_ms(at(1_000 + most)), Some(most));
+            assert_eq!(heartbeat.silence_ms(at(since + most - 1)), None);
+            assert_eq!(heartbeat.silence_ms(at(since + most)), Some(most));
             heartbeat.handle_received();
-            assert_eq!(heartbeat.silence_ms(at(1_000 + most)), None);
+            assert_eq!(heartbeat.silence_ms(at(since + most)), None);
         };
         check(false, false, PONG_MS_MAX);
         check(true, false, ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX);
@@ -206,16 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_and_a_probe_ping_once_and_no_sooner_than_the_server_takes() {
+    fn a_late_answer_and_a_probe_ping_once_and_not_one_upon_another() {
         let mut heartbeat = heartbeat(&welcome(0), true, 1);
-        heartbeat.probe();
+        heartbeat.probe(at(5));
         assert!(heartbeat.is_ping_due(at(5)), "at once");
         heartbeat.handle_sent(at(5), true);
         assert!(!heartbeat.is_ping_due(at(2_000)), "once");
         assert_eq!(heartbeat.deadline(), at(5 + PROBE_ANSWER_MS_MAX));
         heartbeat.handle_received();
-        heartbeat.probe();
-        assert!(!heartbeat.is_ping_due(at(1_004)), "welcome() takes one a second");
+        heartbeat.probe(at(1_004));
+        assert!(!heartbeat.is_ping_due(at(1_004)), "one a second");
         assert!(heartbeat.is_ping_due(at(1_005)));
         heartbeat.handle_received();
 
@@ -224,6 +261,52 @@ mod tests {
         assert!(heartbeat.is_ping_due(at(10_000 + ANSWER_LATE_MS)));
         heartbeat.handle_sent(at(10_000 + ANSWER_LATE_MS), true);
         assert!(!heartbeat.is_ping_due(at(14_000)), "once");
+    }
+
+    #[test]
+    fn doubt_asks_once_more_and_grants_time_but_not_for_ever() {
+        let mut heartbeat = heartbeat(&welcome(0), false, 1);
+        let mut now = 40_000;
+        heartbeat.handle_sent(at(now), true);
+        for doubt in 0..DOUBTS_MAX {
+            // Longer than a probe is waited for: the old network's time does not count.
+            now += 2 * PROBE_ANSWER_MS_MAX;
+            heartbeat.probe(at(now));
+            assert_eq!(heartbeat.silence_ms(at(now)), None, "doubt {doubt}");
+            assert!(heartbeat.is_ping_due(at(now)), "doubt {doubt}");
+            heartbeat.handle_sent(at(now), true);
+            assert!(!heartbeat.is_ping_due(at(now + PROBE_ANSWER_MS_MAX)), "once a doubt");
+            assert_eq!(heartbeat.deadline(), at(now + PROBE_ANSWER_MS_MAX));
+        }
+        heartbeat.probe(at(now + 1));
+        assert_eq!(heartbeat.deadline(), at(now + PROBE_ANSWER_MS_MAX), "it was asked enough");
+        heartbeat.handle_received();
+        heartbeat.handle_sent(at(now + 10), false);
+        heartbeat.probe(at(now + 2_000));
+        assert_eq!(heartbeat.silence_ms(at(now + 10 + PROBE_ANSWER_MS_MAX)), None, "heard since");
+    }
+
+    #[test]
+    fn a_question_does_not_wait_for_the_servers_minimum() {
+        let quiet = Welcome { heartbeat_ms_min: 15_000, heartbeat_ms_max: 300_000, ..welcome(0) };
+        let pinged_at = |at_ms| {
+            let mut heartbeat = heartbeat(&quiet, true, 1);
+            heartbeat.handle_sent(at(at_ms), true);
+            heartbeat.handle_received();
+            heartbeat
+        };
+        let mut heartbeat = pinged_at(20_000);
+        heartbeat.probe(at(20_100));
+        assert!(!heartbeat.is_ping_due(at(20_000 + ASK_MS_MIN - 1)), "but not one upon another");
+        assert!(heartbeat.is_ping_due(at(20_000 + ASK_MS_MIN)), "somebody wants to know");
+
+        let mut heartbeat = pinged_at(20_000);
+        heartbeat.handle_sent(at(21_000), false);
+        assert_eq!(heartbeat.deadline(), at(21_000 + ANSWER_LATE_MS));
+        assert!(heartbeat.is_ping_due(at(21_000 + ANSWER_LATE_MS)), "the answer is late");
+
+        let resting = pinged_at(20_000);
+        assert!(!resting.is_ping_due(at(34_999)), "a sign of life keeps the minimum");
     }
 
     #[test]

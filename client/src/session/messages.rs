@@ -227,14 +227,17 @@ impl Session {
             RetryClass::Now | RetryClass::After | RetryClass::Reauthenticate => {
                 let due_at = now.plus_ms(self.wait_ms(&refusal));
                 let unavailable = refusal.code == ErrorCode::OpenUnavailable;
-                let elsewhere = self.claims.postpone(packet, due_at, unavailable);
+                let in_vain = self.claims.postpone(packet, due_at, unavailable);
+                // Another node would draw a pending shake anew whose win is recorded here (M6). Put
+                // off, the open waits for its time on this node, and so for the next refusal.
+                let may_leave = self.elsewhere_known && self.wallet.pending().is_none();
                 if refusal.class == RetryClass::Reauthenticate {
                     let error = Error::Refused(refusal.code);
                     let retry = Retry::Reauthenticate;
                     self.farewell(Departure { error, retry, endpoints: Vec::new() });
-                } else if elsewhere {
-                    let Refusal { delay_ms, jitter_ms, .. } = refusal;
-                    let retry = Retry::After { delay_ms, jitter_ms };
+                } else if in_vain && may_leave {
+                    // The delay is this node's: at another one the user may shake meanwhile.
+                    let retry = Retry::After { delay_ms: 0, jitter_ms: 0 };
                     let error = Error::OpenUnavailable;
                     self.farewell(Departure { error, retry, endpoints: Vec::new() });
                 }

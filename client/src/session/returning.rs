@@ -4,6 +4,7 @@
 
 use super::Session;
 use crate::{
+    limits::AUTH_FAILED_COUNT_MAX,
     reconnect::Retry,
     time::Timestamp,
     wallet::{ReconnectSecret, Record},
@@ -25,6 +26,14 @@ impl Session {
     #[must_use]
     pub const fn needs_token(&self) -> bool {
         self.wallet.reconnect().is_none()
+    }
+
+    /// Whether the tally may be what was not believed, so that the same token is worth another
+    /// attempt: the tally is left out in the end.
+    #[must_use]
+    pub fn may_tally_be_at_fault(&self) -> bool {
+        let shown = 1..=AUTH_FAILED_COUNT_MAX;
+        self.wallet.tally().is_some() && shown.contains(&self.auth_failed_count)
     }
 
     /// What the next HELLO shows: the ticket, which is forgotten by that, or else `token`.

@@ -425,10 +425,35 @@ fn a_node_that_cannot_store_opens_is_left_for_another() {
     table.check(100, Input::Timeout, &["send OPEN 1"]);
     table.check(100, full.clone(), &[]);
     table.check(200, Input::Timeout, &["send OPEN 1"]);
-    table.check(200, full, &["send BYE", "disconnect After { delay_ms: 100, jitter_ms: 0 }"]);
+    table.check(200, full, &["send BYE", "disconnect After { delay_ms: 0, jitter_ms: 0 }"]);
     table.check(300, Input::Connect, &["send HELLO"]);
     let expected = ["welcome", "event Connected", "send OPEN 1"];
     table.check(301, Input::Welcome(welcome(0)), &expected);
+}
+
+#[test]
+fn m6_an_open_that_cannot_be_stored_waits_while_a_shake_is_pending_or_no_other_node_is_known() {
+    let full = Input::Refuse(refusal(ErrorCode::OpenUnavailable, RetryClass::After, 100));
+    let mut table = Table::open(false, 0);
+    table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
+    table.check(0, Input::Open(1), &["persist ticket 1", "send OPEN 1"]);
+    for round in 1..5 {
+        table.check(100 * round - 100, full.clone(), &[]);
+        table.check(100 * round, Input::Timeout, &["send OPEN 1"]);
+    }
+    table.check(400, full.clone(), &[]);
+    table.check(450, no_win(0, 0), &["persist nothing pending", "event NoWin 0"]);
+    table.check(500, Input::Timeout, &["send OPEN 1"]);
+    table.check(500, full.clone(), &["send BYE", "disconnect After { delay_ms: 0, jitter_ms: 0 }"]);
+
+    let mut table = Table::open(false, 0);
+    table.session.set_elsewhere_known(false);
+    table.check(0, Input::Open(1), &["persist ticket 1", "send OPEN 1"]);
+    for round in 1..10 {
+        table.check(100 * round - 100, full.clone(), &[]);
+        table.check(100 * round - 1, Input::Timeout, &[]);
+        table.check(100 * round, Input::Timeout, &["send OPEN 1"]);
+    }
 }
 
 #[test]

@@ -16,13 +16,22 @@ use tokio::{
     time::timeout,
 };
 use yao_client::{
-    Client, Config, Event, Events, StartPlan, TokenSource, Transport, limits::RACE_STAGGER_MS,
+    Client, Config, Event, Events, StartPlan, TokenSource, Transport,
+    error::LinkError,
+    limits::{QUIC_SILENCE_MS_MAX, RACE_STAGGER_MS},
+    link::Link,
     reconnect::BackOff,
 };
-use yao_protocol::{WallTime, client::NoWinReason};
+use yao_protocol::{
+    WallTime,
+    client::{NoWinReason, kind, put_empty},
+};
 
 /// What a user is promised when a network turns out not to carry UDP.
 const SWITCHED_MAX: Duration = Duration::from_secs(5);
+
+/// After so long without a packet a network counts as one that swallows UDP.
+const SILENCE: Duration = Duration::from_millis(QUIC_SILENCE_MS_MAX);
 
 /// How long a start plan holds a client back here.
 const HELD_BACK: Duration = Duration::from_millis(700);
@@ -250,6 +259,81 @@ async fn on_a_changed_network_quic_goes_on_and_tls_is_asked() {
     connected_by(&mut events).await;
     client.network_changed(1).await;
     assert_eq!(peer.next().await, Seen::Ping);
+}
+
+#[tokio::test]
+async fn a_session_over_quic_outlives_the_network_that_died_first() {
+    let mut node = Node::new().await;
+    let (client, mut events) = node.start();
+    let (mut peer, _) = Peer::welcome(&node.quic, "token", 0).await;
+    connected_by(&mut events).await;
+    node.network.swallow(true);
+    client.shake();
+    tokio::time::sleep(SILENCE * 5 / 6).await;
+    node.network.swallow(false);
+    client.network_changed("another").await;
+    let Seen::Shake(shake) = peer.next().await else { panic!("the shake is not lost") };
+    // The answer comes when the old network's silence and the new one's delay exceed the limit.
+    tokio::time::sleep(SILENCE / 3).await;
+    peer.no_win(shake.shake, NoWinReason::NoneDue).await;
+    let told = until(&mut events, |event| match event {
+        Event::NoWin { shake, .. } => Some(shake),
+        Event::Disconnected { error, .. } => panic!("{error}"),
+        _ => None,
+    });
+    assert_eq!(told.await, shake.shake, "in the same session");
+}
+
+#[tokio::test]
+async fn the_silence_of_the_old_network_is_not_counted_on_the_next_one() {
+    let node = Node::new().await;
+    let endpoint = format!("quic://{}", node.tls.address()).parse().expect("an endpoint");
+    let ping = |link: &mut Link| {
+        let mut bytes = Vec::new();
+        put_empty(&mut bytes, kind::PING, 1);
+        link.queue(&bytes).expect("room");
+        link.flush().expect("sent");
+    };
+    let trust = node.config.trust.as_ref();
+    let connecting = async {
+        let mut link = Link::connect(Transport::Quic, &endpoint, None, trust).await.expect("good");
+        ping(&mut link);
+        link
+    };
+    let (mut link, _peer) = tokio::join!(connecting, Peer::accept(&node.quic));
+    let broken = async |link: &mut Link| loop {
+        if let Err(error) = link.progress().await {
+            return error;
+        }
+    };
+    let acknowledging = timeout(Duration::from_millis(200), broken(&mut link));
+    assert!(acknowledging.await.is_err(), "it lives");
+    assert!(!link.is_unheard());
+    node.network.swallow(true);
+    ping(&mut link);
+    assert!(timeout(SILENCE * 2 / 3, broken(&mut link)).await.is_err(), "not yet");
+    assert!(link.is_unheard());
+    let changed = Instant::now();
+    link.rebind(None);
+    let error = timeout(PATIENCE, broken(&mut link)).await.expect("noticed");
+    assert_eq!(error, LinkError::Silent(QUIC_SILENCE_MS_MAX));
+    assert!(changed.elapsed() >= SILENCE, "{:?}", changed.elapsed());
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_no_fault_of_the_network() {
+    let mut node = Node::new().await;
+    let (client, mut events) = node.start();
+    let (mut peer, _) = Peer::welcome(&node.quic, "token", 0).await;
+    connected_by(&mut events).await;
+    client.foreground().await;
+    assert_eq!(peer.next().await, Seen::Ping);
+    // Its packets are acknowledged all the same.
+    disconnected(&mut events).await;
+    // Were QUIC to blame, it would not be tried before TLS has failed, which takes ten seconds.
+    let welcoming = timeout(SWITCHED_MAX, Peer::welcome(&node.quic, "token", 0));
+    let (_peer, _) = welcoming.await.expect("by QUIC");
+    assert_eq!(connected_by(&mut events).await.0, Transport::Quic);
 }
 
 #[tokio::test]

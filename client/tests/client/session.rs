@@ -162,6 +162,27 @@ async fn shakes_are_merged_to_the_servers_pace() {
 }
 
 #[tokio::test]
+async fn a_user_stays_at_his_only_node_although_it_cannot_store_opens() {
+    let (door, config) = listen_by(Transport::Tcp).await;
+    let (client, _events) = Client::connect(config).expect("a good configuration");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    let won = ticket(1, ShakeId(1));
+    client.open(won).await.expect("taken in charge");
+    let full = Refusal {
+        code: ErrorCode::OpenUnavailable,
+        class: RetryClass::After,
+        closes: false,
+        delay_ms: 20,
+        jitter_ms: 0,
+    };
+    for _ in 0..5 {
+        assert_eq!(peer.next().await, Seen::Open(won));
+        let id = peer.request_id;
+        peer.send(|out| full.put(out, id)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_refused_token_is_renewed_or_ends_the_client() {
     let refuse = |peer: &Peer| Refusal {
         code: ErrorCode::AuthFailed,
@@ -195,6 +216,33 @@ async fn a_refused_token_is_renewed_or_ends_the_client() {
     peer.send(|out| refusal.put(out, id)).await;
     let error = until(&mut events, stopped).await;
     assert_eq!((error.clone(), error.blame()), (Error::TokenRefused, Blame::App));
+}
+
+#[tokio::test]
+async fn the_only_token_is_not_given_up_for_a_tally_that_is_not_believed() {
+    let check = async |believed: bool| {
+        let (door, mut config) = listen_by(Transport::Tcp).await;
+        let mut bytes = Vec::new();
+        put_win_of(&mut bytes, &ticket(1, ShakeId(1)));
+        let tally = bytes.last_chunk().expect("a WIN ends with the tally");
+        let mut store = MemoryStore::default();
+        store.append(&Record::Tally(*tally)).expect("in memory");
+        config.store = Box::new(store);
+        let (_client, mut events) = Client::connect(config).expect("a good configuration");
+        for tally in [true, true, false] {
+            let mut peer = Peer::accept(&door).await;
+            assert_eq!(peer.next().await, Seen::Hello { token: "token".to_owned(), tally });
+            if tally || !believed {
+                let id = peer.request_id;
+                peer.send(|out| NOT_BELIEVED.put(out, id)).await;
+            } else {
+                return;
+            }
+        }
+        assert_eq!(until(&mut events, stopped).await, Error::TokenRefused);
+    };
+    check(true).await;
+    check(false).await;
 }
 
 /// A reconnect ticket of that age, as the wallet keeps it.

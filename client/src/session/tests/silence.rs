@@ -3,6 +3,7 @@
 use super::{Input, Table, pong};
 use crate::{
     limits::{ANSWER_LATE_MS, GREETING_MS_MAX, PONG_MS_MAX, PROBE_ANSWER_MS_MAX},
+    rhythm::Rhythm,
     time::Timestamp,
 };
 
@@ -42,8 +43,69 @@ fn doubt_asks_at_once_and_waits_less() {
     let mut table = Table::open(false, 0);
     table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
     table.session.handle_doubt(Timestamp::from_ms(500));
-    table.check(PROBE_ANSWER_MS_MAX - 1, Input::Timeout, &["send PING"]);
-    table.check(PROBE_ANSWER_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
+    table.check(500, Input::Timeout, &["send PING"]);
+    table.check(500 + PROBE_ANSWER_MS_MAX - 1, Input::Timeout, &[]);
+    table.check(500 + PROBE_ANSWER_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
     table.session.handle_doubt(Timestamp::from_ms(5_000));
     table.check(5_000, Input::Timeout, &[]);
+}
+
+#[test]
+fn a_network_that_was_silent_costs_nothing_on_the_next_one() {
+    let mut table = Table::open(false, 0);
+    table.session.handle_background();
+    table.check(0, Input::Shake(1), &["persist pending 0", "send SHAKE 0 x1"]);
+    // Longer than a probe is waited for, but not long enough to give the connection up.
+    table.check(4_900, Input::Timeout, &[]);
+    table.session.handle_doubt(Timestamp::from_ms(4_900));
+    table.check(4_900, Input::Timeout, &["send PING"]);
+    table.check(4_900 + PROBE_ANSWER_MS_MAX - 1, pong(), &["send SHAKE 0 x1 RESEND"]);
+}
+
+/// What is known of a network that forgets soon.
+fn impatient() -> Rhythm {
+    let mut rhythm = Rhythm::default();
+    rhythm.handle_died(20_000, 1_000);
+    rhythm
+}
+
+#[test]
+fn a_changed_network_is_rested_on_as_it_bears_and_learns_nothing_from_the_old_one() {
+    let check = |answered: bool| {
+        let mut table = Table::open(false, 0);
+        let ping_at = table.sleep();
+        table.check(ping_at, Input::Timeout, &["send PING"]);
+        // Its rest was taken on the network that the device leaves now.
+        table.session.set_rhythm(impatient());
+        table.session.handle_background();
+        if answered {
+            table.check(ping_at + 5, pong(), &[]);
+            let rest_ms = table.sleep() - ping_at;
+            assert!((7_500..=10_000).contains(&rest_ms), "{rest_ms} is the old network's");
+        } else {
+            table.check(ping_at + PONG_MS_MAX, Input::Timeout, &["disconnect BackOff"]);
+        }
+        assert_eq!(table.session.rhythm(), impatient(), "answered: {answered}");
+    };
+    check(true);
+    check(false);
+}
+
+#[test]
+fn what_is_found_out_in_doubt_teaches_nothing_about_rests() {
+    let check = |answered: bool| {
+        let mut table = Table::open(false, 0);
+        let known = table.session.rhythm();
+        table.session.handle_doubt(Timestamp::from_ms(19_000));
+        table.check(19_000, Input::Timeout, &["send PING"]);
+        let end_at = 19_000 + PROBE_ANSWER_MS_MAX;
+        if answered {
+            table.check(end_at - 1, pong(), &[]);
+        } else {
+            table.check(end_at, Input::Timeout, &["disconnect BackOff"]);
+        }
+        assert_eq!(table.session.rhythm(), known, "answered: {answered}");
+    };
+    check(true);
+    check(false);
 }
