@@ -19,7 +19,7 @@ use crate::{
     wallet::{ReconnectSecret, Record, Wallet},
 };
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -247,12 +247,33 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let file = private(OpenOptions::new().create(true).write(true).truncate(false))
         .open(&beside)
         .map_err(|error| failed("opening", &beside, &error))?;
+    match try_lock(&file) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(StoreError::Locked { path: path.display().to_string() }),
+        Err(error) => Err(failed("locking", &beside, &error)),
+    }
+}
+
+/// False when another process has it. Asks the system itself: on Android `File::try_lock` of `std`
+/// does nothing but say that it is not supported (Rust 1.95).
+#[cfg(unix)]
+fn try_lock(file: &File) -> io::Result<bool> {
+    use rustix::fs::{FlockOperation, flock};
+    match flock(file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// False when another process has it.
+#[cfg(not(unix))]
+#[expect(clippy::disallowed_methods, reason = "where there is no flock, `std` has the lock")]
+fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Locked { path: path.display().to_string() })
-        }
-        Err(TryLockError::Error(error)) => Err(failed("locking", &beside, &error)),
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
