@@ -237,7 +237,8 @@ impl Client {
         self.tell(Command::NetworkChanged(network.into(), Some(local))).await;
     }
 
-    /// Leaves: says goodbye to the server and waits until the client has ended.
+    /// Leaves: says goodbye to the server and waits until the client has ended. Its store is free
+    /// then, also when events still wait to be read.
     pub async fn close(&self) {
         // An error means that it has ended already.
         if self.ask(Command::Close).await.is_ok() {

@@ -143,8 +143,11 @@ impl Driver {
             Err(error) => error,
             Ok(never) => match never {},
         };
-        let Self { mailbox, commands, link, .. } = self;
+        let Self { mailbox, commands, link, store, .. } = self;
         drop(link);
+        // Whoever was told that the client has ended may open its wallet again, also while the
+        // last events still wait for the app.
+        drop(store);
         // `Client::close` waits for this.
         drop(commands);
         mailbox.finish(Event::Stopped(error)).await;

@@ -276,6 +276,23 @@ async fn m6_a_refused_ticket_of_an_earlier_life_sends_no_pending_shake_to_anothe
 }
 
 #[tokio::test]
+async fn the_wallet_is_free_when_close_returns_although_nobody_reads_the_events() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("wallet");
+    let (door, mut config) = listen_by(Transport::Tcp).await;
+    config.store = Box::new(FileStore::open(&path, CAMPAIGN).expect("a new store"));
+    config.events_max = 1;
+    let (client, mut events) = Client::connect(config).expect("a good configuration");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    client.shake();
+    // The session is open, so its event fills the queue: the last one has to wait.
+    assert!(matches!(peer.next().await, Seen::Shake(_)));
+    timeout(PATIENCE, client.close()).await.expect("it ends");
+    FileStore::open(&path, CAMPAIGN).expect("the client let go of it");
+    assert_eq!(until(&mut events, stopped).await, Error::Closed, "and is still told");
+}
+
+#[tokio::test]
 async fn never_means_never() {
     let (door, config) = listen_by(Transport::Tcp).await;
     let (client, mut events) = Client::connect(config).expect("a good configuration");
