@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
 use std::time::Duration;
-use yao_client::{Config, Event, FileStore, TokenSource, Trust, blocking::Client};
+use yao_client::{Config, Event, FileStore, TokenSource, Trust, blocking::Client, wallet::Outcome};
 use yao_protocol::CampaignId;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +21,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config.trust = Some(Trust::from_pem(&std::fs::read(roots)?)?);
     }
     let (client, mut events) = Client::connect(config)?;
+
+    // What was won before this process and not opened is not told again: it lies in the wallet.
+    for held in client.wallet()?.holdings() {
+        if held.outcome == Outcome::Unopened {
+            println!("opening a packet of {} fen from before", held.ticket.body.amount);
+            client.open(held.ticket)?;
+        }
+    }
 
     // One minute of shaking twice a second.
     for _ in 0..120 {

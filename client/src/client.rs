@@ -193,11 +193,12 @@ impl Client {
         self.shakes.add();
     }
 
-    /// Opens a ticket. Returns when the client has taken charge of it: from then on it is sent
-    /// until the server answers, over all reconnections; [`crate::Event::Opened`] tells the end.
+    /// Opens a ticket. Returns when the client has taken charge of it, which the store knows then:
+    /// from then on it is sent until the server answers, over all reconnections and lives of the
+    /// app; [`crate::Event::Opened`] tells the end.
     ///
     /// # Errors
-    /// A ticket of another campaign; a client that has ended.
+    /// A ticket of another campaign; a client that has ended, or that ends because its store fails.
     pub async fn open(&self, ticket: Ticket) -> Result<(), Error> {
         let (answer, answered) = oneshot::channel();
         self.ask(Command::Open(Box::new(ticket), answer)).await?;

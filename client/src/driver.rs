@@ -107,6 +107,8 @@ pub(crate) struct Driver {
     link: Option<Link>,
     /// When `link` was made.
     link_since: Timestamp,
+    /// Who asked for an open that the session has taken in charge and the store not yet.
+    opens_taken: Vec<oneshot::Sender<Result<(), Error>>>,
     started: Instant,
 }
 
@@ -133,6 +135,7 @@ impl Driver {
             mailbox: parts.mailbox,
             link: None,
             link_since: Timestamp::ZERO,
+            opens_taken: Vec::new(),
             started: Instant::now(),
         }
     }
@@ -322,8 +325,19 @@ impl Driver {
         }
     }
 
-    /// Works off what the session wants done, in its order.
+    /// Works off what the session wants done. Only then an open is in charge of the client: it is
+    /// in the store, and outlives this process.
     async fn settle(&mut self) -> Result<Settled, Error> {
+        let settled = self.work_off().await?;
+        for answer in self.opens_taken.drain(..) {
+            // An app that no longer waits for the answer has still opened the ticket.
+            drop(answer.send(Ok(())));
+        }
+        Ok(settled)
+    }
+
+    /// Does what the session wants done, in its order.
+    async fn work_off(&mut self) -> Result<Settled, Error> {
         loop {
             match self.session.poll() {
                 Output::Persist(record) => self.persist(record).await?,
@@ -432,9 +446,11 @@ impl Driver {
         let now = self.now();
         match command {
             Some(Command::Open(ticket, answer)) => {
-                let taken = self.session.handle_open(now, *ticket);
-                // An app that no longer waits for the answer has still opened the ticket.
-                drop(answer.send(taken));
+                match self.session.handle_open(now, *ticket) {
+                    Ok(()) => self.opens_taken.push(answer),
+                    // Nobody may be waiting for it any more.
+                    Err(error) => drop(answer.send(Err(error))),
+                }
                 Ok(Stir::Nothing)
             }
             Some(Command::Wallet(answer)) => {

@@ -140,11 +140,11 @@ impl Session {
     #[must_use]
     pub fn new(config: SessionConfig, wallet: Wallet) -> Self {
         let mut claims = Claims::default();
-        if config.open_automatically {
-            for held in wallet.holdings() {
-                if held.outcome == Outcome::Unopened {
-                    claims.add(Timestamp::ZERO, held.ticket.body.packet);
-                }
+        for held in wallet.holdings() {
+            // What was taken in charge in an earlier life is still owed.
+            let automatically = config.open_automatically && held.outcome == Outcome::Unopened;
+            if held.opening || automatically {
+                claims.add(Timestamp::ZERO, held.ticket.body.packet);
             }
         }
         Self {
@@ -253,7 +253,8 @@ impl Session {
     }
 
     /// The user opens a ticket; it may come from elsewhere than this session. Told again for one
-    /// that is decided, the session repeats the outcome.
+    /// that is decided, the session repeats the outcome. The session has it in charge once the
+    /// outputs that follow are worked off: it lasts until it is decided, over lives of the app.
     ///
     /// # Errors
     /// [`Error::Config`] when the ticket is for another campaign, or too many are held; nothing is
@@ -275,7 +276,10 @@ impl Session {
                 self.tell(Event::Opened(Box::new(Opened { receipt, proof })));
             }
             // The app may know better than an old refusal: the server decides again.
-            _ => self.claims.add(now, packet),
+            _ => {
+                self.persist(Record::Opening(packet));
+                self.claims.add(now, packet);
+            }
         }
         self.pump(now);
         Ok(())

@@ -25,6 +25,8 @@ pub enum Record {
         /// The server's error code as it travels (wire.md 6).
         code: u16,
     },
+    /// The user opens a ticket; what became of it is not known yet.
+    Opening(PacketId),
     /// A shake waits for its answer, or (`None`) no longer does.
     Pending(Option<ShakeId>),
     /// A ticket to come back with came, or (`None`) was used.
@@ -70,6 +72,9 @@ pub struct Holding {
     pub ticket: Ticket,
     /// What became of it.
     pub outcome: Outcome,
+    /// Whether the user opened it and the answer has not come: the client repeats the open, over
+    /// lives of the app, too. With [`Outcome::Refused`] it was opened again.
+    pub opening: bool,
 }
 
 /// Everything one user holds in one campaign.
@@ -100,7 +105,8 @@ impl Wallet {
             Record::Ticket(ticket) => {
                 let new = self.holding(ticket.body.packet).is_none();
                 if new {
-                    self.holdings.push(Holding { ticket: *ticket, outcome: Outcome::Unopened });
+                    let (outcome, opening) = (Outcome::Unopened, false);
+                    self.holdings.push(Holding { ticket: *ticket, outcome, opening });
                 }
                 Ok(new)
             }
@@ -109,6 +115,7 @@ impl Wallet {
                 Ok(self.decide(packet, Outcome::Opened(*bytes)))
             }
             Record::Refused { packet, code } => Ok(self.decide(*packet, Outcome::Refused(*code))),
+            Record::Opening(packet) => Ok(self.open(*packet)),
             Record::Pending(pending) => {
                 let changed = self.pending != *pending;
                 self.pending = *pending;
@@ -134,6 +141,9 @@ impl Wallet {
                 Outcome::Unopened => {}
                 Outcome::Opened(bytes) => records.push(Record::Receipt(bytes)),
                 Outcome::Refused(code) => records.push(Record::Refused { packet, code }),
+            }
+            if holding.opening {
+                records.push(Record::Opening(packet));
             }
         }
         records.extend(self.pending.map(|shake| Record::Pending(Some(shake))));
@@ -174,17 +184,23 @@ impl Wallet {
         self.reconnect
     }
 
+    /// What was accepted is decided for good; what was refused may be asked again.
+    fn open(&mut self, packet: PacketId) -> bool {
+        self.undecided(packet).is_some_and(|held| !std::mem::replace(&mut held.opening, true))
+    }
+
     /// A receipt is final; a refusal yields to a receipt, because a receipt proves acceptance.
     fn decide(&mut self, packet: PacketId, outcome: Outcome) -> bool {
+        self.undecided(packet).is_some_and(|held| {
+            let decided = Holding { ticket: held.ticket, outcome, opening: false };
+            std::mem::replace(held, decided) != decided
+        })
+    }
+
+    /// The ticket of `packet`, if it is here without a receipt.
+    fn undecided(&mut self, packet: PacketId) -> Option<&mut Holding> {
         let found = self.holdings.iter_mut().find(|held| held.ticket.body.packet == packet);
-        match found {
-            Some(held) if !matches!(held.outcome, Outcome::Opened(_)) => {
-                let changed = held.outcome != outcome;
-                held.outcome = outcome;
-                changed
-            }
-            _ => false,
-        }
+        found.filter(|held| !matches!(held.outcome, Outcome::Opened(_)))
     }
 }
 
@@ -202,6 +218,9 @@ mod tests {
             Record::Ticket(ticket(2, 101)),
             Record::Receipt(receipt(1)),
             Record::Refused { packet: PacketId(2), code: 8 },
+            Record::Opening(PacketId(2)),
+            Record::Ticket(ticket(3, 102)),
+            Record::Opening(PacketId(3)),
             Record::Pending(Some(ShakeId(5))),
             Record::Reconnect(Some(ReconnectSecret([1; RECONNECT_BYTES]))),
         ];
@@ -229,5 +248,26 @@ mod tests {
         assert_eq!(wallet.tally(), Some(&tally(2, 20)));
         let held = wallet.holding(PacketId(1)).expect("held");
         assert_eq!(held.outcome, Outcome::Opened(receipt(1)));
+    }
+
+    #[test]
+    fn an_open_lasts_until_it_is_decided() {
+        let mut wallet = Wallet::default();
+        let mut check = |record: Record, changes: bool, opening: bool| {
+            assert_eq!(wallet.apply(&record), Ok(changes), "{record:?}");
+            assert_eq!(wallet.holdings().iter().any(|held| held.opening), opening, "{record:?}");
+        };
+        let open = Record::Opening(PacketId(1));
+        let refused = Record::Refused { packet: PacketId(1), code: 10 };
+        check(open, false, false);
+        check(Record::Ticket(ticket(1, 100)), true, false);
+        check(open, true, true);
+        check(Record::Ticket(ticket(1, 100)), false, true);
+        check(refused, true, false);
+        check(open, true, true);
+        check(refused, true, false);
+        check(open, true, true);
+        check(Record::Receipt(receipt(1)), true, false);
+        check(open, false, false);
     }
 }

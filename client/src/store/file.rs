@@ -7,7 +7,12 @@
 //! 1 tally    72 B            4 refused  u64 packet, u16 error code
 //! 2 ticket  136 B            5 pending  u64 shake id, or nothing: no shake is pending
 //! 3 receipt  72 B            6 reconnect  80 B of a ticket, or nothing: none is held
+//!                            7 opening  u64 packet
 //! ```
+//!
+//! A program refuses a file with a kind that it does not know, as one that is damaged: to go on
+//! without the record would be to forget at the next rewrite what another version promised. Kinds 1
+//! to 6 are those of every version.
 //!
 //! A rewrite goes to a file beside it, is flushed, and then takes its place, so a crash leaves the
 //! old file or the new one. A crash while appending leaves a torn tail, which is dropped: nobody
@@ -41,6 +46,7 @@ const KIND_RECEIPT: u8 = 3;
 const KIND_REFUSED: u8 = 4;
 const KIND_PENDING: u8 = 5;
 const KIND_RECONNECT: u8 = 6;
+const KIND_OPENING: u8 = 7;
 
 /// The store in a file of its own per user and campaign.
 #[derive(Debug)]
@@ -204,6 +210,10 @@ fn put_record(out: &mut Vec<u8>, sequence: u64, record: &Record) {
             }
             KIND_RECONNECT
         }
+        Record::Opening(packet) => {
+            payload.put_u64(packet.0);
+            KIND_OPENING
+        }
     };
     log::Record { kind, sequence, committed: 0, payload: &payload }.put(out);
 }
@@ -219,6 +229,7 @@ fn read_record(kind: u8, payload: &[u8]) -> Result<Record, WireError> {
         KIND_PENDING => Record::Pending(Some(ShakeId(r.u64()?))),
         KIND_RECONNECT if payload.is_empty() => Record::Reconnect(None),
         KIND_RECONNECT => Record::Reconnect(Some(ReconnectSecret(r.array()?))),
+        KIND_OPENING => Record::Opening(PacketId(r.u64()?)),
         other => {
             return Err(WireError::Value { field: "wallet record kind", value: u64::from(other) });
         }
@@ -308,7 +319,10 @@ fn failed(action: &'static str, path: &Path, error: &io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::testing::{CAMPAIGN, receipt, tally, ticket};
+    use crate::{
+        session::testing::{CAMPAIGN, receipt, tally, ticket},
+        wallet::Outcome,
+    };
 
     fn story() -> Vec<Record> {
         vec![
@@ -324,6 +338,9 @@ mod tests {
             Record::Reconnect(Some(ReconnectSecret([7; 80]))),
             Record::Reconnect(None),
             Record::Reconnect(Some(ReconnectSecret([8; 80]))),
+            Record::Opening(PacketId(2)),
+            Record::Ticket(ticket(3, 102)),
+            Record::Opening(PacketId(3)),
         ]
     }
 
@@ -389,6 +406,46 @@ mod tests {
         let packets: Vec<u64> =
             wallet.holdings().iter().map(|held| held.ticket.body.packet.0).collect();
         assert_eq!(packets, [2]);
+    }
+
+    /// A file as the first version of the SDK wrote it: its kinds, and no other.
+    #[test]
+    fn a_file_of_the_first_version_is_read_and_a_kind_of_a_later_one_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("wallet");
+        let mut bytes = image(CAMPAIGN, &Wallet::default()).bytes;
+        let (ticket, receipt, tally) = (ticket(1, 100), receipt(1), tally(1, 10));
+        let refused = [2, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+        let other = crate::session::testing::ticket(2, 101);
+        let records: [(u8, &[u8]); 7] = [
+            (1, &tally),
+            (2, &ticket.encode()),
+            (3, &receipt),
+            (2, &other.encode()),
+            (4, &refused),
+            (5, &[7, 0, 0, 0, 0, 0, 0, 0]),
+            (6, &[9; 80]),
+        ];
+        let mut sequence = FIRST_SEQUENCE;
+        let mut put = |bytes: &mut Vec<u8>, kind, payload| {
+            log::Record { kind, sequence, committed: 0, payload }.put(bytes);
+            sequence += 1;
+        };
+        for (kind, payload) in records {
+            put(&mut bytes, kind, payload);
+        }
+        fs::write(&path, &bytes).expect("written");
+        let wallet = FileStore::open(&path, CAMPAIGN).expect("opens").load().expect("loads");
+        let held: Vec<_> =
+            wallet.holdings().iter().map(|held| (held.outcome, held.opening)).collect();
+        assert_eq!(held, [(Outcome::Opened(receipt), false), (Outcome::Refused(8), false)]);
+        assert_eq!(wallet.pending(), Some(ShakeId(7)));
+        assert_eq!(wallet.reconnect(), Some(ReconnectSecret([9; 80])));
+        put(&mut bytes, 200, &[][..]);
+        fs::write(&path, &bytes).expect("written");
+        let later = FileStore::open(&path, CAMPAIGN).expect_err("another version's");
+        assert!(matches!(later, StoreError::Damaged { .. }), "{later:?}");
+        assert_eq!(fs::read(&path).expect("readable"), bytes, "and nothing of it is lost");
     }
 
     #[test]

@@ -5,14 +5,18 @@ use crate::support::{
     CAMPAIGN, PATIENCE, Peer, Seen, is_connected, listen_by, mac_key, put_receipt_of, put_win_of,
     stopped, ticket, until,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{net::TcpListener, time::timeout};
 use yao_client::{
     Blame, Client, Config, Error, Event, FileStore, MemoryStore, Store, TokenSource, Transport,
-    wallet::{Outcome, ReconnectSecret, Record},
+    error::StoreError,
+    wallet::{Outcome, ReconnectSecret, Record, Wallet},
 };
 use yao_protocol::{
     CampaignId, PacketId, ShakeId, UserId, WallTime,
@@ -91,6 +95,61 @@ async fn check_lost_answer(transport: Transport) {
     let held = wallet.holding(PacketId(7)).expect("the ticket is kept");
     assert_eq!(held.outcome, Outcome::Opened(opened.proof));
     assert_eq!(wallet.pending(), None);
+}
+
+#[tokio::test]
+async fn an_open_is_in_the_store_before_it_is_answered_and_outlives_the_app() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("wallet");
+    let stored = Arc::new(AtomicU32::new(0));
+    let (door, mut config) = listen_by(Transport::Tcp).await;
+    let store = FileStore::open(&path, CAMPAIGN).expect("a new store");
+    config.store = Box::new(SlowStore { store, stored: Arc::clone(&stored) });
+    let (client, events) = Client::connect(config).expect("a good configuration");
+    let old = ticket(3, ShakeId(1));
+    client.open(old).await.expect("taken in charge");
+    assert_eq!(stored.load(Ordering::Relaxed), 2, "the ticket, and that it is opened");
+    // A copy of the file is what a killed process leaves.
+    let left = folder.path().join("left");
+    std::fs::copy(&path, &left).expect("copied");
+    drop((client, events, door));
+
+    let (door, mut config) = listen_by(Transport::Tcp).await;
+    config.store = Box::new(FileStore::open(&left, CAMPAIGN).expect("opens"));
+    let (client, mut events) = Client::connect(config).expect("a good configuration");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    assert_eq!(peer.next().await, Seen::Open(old), "without being told again");
+    peer.send(|out| put_receipt_of(out, PacketId(3))).await;
+    let opened = until(&mut events, |event| match event {
+        Event::Opened(opened) => Some(opened),
+        _ => None,
+    });
+    assert_eq!(opened.await.receipt.packet, PacketId(3));
+    assert!(!client.wallet().await.expect("it lives").holdings()[0].opening);
+}
+
+/// A disk that takes its time.
+struct SlowStore {
+    store: FileStore,
+    /// Durable records that are on it.
+    stored: Arc<AtomicU32>,
+}
+
+impl Store for SlowStore {
+    fn load(&mut self) -> Result<Wallet, StoreError> {
+        self.store.load()
+    }
+
+    fn append(&mut self, record: &Record) -> Result<(), StoreError> {
+        std::thread::sleep(Duration::from_millis(50));
+        self.store.append(record)?;
+        self.stored.fetch_add(u32::from(record.must_be_durable()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        true
+    }
 }
 
 #[tokio::test]
