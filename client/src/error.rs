@@ -126,9 +126,12 @@ pub enum LinkError {
     /// It could not be made in time.
     #[error("no connection within {0} ms")]
     Timeout(u64),
-    /// The name could not be resolved to an address of the right family.
+    /// The name has no address of the right family.
     #[error("no usable address")]
     Address,
+    /// The resolver knows no address of the name, or does not answer.
+    #[error("the name was not resolved: {0}")]
+    Name(String),
     /// The peer stopped reading.
     #[error("the server does not read: {0} bytes are waiting")]
     Backlog(usize),
