@@ -168,12 +168,16 @@ impl Client {
             open_automatically: config.open_automatically,
             seed: seed()?,
         };
+        let mut reconnect = Reconnect::new(endpoints, config.back_off, user, seed()?);
+        if let Some(home) = wallet.home().filter(|_| wallet.pending().is_some()) {
+            reconnect.return_to(home.endpoint());
+        }
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let shakes = Arc::<Shakes>::default();
         let (mailbox, events) = mailbox(config.events_max);
         let driver = Driver::new(driver::Parts {
             session: Session::new(session, wallet),
-            reconnect: Reconnect::new(endpoints, config.back_off, user, seed()?),
+            reconnect,
             start: config.start.map(|plan| (plan, user)),
             networks: Networks::new(config.network),
             trust: config.trust,

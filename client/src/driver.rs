@@ -169,7 +169,7 @@ impl Driver {
                 Err(departure) => departure,
             };
             let now = self.now();
-            let Departure { error, retry, endpoints } = departure;
+            let Departure { error, retry, endpoints } = self.judge(departure);
             match self.reconnect.handle_end(now, retry, &endpoints) {
                 None => return Err(error),
                 Some(next) => attempt = next,
@@ -429,6 +429,20 @@ impl Driver {
         Departure { error, retry, endpoints: Vec::new() }
     }
 
+    /// Where a win may be recorded (M6), what is no fault of the node is not counted against it.
+    fn judge(&self, departure: Departure) -> Departure {
+        match &departure.error {
+            Error::Link { reason, .. }
+                if departure.retry == Retry::BackOff
+                    && reason.is_own()
+                    && self.session.wallet().pending().is_some() =>
+            {
+                Departure { retry: Retry::NoRoute, ..departure }
+            }
+            _ => departure,
+        }
+    }
+
     /// What the end of a connection says about the network.
     fn learn(&mut self, departure: &Departure) {
         let Some(link) = &self.link else { return };
@@ -518,5 +532,5 @@ fn wall_time() -> WallTime {
 }
 
 fn token_failure(reason: String) -> Departure {
-    Departure { error: Error::Token(reason), retry: Retry::BackOff, endpoints: Vec::new() }
+    Departure { error: Error::Token(reason), retry: Retry::NoToken, endpoints: Vec::new() }
 }

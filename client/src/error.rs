@@ -161,6 +161,30 @@ pub enum LinkError {
     },
 }
 
+impl LinkError {
+    /// Whether it says nothing about the node: the device has no network, no such local address, or
+    /// no address of the node to go to.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+        match self {
+            Self::Address | Self::Name(_) => true,
+            Self::Io { kind, .. } => matches!(
+                kind,
+                AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable
+            ),
+            _ => false,
+        }
+    }
+
+    /// Of this and a later failure of the same attempt the one to tell: what a node said counts
+    /// for more than that there was no way to another of its addresses.
+    #[must_use]
+    pub fn or(self, later: Self) -> Self {
+        if later.is_own() && !self.is_own() { self } else { later }
+    }
+}
+
 impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> Self {
         Self::Io { kind: error.kind(), message: error.to_string() }
@@ -213,5 +237,40 @@ impl StoreError {
             Self::Locked { .. } | Self::OtherCampaign { .. } => Blame::App,
             Self::Io { .. } | Self::Damaged { .. } => Blame::Device,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_spoke_counts_for_more_than_an_address_without_a_way() {
+        let io = |kind| LinkError::Io { kind, message: String::new() };
+        let own = [
+            LinkError::Address,
+            LinkError::Name("none".to_owned()),
+            io(io::ErrorKind::NetworkUnreachable),
+            io(io::ErrorKind::HostUnreachable),
+            io(io::ErrorKind::NetworkDown),
+            io(io::ErrorKind::AddrNotAvailable),
+        ];
+        let of_the_node = [
+            io(io::ErrorKind::ConnectionRefused),
+            io(io::ErrorKind::ConnectionReset),
+            LinkError::Closed,
+            LinkError::Timeout(1),
+            LinkError::Tls("bad".to_owned()),
+        ];
+        for own in &own {
+            assert!(own.is_own());
+            for other in &of_the_node {
+                assert!(!other.is_own());
+                assert_eq!(own.clone().or(other.clone()), *other);
+                assert_eq!(other.clone().or(own.clone()), *other);
+            }
+        }
+        let [.., first, last] = of_the_node;
+        assert_eq!(first.or(last.clone()), last);
     }
 }

@@ -38,6 +38,12 @@ pub const LEAVING_MS_MAX: u64 = 1_000;
 pub const OPEN_UNAVAILABLE_COUNT_MAX: u32 = 3;
 /// Tickets held for one campaign. A server that sends more breaks the protocol.
 pub const TICKETS_MAX: usize = WINS_PER_USER_MAX as usize;
+/// Failures in a row of the device's own (no network, no address of the name) at a node that may
+/// have recorded a win, before another one gets an attempt. Their waits are half a minute at most.
+pub const OWN_FAILURES_MAX: u32 = 5;
+/// Bytes of an endpoint that is remembered over lives of the app; a longer one is not. As much as
+/// fits into a record that is no larger than a ticket's, and more than nodes' names have.
+pub const HOME_BYTES_MAX: usize = 120;
 /// The longest pause a server can ask for, ms (one hour), so that a wrong figure heals.
 pub const DELAY_MS_MAX: u64 = 3_600_000;
 

@@ -4,12 +4,15 @@
 //! first attempt already waits a random time ("full jitter"), each failure doubles the range up to
 //! a cap, and what the server asks for is obeyed to the millisecond.
 
+mod home;
+
 use crate::{
     limits::{DELAY_MS_MAX, STABLE_MS_MIN},
     random::Random,
     start::sort_endpoints,
     time::Timestamp,
 };
+use home::OwnFailures;
 use yao_protocol::{
     client::{GoAway, GoAwayReason, RetryClass},
     endpoint::{Endpoint, Transports},
@@ -47,6 +50,11 @@ pub enum Retry {
     /// session token is shown to that same node, at once. A ticket is gone once it was shown, so
     /// this comes once per ticket and makes no busy loop.
     WithToken,
+    /// The device found no way to the node: it has no network, or no address for the name. Says
+    /// nothing about the node, so it is tried again as after any failure, and others now and then.
+    NoRoute,
+    /// The app gave no session token, so no node was asked: back-off, and the same node.
+    NoToken,
     /// The server said never, or the app asked to end.
     Never,
 }
@@ -115,6 +123,7 @@ pub struct Reconnect {
     /// What the last WELCOME or GOAWAY named besides those; tried after them.
     learned: Vec<Endpoint>,
     current_index: usize,
+    own_failures: Option<OwnFailures>,
 }
 
 impl Reconnect {
@@ -134,6 +143,7 @@ impl Reconnect {
             endpoints,
             learned: Vec::new(),
             current_index: 0,
+            own_failures: None,
         }
     }
 
@@ -166,6 +176,7 @@ impl Reconnect {
     /// A session opened and named these other nodes.
     pub fn handle_welcome(&mut self, now: Timestamp, endpoints: &[String]) {
         self.welcome = Some(now);
+        self.own_failures = None;
         let current = self.endpoint().clone();
         self.learn(&readable(endpoints));
         // The list changed under the index: stay where we are, also at a node that only its
@@ -200,7 +211,8 @@ impl Reconnect {
         if welcome.is_some_and(|since| now.ms() >= since.ms() + STABLE_MS_MIN) {
             self.failure_count = 0;
         }
-        let first_failure = self.failure_count == 0;
+        let own_failure_count = self.own_failures.map_or(0, |own| own.count);
+        let first_failure = self.failure_count == own_failure_count;
         let mut was_asked = false;
         let wait_ms = match retry {
             Retry::Never => return None,
@@ -219,6 +231,12 @@ impl Reconnect {
             _ => self.jittered_ms(),
         };
         self.failure_count = self.failure_count.saturating_add(1);
+        if matches!(retry, Retry::NoRoute | Retry::NoToken) {
+            self.handle_own_failure(retry);
+            let at = now.plus_ms(wait_ms);
+            return Some(Attempt { at, token_must_be_new: false, was_asked });
+        }
+        self.own_failures = None;
         // A win whose answer was lost is recorded on its node (M6): look there once more, unless
         // the node itself wants us gone. A token that is refused says nothing of the node, unless
         // it refuses the next one, too.

@@ -25,7 +25,7 @@ use crate::{
     reconnect::Retry,
     rhythm::Rhythm,
     time::Timestamp,
-    wallet::{Outcome, Record, Wallet},
+    wallet::{Home, Outcome, Record, Wallet},
 };
 use claims::Claims;
 use heartbeat::Heartbeat;
@@ -365,6 +365,8 @@ impl Session {
             put_open(&mut bytes, request_id, &held.ticket.encode());
         }
         if let Some(sending) = self.shaker.poll(now, &mut self.request_ids, &mut self.random) {
+            // If it wins, this is where that is recorded.
+            self.persist(Record::Home(Home::new(&self.route.1)));
             self.persist(Record::Pending(Some(sending.shake)));
             let shake = Shake {
                 shake: sending.shake,

@@ -1,6 +1,7 @@
 //! What a user holds in one campaign: the tally, the tickets, what became of each, and the shake
-//! that waits for its answer. Pure data with one mutation, [`Wallet::apply`]; stores replay it.
+//! that waits for its answer, with the node that was asked. Pure data with one mutation, [`Wallet::apply`]; stores replay it.
 
+use crate::limits::HOME_BYTES_MAX;
 use yao_protocol::{
     PacketId, ShakeId, WallTime, WireError,
     receipt::{RECEIPT_BYTES, Receipt},
@@ -29,8 +30,42 @@ pub enum Record {
     Opening(PacketId),
     /// A shake waits for its answer, or (`None`) no longer does.
     Pending(Option<ShakeId>),
+    /// Shakes go to this node now, or (`None`) to one whose name is too long to be kept.
+    Home(Option<Home>),
     /// A ticket to come back with came, or (`None`) was used.
     Reconnect(Option<ReconnectSecret>),
+}
+
+/// The endpoint of a node as text: 1 to [`HOME_BYTES_MAX`] bytes. Of a fixed size, because records
+/// are copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    length: u8,
+    /// Invariant: the first `length` are text, the others 0.
+    bytes: [u8; HOME_BYTES_MAX],
+}
+
+impl Home {
+    /// `None` when the text is empty or too long.
+    #[must_use]
+    pub fn new(endpoint: &str) -> Option<Self> {
+        let mut bytes = [0; HOME_BYTES_MAX];
+        bytes.get_mut(..endpoint.len())?.copy_from_slice(endpoint.as_bytes());
+        let length = u8::try_from(endpoint.len()).ok().filter(|length| *length > 0)?;
+        Some(Self { length, bytes })
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("made of text")
+    }
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Home({:?})", self.endpoint())
+    }
 }
 
 /// The bytes of a reconnect ticket: as good as the session token, so they are shown to nobody.
@@ -48,9 +83,10 @@ impl Record {
     /// the server sends an unanswered win again after the next WELCOME in any case (M6). Nor a
     /// tally: the server has counted already, and it is followed by its ticket, whose flush covers
     /// both. Nor a reconnect ticket: a lost one, or a used one that comes back, costs one attempt.
+    /// A home is as good as the pending shake behind it.
     #[must_use]
     pub const fn must_be_durable(&self) -> bool {
-        !matches!(self, Self::Pending(_) | Self::Tally(_) | Self::Reconnect(_))
+        !matches!(self, Self::Pending(_) | Self::Home(_) | Self::Tally(_) | Self::Reconnect(_))
     }
 }
 
@@ -83,6 +119,7 @@ pub struct Wallet {
     tally: Option<([u8; TALLY_BYTES], WallTime)>,
     holdings: Vec<Holding>,
     pending: Option<ShakeId>,
+    home: Option<Home>,
     reconnect: Option<ReconnectSecret>,
 }
 
@@ -121,6 +158,11 @@ impl Wallet {
                 self.pending = *pending;
                 Ok(changed)
             }
+            Record::Home(home) => {
+                let changed = self.home != *home;
+                self.home = *home;
+                Ok(changed)
+            }
             Record::Reconnect(secret) => {
                 let changed = self.reconnect != *secret;
                 self.reconnect = *secret;
@@ -146,6 +188,7 @@ impl Wallet {
                 records.push(Record::Opening(packet));
             }
         }
+        records.extend(self.home.map(|home| Record::Home(Some(home))));
         records.extend(self.pending.map(|shake| Record::Pending(Some(shake))));
         records.extend(self.reconnect.map(|secret| Record::Reconnect(Some(secret))));
         records
@@ -176,6 +219,12 @@ impl Wallet {
     #[must_use]
     pub const fn pending(&self) -> Option<ShakeId> {
         self.pending
+    }
+
+    /// The node that the last shake was sent to: it may have recorded a win.
+    #[must_use]
+    pub const fn home(&self) -> Option<Home> {
+        self.home
     }
 
     /// The ticket to come back with.
@@ -221,6 +270,7 @@ mod tests {
             Record::Opening(PacketId(2)),
             Record::Ticket(ticket(3, 102)),
             Record::Opening(PacketId(3)),
+            Record::Home(Home::new("tls+quic://node-1.example:443")),
             Record::Pending(Some(ShakeId(5))),
             Record::Reconnect(Some(ReconnectSecret([1; RECONNECT_BYTES]))),
         ];
@@ -248,6 +298,18 @@ mod tests {
         assert_eq!(wallet.tally(), Some(&tally(2, 20)));
         let held = wallet.holding(PacketId(1)).expect("held");
         assert_eq!(held.outcome, Outcome::Opened(receipt(1)));
+    }
+
+    #[test]
+    fn a_home_is_a_text_that_fits_and_no_record_is_larger_for_it() {
+        for length in [1, 2, HOME_BYTES_MAX] {
+            let text = "x".repeat(length);
+            assert_eq!(Home::new(&text).expect("it fits").endpoint(), text);
+        }
+        for length in [0, HOME_BYTES_MAX + 1, 255, 256] {
+            assert_eq!(Home::new(&"x".repeat(length)), None, "{length}");
+        }
+        assert!(size_of::<Home>() < size_of::<Ticket>());
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl QuicLink {
             };
             match timeout(limit, connecting).await {
                 Ok(Ok(link)) => return Ok(link),
-                Ok(Err(error)) => last = error,
+                Ok(Err(error)) => last = last.or(error),
                 Err(_) => last = LinkError::Timeout(limit.as_millis() as u64),
             }
         }

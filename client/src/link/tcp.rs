@@ -169,7 +169,7 @@ pub(super) async fn connect_stream(
                     stream.set_nodelay(true)?;
                     return Ok(stream);
                 }
-                Err(error) => last = error,
+                Err(error) => last = last.or(error),
             },
             () = sleep(Duration::from_millis(RACE_STAGGER_MS)), if addresses.len() > 0 => {}
         }
@@ -283,7 +283,11 @@ mod tests {
             fastest = fastest.min(started.elapsed());
         }
         assert!(fastest < Duration::from_millis(RACE_STAGGER_MS), "{fastest:?}");
-        let refused = connect_stream(vec![closed, closed], None).await.expect_err("nobody there");
+        // TCP has no way to a multicast address; what the node said counts for more.
+        let nowhere = "224.0.0.1:1".parse().expect("an address");
+        let no_way = connect_stream(vec![nowhere], None).await.expect_err("no way");
+        assert!(no_way.is_own(), "{no_way:?}");
+        let refused = connect_stream(vec![closed, nowhere], None).await.expect_err("nobody there");
         let kind = io::ErrorKind::ConnectionRefused;
         assert!(matches!(refused, LinkError::Io { kind: told, .. } if told == kind), "{refused:?}");
         let nobody = connect_stream(Vec::new(), None).await.expect_err("nowhere to go");

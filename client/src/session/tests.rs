@@ -18,7 +18,7 @@ use crate::{
         ANSWER_LATE_MS, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, RESEND_MS_MIN, SHAKE_ANSWER_MS_MAX,
     },
     time::Timestamp,
-    wallet::{Record, Wallet},
+    wallet::{Home, Record, Wallet},
 };
 use yao_protocol::{
     CampaignId, PacketId, ShakeId, UserId, WallTime,
@@ -173,6 +173,9 @@ impl Table {
                 format!("persist refused {} {code}", packet.0)
             }
             Output::Persist(Record::Opening(_)) => return,
+            Output::Persist(Record::Home(home)) => {
+                format!("persist home {}", home.as_ref().map_or("none", Home::endpoint))
+            }
             Output::Persist(Record::Pending(None)) => "persist nothing pending".to_owned(),
             Output::Persist(Record::Pending(Some(shake))) => {
                 format!("persist pending {}", self.name(*shake))

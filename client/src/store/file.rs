@@ -7,7 +7,7 @@
 //! 1 tally    72 B            4 refused  u64 packet, u16 error code
 //! 2 ticket  136 B            5 pending  u64 shake id, or nothing: no shake is pending
 //! 3 receipt  72 B            6 reconnect  80 B of a ticket, or nothing: none is held
-//!                            7 opening  u64 packet
+//! 7 opening  u64 packet      8 home  1 to 120 B, the text of an endpoint, or nothing
 //! ```
 //!
 //! A program refuses a file with a kind that it does not know, as one that is damaged: to go on
@@ -21,7 +21,7 @@
 use super::Store;
 use crate::{
     error::StoreError,
-    wallet::{ReconnectSecret, Record, Wallet},
+    wallet::{Home, ReconnectSecret, Record, Wallet},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -47,6 +47,7 @@ const KIND_REFUSED: u8 = 4;
 const KIND_PENDING: u8 = 5;
 const KIND_RECONNECT: u8 = 6;
 const KIND_OPENING: u8 = 7;
+const KIND_HOME: u8 = 8;
 
 /// The store in a file of its own per user and campaign.
 #[derive(Debug)]
@@ -214,6 +215,12 @@ fn put_record(out: &mut Vec<u8>, sequence: u64, record: &Record) {
             payload.put_u64(packet.0);
             KIND_OPENING
         }
+        Record::Home(home) => {
+            if let Some(home) = home {
+                payload.put(home.endpoint().as_bytes());
+            }
+            KIND_HOME
+        }
     };
     log::Record { kind, sequence, committed: 0, payload: &payload }.put(out);
 }
@@ -230,6 +237,8 @@ fn read_record(kind: u8, payload: &[u8]) -> Result<Record, WireError> {
         KIND_RECONNECT if payload.is_empty() => Record::Reconnect(None),
         KIND_RECONNECT => Record::Reconnect(Some(ReconnectSecret(r.array()?))),
         KIND_OPENING => Record::Opening(PacketId(r.u64()?)),
+        // Only a hint: what is no text of ours leads nowhere.
+        KIND_HOME => return Ok(Record::Home(str::from_utf8(payload).ok().and_then(Home::new))),
         other => {
             return Err(WireError::Value { field: "wallet record kind", value: u64::from(other) });
         }
@@ -341,6 +350,9 @@ mod tests {
             Record::Opening(PacketId(2)),
             Record::Ticket(ticket(3, 102)),
             Record::Opening(PacketId(3)),
+            Record::Home(Home::new("tls+quic://node-1.example:443")),
+            Record::Home(None),
+            Record::Home(Home::new("[::1]:1")),
         ]
     }
 

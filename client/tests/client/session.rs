@@ -2,8 +2,8 @@
 //! the server must see is checked frame by frame.
 
 use crate::support::{
-    CAMPAIGN, PATIENCE, Peer, Seen, is_connected, listen_by, mac_key, put_receipt_of, put_win_of,
-    stopped, ticket, until,
+    CAMPAIGN, Door, PATIENCE, Peer, Seen, is_connected, listen_by, mac_key, put_receipt_of,
+    put_win_of, stopped, ticket, until,
 };
 use std::{
     sync::{
@@ -16,7 +16,9 @@ use tokio::{net::TcpListener, time::timeout};
 use yao_client::{
     Blame, Client, Config, Error, Event, FileStore, MemoryStore, Store, TokenSource, Transport,
     error::StoreError,
-    wallet::{Outcome, ReconnectSecret, Record, Wallet},
+    reconnect::BackOff,
+    start::sort_endpoints,
+    wallet::{Home, Outcome, ReconnectSecret, Record, Wallet},
 };
 use yao_protocol::{
     CampaignId, PacketId, ShakeId, UserId, WallTime,
@@ -332,6 +334,91 @@ async fn m6_a_refused_ticket_of_an_earlier_life_sends_no_pending_shake_to_anothe
     assert_eq!(retry_ms.await, 0, "at once");
     let Seen::Shake(again) = peer.next().await else { panic!("a shake is pending") };
     assert_eq!((again.shake, again.resend), (shake, true));
+}
+
+/// Two doors and a user for whom the first comes first, with a shake that waits for its answer.
+async fn waiting_for_an_answer(home: Option<&Door>) -> (Door, Door, Config) {
+    let (first, mut config) = listen_by(Transport::Tcp).await;
+    let (second, _) = listen_by(Transport::Tcp).await;
+    let mut order = vec![first.endpoint(), second.endpoint()];
+    let user = (0..).find(|user| {
+        sort_endpoints(&mut order, *user);
+        order[0] == first.endpoint()
+    });
+    config.user = user.map(UserId);
+    config.endpoints = order.iter().map(ToString::to_string).collect();
+    let home = home.map_or_else(|| first.endpoint(), Door::endpoint).to_string();
+    let mut store = MemoryStore::default();
+    for record in [Record::Home(Home::new(&home)), Record::Pending(Some(ShakeId(42)))] {
+        store.append(&record).expect("in memory");
+    }
+    config.store = Box::new(store);
+    (first, second, config)
+}
+
+/// The pending shake is sought at `home`, and at no other door first.
+async fn seeks_at(home: &Door, others: [&Door; 2]) {
+    let (mut peer, _) = tokio::select! {
+        welcomed = Peer::welcome(home, "token", 0) => welcomed,
+        _ = Peer::accept(others[0]) => panic!("the shake would be drawn a second time there"),
+        _ = Peer::accept(others[1]) => panic!("the shake would be drawn a second time there"),
+    };
+    let Seen::Shake(again) = peer.next().await else { panic!("a shake is pending") };
+    assert_eq!((again.shake, again.resend), (ShakeId(42), true));
+}
+
+#[tokio::test]
+async fn m6_the_next_life_seeks_a_pending_shake_where_it_was_sent() {
+    let (third, _) = listen_by(Transport::Tcp).await;
+    let (first, second, config) = waiting_for_an_answer(Some(&third)).await;
+    let (_client, _events) = Client::connect(config).expect("a good configuration");
+    // The app does not name it: the node of the last life was one that another node named.
+    seeks_at(&third, [&first, &second]).await;
+
+    // Without a pending shake every user begins as ever.
+    let (first, second, mut config) = waiting_for_an_answer(Some(&third)).await;
+    let mut store = MemoryStore::default();
+    let home = Home::new(&second.endpoint().to_string());
+    store.append(&Record::Home(home)).expect("in memory");
+    config.store = Box::new(store);
+    let (_client, _events) = Client::connect(config).expect("a good configuration");
+    tokio::select! {
+        _ = Peer::accept(&first) => {}
+        _ = Peer::accept(&second) => panic!("not this user's first"),
+    }
+}
+
+#[tokio::test]
+async fn m6_an_app_that_has_no_token_sends_no_pending_shake_to_another_node() {
+    let (unused, _) = listen_by(Transport::Tcp).await;
+    for failures in 1..4 {
+        let (home, away, mut config) = waiting_for_an_answer(None).await;
+        let asked = AtomicU32::new(0);
+        config.token = TokenSource::provider(move || {
+            let failed = asked.fetch_add(1, Ordering::Relaxed) < failures;
+            async move { if failed { Err("no network".to_owned()) } else { Ok("token".into()) } }
+        });
+        let (_client, _events) = Client::connect(config).expect("a good configuration");
+        seeks_at(&home, [&away, &unused]).await;
+    }
+}
+
+#[tokio::test]
+async fn m6_a_device_without_a_way_sends_no_pending_shake_to_another_node() {
+    let (unused, _) = listen_by(Transport::Tcp).await;
+    let (home, away, mut config) = waiting_for_an_answer(None).await;
+    // An address that this device does not have stands for a network that it does not have.
+    config.local_address = Some("198.51.100.77".parse().expect("an address"));
+    config.back_off = BackOff { first_ms_max: 200, last_ms_max: 200 };
+    let (client, mut events) = Client::connect(config).expect("a good configuration");
+    let failed = until(&mut events, |event| match event {
+        Event::Disconnected { error: Error::Link { reason, .. }, .. } => Some(reason),
+        _ => None,
+    });
+    let failed = failed.await;
+    assert!(failed.is_own(), "{failed:?}");
+    client.moved_to("back", "127.0.0.1".parse().expect("an address")).await;
+    seeks_at(&home, [&away, &unused]).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What one life of the app leaves to the next.
 
 use super::*;
+use crate::link::Transport;
 
 /// Every output until the session sleeps.
 fn outputs(session: &mut Session) -> Vec<Output> {
@@ -75,4 +76,33 @@ fn a_refusal_for_good_ends_an_open_also_when_it_is_the_second_one() {
         table.check(2 * now + 1, Input::Open(1), &["send OPEN 1"]);
         assert!(table.session.wallet().holdings()[0].opening);
     }
+}
+
+#[test]
+fn m6_the_node_that_was_asked_is_kept_with_the_shake() {
+    let mut table = Table::new(false);
+    let mut now = 0;
+    let mut connect = |table: &mut Table, endpoint: &str| {
+        table.session.handle_route(Transport::Tls, endpoint.to_owned());
+        now += 10;
+        table.give(Timestamp::from_ms(now), Input::Connect);
+        outputs(&mut table.session);
+        table.give(Timestamp::from_ms(now), Input::Welcome(welcome(0)));
+    };
+    connect(&mut table, "tls://a:1");
+    assert!(!outputs(&mut table.session).iter().any(|it| matches!(it, Output::Persist(_))));
+    let asked = ["persist home tls://a:1", "persist pending 0", "send SHAKE 0 x1"];
+    table.check(11, Input::Shake(1), &asked);
+    table.check(12, no_win(0, 0), &["persist nothing pending", "event NoWin 0"]);
+    table.check(13, Input::Shake(1), &["persist pending 1", "send SHAKE 1 x1"]);
+    table.check(14, Input::Break, &["disconnect BackOff"]);
+    // Asked again elsewhere, it may win there.
+    connect(&mut table, "tls://b:1");
+    let again = outputs(&mut table.session);
+    assert!(again.contains(&Output::Persist(Record::Home(Home::new("tls://b:1")))), "{again:?}");
+    table.check(25, Input::Break, &["disconnect BackOff"]);
+    // A name that cannot be kept does not leave another one in its place.
+    connect(&mut table, &format!("tls://{}:1", "b".repeat(200)));
+    let again = outputs(&mut table.session);
+    assert!(again.contains(&Output::Persist(Record::Home(None))), "{again:?}");
 }
