@@ -3,7 +3,7 @@
 //! `cargo run -p yao-client --example blocking -- ENDPOINT CAMPAIGN TOKEN WALLET-FILE [ROOTS.PEM]`
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use yao_client::{Config, Event, FileStore, TokenSource, Trust, blocking::Client, wallet::Outcome};
 use yao_protocol::CampaignId;
 
@@ -30,10 +30,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    // One minute of shaking twice a second.
-    for _ in 0..120 {
-        client.shake();
-        match events.wait_next_for(Duration::from_millis(500)) {
+    // One minute of shaking twice a second, however many events come in between.
+    let started = Instant::now();
+    let mut shake_at = Duration::ZERO;
+    while started.elapsed() < Duration::from_secs(60) {
+        if started.elapsed() >= shake_at {
+            client.shake();
+            shake_at += Duration::from_millis(500);
+        }
+        match events.wait_next_for(shake_at.saturating_sub(started.elapsed())) {
             Some(Event::Connected { transport, endpoint, .. }) => {
                 println!("connected to {endpoint} by {transport}");
             }
