@@ -232,12 +232,13 @@ impl Client {
 
     /// The device is on another network, or has got one again. A QUIC connection goes on there,
     /// others are checked at once. What was learned about the network comes back with its key.
+    /// An address that [`Client::moved_to`] chose for the last network is not used any more.
     pub async fn network_changed(&self, network: impl Into<NetworkKey>) {
         self.tell(Command::NetworkChanged(network.into(), None)).await;
     }
 
-    /// As [`Client::network_changed`], and connections go out from `local` from now on: a device
-    /// with several addresses chooses by which to speak.
+    /// As [`Client::network_changed`], and connections go out from `local` until the network changes
+    /// again: a device with several addresses chooses by which to speak.
     pub async fn moved_to(&self, network: impl Into<NetworkKey>, local: IpAddr) {
         self.tell(Command::NetworkChanged(network.into(), Some(local))).await;
     }

@@ -101,6 +101,8 @@ pub(crate) struct Driver {
     /// `None` only while a durable record is being flushed on another thread.
     store: Option<Box<dyn Store>>,
     local_address: Option<IpAddr>,
+    /// The one of the configuration: what the app chose for one network means nothing on the next.
+    local_address_configured: Option<IpAddr>,
     commands: mpsc::Receiver<Command>,
     shakes: Arc<Shakes>,
     mailbox: Mailbox,
@@ -130,6 +132,7 @@ impl Driver {
             token_current: None,
             store: Some(parts.store),
             local_address: parts.local_address,
+            local_address_configured: parts.local_address,
             commands: parts.commands,
             shakes: parts.shakes,
             mailbox: parts.mailbox,
@@ -480,7 +483,7 @@ impl Driver {
                 Ok(Stir::Nothing)
             }
             Some(Command::NetworkChanged(network, local_address)) => {
-                self.local_address = local_address.or(self.local_address);
+                self.local_address = local_address.or(self.local_address_configured);
                 self.networks.learn_rhythm(self.session.rhythm());
                 self.networks.change(network);
                 self.session.set_rhythm(self.networks.rhythm());
