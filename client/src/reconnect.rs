@@ -216,11 +216,13 @@ impl Reconnect {
         let mut was_asked = false;
         let wait_ms = match retry {
             Retry::Never => return None,
-            // A server that says "now" to every attempt must not make a busy loop.
+            // Who says "now", or "in a millisecond", to every attempt must not make a busy loop.
             Retry::Now if first_failure => 0,
             Retry::After { delay_ms, jitter_ms } if delay_ms > 0 || jitter_ms > 0 => {
                 was_asked = true;
-                u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms))
+                let said_ms = u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms));
+                let first_ms_max = if first_failure { 0 } else { self.back_off.first_ms_max };
+                said_ms.max(self.random.up_to(first_ms_max))
             }
             Retry::Overloaded { delay_ms, jitter_ms } => {
                 was_asked = true;
@@ -332,6 +334,7 @@ mod tests {
                 .ms_since(now);
             let (least, most) = (u64::from(delay_ms), u64::from(delay_ms) + u64::from(jitter_ms));
             if most > 0 {
+                let most = if failures > 0 { most.max(back_off.first_ms_max) } else { most };
                 prop_assert!(asked >= least.min(DELAY_MS_MAX) && asked <= most.min(DELAY_MS_MAX));
             }
             prop_assert_eq!(plan.handle_end(now, Retry::Never, &[]), None);
@@ -356,15 +359,14 @@ mod tests {
             for seed in 0..100 {
                 let mut plan = plan(&["a:1"], seed);
                 let first = plan.handle_end(Timestamp::ZERO, retry, &[]).expect("goes on");
-                assert_eq!(
-                    (first.at, first.token_must_be_new),
-                    (Timestamp::ZERO, token_must_be_new)
-                );
+                assert!(first.at.ms() <= 1, "{retry:?}: {first:?}");
+                assert_eq!(first.token_must_be_new, token_must_be_new);
                 waits.push(plan.handle_end(Timestamp::ZERO, retry, &[]).expect("goes on").at.ms());
             }
             assert!(waits.iter().any(|wait| *wait > 500), "{retry:?} repeated is not spread");
         };
         check(Retry::Now, false);
+        check(Retry::After { delay_ms: 1, jitter_ms: 0 }, false);
         check(Retry::Reauthenticate, true);
     }
 
