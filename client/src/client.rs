@@ -237,8 +237,8 @@ impl Client {
         self.tell(Command::NetworkChanged(network.into(), None)).await;
     }
 
-    /// As [`Client::network_changed`], and connections go out from `local` until the network changes
-    /// again: a device with several addresses chooses by which to speak.
+    /// As [`Client::network_changed`], and connections go out from `local` until the network
+    /// changes again: a device with several addresses chooses by which to speak.
     pub async fn moved_to(&self, network: impl Into<NetworkKey>, local: IpAddr) {
         self.tell(Command::NetworkChanged(network.into(), Some(local))).await;
     }

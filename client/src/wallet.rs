@@ -1,5 +1,6 @@
 //! What a user holds in one campaign: the tally, the tickets, what became of each, and the shake
-//! that waits for its answer, with the node that was asked. Pure data with one mutation, [`Wallet::apply`]; stores replay it.
+//! that waits for its answer, with the node that was asked. Pure data with one mutation,
+//! [`Wallet::apply`]; stores replay it.
 
 use crate::limits::HOME_BYTES_MAX;
 use yao_protocol::{
