@@ -3,8 +3,8 @@
 //! `cargo run -p yao-client --example blocking -- ENDPOINT CAMPAIGN TOKEN WALLET-FILE [ROOTS.PEM]`
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
-use std::time::Duration;
-use yao_client::{Config, Event, FileStore, TokenSource, Trust, blocking::Client};
+use std::time::{Duration, Instant};
+use yao_client::{Config, Event, FileStore, TokenSource, Trust, blocking::Client, wallet::Outcome};
 use yao_protocol::CampaignId;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,10 +22,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let (client, mut events) = Client::connect(config)?;
 
-    // One minute of shaking twice a second.
-    for _ in 0..120 {
-        client.shake();
-        match events.wait_next_for(Duration::from_millis(500)) {
+    // What was won before this process and not opened is not told again: it lies in the wallet.
+    for held in client.wallet()?.holdings() {
+        if held.outcome == Outcome::Unopened {
+            println!("opening a packet of {} fen from before", held.ticket.body.amount);
+            client.open(held.ticket)?;
+        }
+    }
+
+    // One minute of shaking twice a second, however many events come in between.
+    let started = Instant::now();
+    let mut shake_at = Duration::ZERO;
+    while started.elapsed() < Duration::from_secs(60) {
+        if started.elapsed() >= shake_at {
+            client.shake();
+            shake_at += Duration::from_millis(500);
+        }
+        match events.wait_next_for(shake_at.saturating_sub(started.elapsed())) {
             Some(Event::Connected { transport, endpoint, .. }) => {
                 println!("connected to {endpoint} by {transport}");
             }

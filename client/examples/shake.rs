@@ -9,7 +9,7 @@
 #![expect(clippy::print_stdout, reason = "this program talks to a person")]
 
 use std::time::Duration;
-use yao_client::{Client, Config, Event, FileStore, TokenSource, Trust};
+use yao_client::{Client, Config, Event, FileStore, TokenSource, Trust, wallet::Outcome};
 use yao_protocol::CampaignId;
 
 #[tokio::main(flavor = "current_thread")]
@@ -28,6 +28,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         config.trust = Some(Trust::from_pem(&std::fs::read(roots)?)?);
     }
     let (client, mut events) = Client::connect(config)?;
+
+    // What was won before this process and not opened is not told again: it lies in the wallet.
+    for held in client.wallet().await?.holdings() {
+        if held.outcome == Outcome::Unopened {
+            println!("opening a packet of {} fen from before", held.ticket.body.amount);
+            client.open(held.ticket).await?;
+        }
+    }
 
     // A real app shakes when the phone does; here, twice a second. The client merges the shakes to
     // the pace that the server states.

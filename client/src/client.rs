@@ -168,12 +168,16 @@ impl Client {
             open_automatically: config.open_automatically,
             seed: seed()?,
         };
+        let mut reconnect = Reconnect::new(endpoints, config.back_off, user, seed()?);
+        if let Some(home) = wallet.home().filter(|_| wallet.pending().is_some()) {
+            reconnect.return_to(home.endpoint());
+        }
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let shakes = Arc::<Shakes>::default();
         let (mailbox, events) = mailbox(config.events_max);
         let driver = Driver::new(driver::Parts {
             session: Session::new(session, wallet),
-            reconnect: Reconnect::new(endpoints, config.back_off, user, seed()?),
+            reconnect,
             start: config.start.map(|plan| (plan, user)),
             networks: Networks::new(config.network),
             trust: config.trust,
@@ -193,11 +197,12 @@ impl Client {
         self.shakes.add();
     }
 
-    /// Opens a ticket. Returns when the client has taken charge of it: from then on it is sent
-    /// until the server answers, over all reconnections; [`crate::Event::Opened`] tells the end.
+    /// Opens a ticket. Returns when the client has taken charge of it, which the store knows then:
+    /// from then on it is sent until the server answers, over all reconnections and lives of the
+    /// app; [`crate::Event::Opened`] tells the end.
     ///
     /// # Errors
-    /// A ticket of another campaign; a client that has ended.
+    /// A ticket of another campaign; a client that has ended, or that ends because its store fails.
     pub async fn open(&self, ticket: Ticket) -> Result<(), Error> {
         let (answer, answered) = oneshot::channel();
         self.ask(Command::Open(Box::new(ticket), answer)).await?;
@@ -227,17 +232,19 @@ impl Client {
 
     /// The device is on another network, or has got one again. A QUIC connection goes on there,
     /// others are checked at once. What was learned about the network comes back with its key.
+    /// An address that [`Client::moved_to`] chose for the last network is not used any more.
     pub async fn network_changed(&self, network: impl Into<NetworkKey>) {
         self.tell(Command::NetworkChanged(network.into(), None)).await;
     }
 
-    /// As [`Client::network_changed`], and connections go out from `local` from now on: a device
-    /// with several addresses chooses by which to speak.
+    /// As [`Client::network_changed`], and connections go out from `local` until the network
+    /// changes again: a device with several addresses chooses by which to speak.
     pub async fn moved_to(&self, network: impl Into<NetworkKey>, local: IpAddr) {
         self.tell(Command::NetworkChanged(network.into(), Some(local))).await;
     }
 
-    /// Leaves: says goodbye to the server and waits until the client has ended.
+    /// Leaves: says goodbye to the server and waits until the client has ended. Its store is free
+    /// then, also when events still wait to be read.
     pub async fn close(&self) {
         // An error means that it has ended already.
         if self.ask(Command::Close).await.is_ok() {

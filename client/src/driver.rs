@@ -104,12 +104,16 @@ pub(crate) struct Driver {
     /// `None` only while a durable record is being flushed on another thread.
     store: Option<Box<dyn Store>>,
     local_address: Option<IpAddr>,
+    /// The one of the configuration: what the app chose for one network means nothing on the next.
+    local_address_configured: Option<IpAddr>,
     commands: mpsc::Receiver<Command>,
     shakes: Arc<Shakes>,
     mailbox: Mailbox,
     link: Option<Link>,
     /// When `link` was made.
     link_since: Timestamp,
+    /// Who asked for an open that the session has taken in charge and the store not yet.
+    opens_taken: Vec<oneshot::Sender<Result<(), Error>>>,
     started: Instant,
 }
 
@@ -132,11 +136,13 @@ impl Driver {
             token_current: None,
             store: Some(parts.store),
             local_address: parts.local_address,
+            local_address_configured: parts.local_address,
             commands: parts.commands,
             shakes: parts.shakes,
             mailbox: parts.mailbox,
             link: None,
             link_since: Timestamp::ZERO,
+            opens_taken: Vec::new(),
             started: Instant::now(),
         }
     }
@@ -147,8 +153,11 @@ impl Driver {
             Err(error) => error,
             Ok(never) => match never {},
         };
-        let Self { mailbox, commands, link, .. } = self;
+        let Self { mailbox, commands, link, store, .. } = self;
         drop(link);
+        // Whoever was told that the client has ended may open its wallet again, also while the
+        // last events still wait for the app.
+        drop(store);
         // `Client::close` waits for this.
         drop(commands);
         mailbox.finish(Event::Stopped(error)).await;
@@ -172,7 +181,7 @@ impl Driver {
                 Err(departure) => departure,
             };
             let now = self.now();
-            let Departure { error, retry, endpoints } = departure;
+            let Departure { error, retry, endpoints } = self.judge(departure);
             match self.reconnect.handle_end(now, retry, &endpoints) {
                 None => return Err(error),
                 Some(next) => attempt = next,
@@ -352,8 +361,19 @@ impl Driver {
         }
     }
 
-    /// Works off what the session wants done, in its order.
+    /// Works off what the session wants done. Only then an open is in charge of the client: it is
+    /// in the store, and outlives this process.
     async fn settle(&mut self) -> Result<Settled, Error> {
+        let settled = self.work_off().await?;
+        for answer in self.opens_taken.drain(..) {
+            // An app that no longer waits for the answer has still opened the ticket.
+            drop(answer.send(Ok(())));
+        }
+        Ok(settled)
+    }
+
+    /// Does what the session wants done, in its order.
+    async fn work_off(&mut self) -> Result<Settled, Error> {
         loop {
             match self.session.poll() {
                 Output::Persist(record) => self.persist(record).await?,
@@ -446,6 +466,20 @@ impl Driver {
         Departure { error, retry, endpoints: Vec::new() }
     }
 
+    /// Where a win may be recorded (M6), what is no fault of the node is not counted against it.
+    fn judge(&self, departure: Departure) -> Departure {
+        match &departure.error {
+            Error::Link { reason, .. }
+                if departure.retry == Retry::BackOff
+                    && reason.is_own()
+                    && self.session.wallet().pending().is_some() =>
+            {
+                Departure { retry: Retry::NoRoute, ..departure }
+            }
+            _ => departure,
+        }
+    }
+
     /// What the end of a connection says about the network.
     fn learn(&mut self, departure: &Departure) {
         let Some(link) = &self.link else { return };
@@ -465,9 +499,11 @@ impl Driver {
         let now = self.now();
         match command {
             Some(Command::Open(ticket, answer)) => {
-                let taken = self.session.handle_open(now, *ticket);
-                // An app that no longer waits for the answer has still opened the ticket.
-                drop(answer.send(taken));
+                match self.session.handle_open(now, *ticket) {
+                    Ok(()) => self.opens_taken.push(answer),
+                    // Nobody may be waiting for it any more.
+                    Err(error) => drop(answer.send(Err(error))),
+                }
                 Ok(Stir::Nothing)
             }
             Some(Command::Wallet(answer)) => {
@@ -483,7 +519,7 @@ impl Driver {
                 Ok(Stir::Nothing)
             }
             Some(Command::NetworkChanged(network, local_address)) => {
-                self.local_address = local_address.or(self.local_address);
+                self.local_address = local_address.or(self.local_address_configured);
                 self.networks.learn_rhythm(self.session.rhythm());
                 self.networks.change(network);
                 self.session.set_rhythm(self.networks.rhythm());
@@ -535,7 +571,7 @@ fn wall_time() -> WallTime {
 }
 
 fn token_failure(reason: String) -> Departure {
-    Departure { error: Error::Token(reason), retry: Retry::BackOff, endpoints: Vec::new() }
+    Departure { error: Error::Token(reason), retry: Retry::NoToken, endpoints: Vec::new() }
 }
 
 #[cfg(test)]

@@ -126,9 +126,12 @@ pub enum LinkError {
     /// It could not be made in time.
     #[error("no connection within {0} ms")]
     Timeout(u64),
-    /// The name could not be resolved to an address of the right family.
+    /// The name has no address of the right family.
     #[error("no usable address")]
     Address,
+    /// The resolver knows no address of the name, or does not answer.
+    #[error("the name was not resolved: {0}")]
+    Name(String),
     /// The peer stopped reading.
     #[error("the server does not read: {0} bytes are waiting")]
     Backlog(usize),
@@ -156,6 +159,30 @@ pub enum LinkError {
         /// Its text.
         message: String,
     },
+}
+
+impl LinkError {
+    /// Whether it says nothing about the node: the device has no network, no such local address, or
+    /// no address of the node to go to.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+        match self {
+            Self::Address | Self::Name(_) => true,
+            Self::Io { kind, .. } => matches!(
+                kind,
+                AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable
+            ),
+            _ => false,
+        }
+    }
+
+    /// Of this and a later failure of the same attempt the one to tell: what a node said counts
+    /// for more than that there was no way to another of its addresses.
+    #[must_use]
+    pub fn or(self, later: Self) -> Self {
+        if later.is_own() && !self.is_own() { self } else { later }
+    }
 }
 
 impl From<io::Error> for LinkError {
@@ -210,5 +237,40 @@ impl StoreError {
             Self::Locked { .. } | Self::OtherCampaign { .. } => Blame::App,
             Self::Io { .. } | Self::Damaged { .. } => Blame::Device,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_spoke_counts_for_more_than_an_address_without_a_way() {
+        let io = |kind| LinkError::Io { kind, message: String::new() };
+        let own = [
+            LinkError::Address,
+            LinkError::Name("none".to_owned()),
+            io(io::ErrorKind::NetworkUnreachable),
+            io(io::ErrorKind::HostUnreachable),
+            io(io::ErrorKind::NetworkDown),
+            io(io::ErrorKind::AddrNotAvailable),
+        ];
+        let of_the_node = [
+            io(io::ErrorKind::ConnectionRefused),
+            io(io::ErrorKind::ConnectionReset),
+            LinkError::Closed,
+            LinkError::Timeout(1),
+            LinkError::Tls("bad".to_owned()),
+        ];
+        for own in &own {
+            assert!(own.is_own());
+            for other in &of_the_node {
+                assert!(!other.is_own());
+                assert_eq!(own.clone().or(other.clone()), *other);
+                assert_eq!(other.clone().or(own.clone()), *other);
+            }
+        }
+        let [.., first, last] = of_the_node;
+        assert_eq!(first.or(last.clone()), last);
     }
 }

@@ -38,6 +38,12 @@ pub const LEAVING_MS_MAX: u64 = 1_000;
 pub const OPEN_UNAVAILABLE_COUNT_MAX: u32 = 3;
 /// Tickets held for one campaign. A server that sends more breaks the protocol.
 pub const TICKETS_MAX: usize = WINS_PER_USER_MAX as usize;
+/// Failures in a row of the device's own (no network, no address of the name) at a node that may
+/// have recorded a win, before another one gets an attempt. Their waits are half a minute at most.
+pub const OWN_FAILURES_MAX: u32 = 5;
+/// Bytes of an endpoint that is remembered over lives of the app; a longer one is not. As much as
+/// fits into a record that is no larger than a ticket's, and more than nodes' names have.
+pub const HOME_BYTES_MAX: usize = 120;
 /// The longest pause a server can ask for, ms (one hour), so that a wrong figure heals.
 pub const DELAY_MS_MAX: u64 = 3_600_000;
 /// Who waits for the next attempt looks at the device's clock at least so often, ms: so late does a
@@ -61,8 +67,11 @@ pub const IDLE_BYTES_MAX: usize = 512;
 pub const COMMANDS_MAX: usize = 8;
 /// Events of money (won, opened) that wait for an app which does not read its events.
 pub const EVENTS_KEPT_MAX: usize = 4 * TICKETS_MAX;
-/// To establish a connection, ms.
+/// To establish a connection, from the look-up of its name to the end of its handshake, ms.
 pub const CONNECT_MS_MAX: u64 = 10_000;
+/// Addresses of one name that are tried. At one each [`RACE_STAGGER_MS`] the last one still has
+/// most of the time.
+pub const ADDRESSES_MAX: usize = 8;
 /// Servers whose sessions can be resumed: the endpoints that one client may know.
 pub const RESUMED_SERVERS_MAX: usize = 32;
 /// What the server may send unread on QUIC, bytes: as much as the client buffers.
@@ -94,6 +103,7 @@ pub const SALVAGE_MS_MAX: u64 = 100;
 pub const TOKEN_MS_MAX: u64 = 30_000;
 
 const _: () = assert!(SHAKE_ANSWER_MS_MAX >= RESEND_MS_MIN);
+const _: () = assert!(ADDRESSES_MAX as u64 * RACE_STAGGER_MS <= CONNECT_MS_MAX / 4);
 const _: () = assert!(ANSWER_LATE_MS + PROBE_ANSWER_MS_MAX < PONG_MS_MAX);
 const _: () = assert!(LEAVING_MS_MAX < SHAKE_ANSWER_MS_MAX);
 const _: () = assert!(IDLE_BYTES_MAX < READ_BYTES);

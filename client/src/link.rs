@@ -4,6 +4,7 @@
 
 pub mod dial;
 mod incoming;
+mod lookup;
 pub mod quic;
 pub mod tcp;
 pub mod tls;

@@ -4,12 +4,15 @@
 //! first attempt already waits a random time ("full jitter"), each failure doubles the range up to
 //! a cap, and what the server asks for is obeyed to the millisecond.
 
+mod home;
+
 use crate::{
     limits::{DELAY_MS_MAX, STABLE_MS_MIN},
     random::Random,
     start::sort_endpoints,
     time::Timestamp,
 };
+use home::OwnFailures;
 use yao_protocol::{
     client::{GoAway, GoAwayReason, RetryClass},
     endpoint::{Endpoint, Transports},
@@ -47,6 +50,11 @@ pub enum Retry {
     /// session token is shown to that same node, at once. A ticket is gone once it was shown, so
     /// this comes once per ticket and makes no busy loop.
     WithToken,
+    /// The device found no way to the node: it has no network, or no address for the name. Says
+    /// nothing about the node, so it is tried again as after any failure, and others now and then.
+    NoRoute,
+    /// The app gave no session token, so no node was asked: back-off, and the same node.
+    NoToken,
     /// The server said never, or the app asked to end.
     Never,
 }
@@ -115,6 +123,7 @@ pub struct Reconnect {
     /// What the last WELCOME or GOAWAY named besides those; tried after them.
     learned: Vec<Endpoint>,
     current_index: usize,
+    own_failures: Option<OwnFailures>,
 }
 
 impl Reconnect {
@@ -134,6 +143,7 @@ impl Reconnect {
             endpoints,
             learned: Vec::new(),
             current_index: 0,
+            own_failures: None,
         }
     }
 
@@ -177,6 +187,7 @@ impl Reconnect {
     /// A session opened and named these other nodes.
     pub fn handle_welcome(&mut self, now: Timestamp, endpoints: &[String]) {
         self.welcome = Some(now);
+        self.own_failures = None;
         let current = self.endpoint().clone();
         self.learn(&readable(endpoints));
         // The list changed under the index: stay where we are, also at a node that only its
@@ -211,15 +222,18 @@ impl Reconnect {
         if welcome.is_some_and(|since| now.ms() >= since.ms() + STABLE_MS_MIN) {
             self.failure_count = 0;
         }
-        let first_failure = self.failure_count == 0;
+        let own_failure_count = self.own_failures.map_or(0, |own| own.count);
+        let first_failure = self.failure_count == own_failure_count;
         let mut was_asked = false;
         let wait_ms = match retry {
             Retry::Never => return None,
-            // A server that says "now" to every attempt must not make a busy loop.
+            // Who says "now", or "in a millisecond", to every attempt must not make a busy loop.
             Retry::Now if first_failure => 0,
             Retry::After { delay_ms, jitter_ms } if delay_ms > 0 || jitter_ms > 0 => {
                 was_asked = true;
-                u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms))
+                let said_ms = u64::from(delay_ms) + self.random.up_to(u64::from(jitter_ms));
+                let first_ms_max = if first_failure { 0 } else { self.back_off.first_ms_max };
+                said_ms.max(self.random.up_to(first_ms_max))
             }
             Retry::Overloaded { delay_ms, jitter_ms } => {
                 was_asked = true;
@@ -230,6 +244,12 @@ impl Reconnect {
             _ => self.jittered_ms(),
         };
         self.failure_count = self.failure_count.saturating_add(1);
+        if matches!(retry, Retry::NoRoute | Retry::NoToken) {
+            self.handle_own_failure(retry);
+            let at = now.plus_ms(wait_ms);
+            return Some(Attempt { at, token_must_be_new: false, was_asked });
+        }
+        self.own_failures = None;
         // A win whose answer was lost is recorded on its node (M6): look there once more, unless
         // the node itself wants us gone. A token that is refused says nothing of the node, unless
         // it refuses the next one, too.
@@ -325,6 +345,7 @@ mod tests {
                 .ms_since(now);
             let (least, most) = (u64::from(delay_ms), u64::from(delay_ms) + u64::from(jitter_ms));
             if most > 0 {
+                let most = if failures > 0 { most.max(back_off.first_ms_max) } else { most };
                 prop_assert!(asked >= least.min(DELAY_MS_MAX) && asked <= most.min(DELAY_MS_MAX));
             }
             prop_assert_eq!(plan.handle_end(now, Retry::Never, &[]), None);
@@ -349,15 +370,14 @@ mod tests {
             for seed in 0..100 {
                 let mut plan = plan(&["a:1"], seed);
                 let first = plan.handle_end(Timestamp::ZERO, retry, &[]).expect("goes on");
-                assert_eq!(
-                    (first.at, first.token_must_be_new),
-                    (Timestamp::ZERO, token_must_be_new)
-                );
+                assert!(first.at.ms() <= 1, "{retry:?}: {first:?}");
+                assert_eq!(first.token_must_be_new, token_must_be_new);
                 waits.push(plan.handle_end(Timestamp::ZERO, retry, &[]).expect("goes on").at.ms());
             }
             assert!(waits.iter().any(|wait| *wait > 500), "{retry:?} repeated is not spread");
         };
         check(Retry::Now, false);
+        check(Retry::After { delay_ms: 1, jitter_ms: 0 }, false);
         check(Retry::Reauthenticate, true);
     }
 

@@ -25,7 +25,7 @@ use crate::{
     reconnect::Retry,
     rhythm::Rhythm,
     time::Timestamp,
-    wallet::{Outcome, Record, Wallet},
+    wallet::{Home, Outcome, Record, Wallet},
 };
 use claims::Claims;
 use heartbeat::Heartbeat;
@@ -142,11 +142,11 @@ impl Session {
     #[must_use]
     pub fn new(config: SessionConfig, wallet: Wallet) -> Self {
         let mut claims = Claims::default();
-        if config.open_automatically {
-            for held in wallet.holdings() {
-                if held.outcome == Outcome::Unopened {
-                    claims.add(Timestamp::ZERO, held.ticket.body.packet);
-                }
+        for held in wallet.holdings() {
+            // What was taken in charge in an earlier life is still owed.
+            let automatically = config.open_automatically && held.outcome == Outcome::Unopened;
+            if held.opening || automatically {
+                claims.add(Timestamp::ZERO, held.ticket.body.packet);
             }
         }
         Self {
@@ -266,7 +266,8 @@ impl Session {
     }
 
     /// The user opens a ticket; it may come from elsewhere than this session. Told again for one
-    /// that is decided, the session repeats the outcome.
+    /// that is decided, the session repeats the outcome. The session has it in charge once the
+    /// outputs that follow are worked off: it lasts until it is decided, over lives of the app.
     ///
     /// # Errors
     /// [`Error::Config`] when the ticket is for another campaign, or too many are held; nothing is
@@ -288,7 +289,10 @@ impl Session {
                 self.tell(Event::Opened(Box::new(Opened { receipt, proof })));
             }
             // The app may know better than an old refusal: the server decides again.
-            _ => self.claims.add(now, packet),
+            _ => {
+                self.persist(Record::Opening(packet));
+                self.claims.add(now, packet);
+            }
         }
         self.pump(now);
         Ok(())
@@ -374,6 +378,8 @@ impl Session {
             put_open(&mut bytes, request_id, &held.ticket.encode());
         }
         if let Some(sending) = self.shaker.poll(now, &mut self.request_ids, &mut self.random) {
+            // If it wins, this is where that is recorded.
+            self.persist(Record::Home(Home::new(&self.route.1)));
             self.persist(Record::Pending(Some(sending.shake)));
             let shake = Shake {
                 shake: sending.shake,

@@ -10,7 +10,7 @@ use yao_protocol::endpoint::Endpoint;
 /// which ends it. With `local`, from that address.
 ///
 /// # Errors
-/// What the last one to fail says.
+/// What the last one to fail says, but rather what the node said than that there was no way to it.
 pub async fn dial(
     order: Order,
     endpoint: &Endpoint,
@@ -24,18 +24,18 @@ pub async fn dial(
     let head_start = Duration::from_millis(RACE_STAGGER_MS);
     match timeout(head_start, &mut first).await {
         Ok(Ok(link)) => return Ok(link),
-        Ok(Err(_)) => return connect(second).await,
+        Ok(Err(error)) => return connect(second).await.map_err(|later| error.or(later)),
         Err(_) => {}
     }
     let mut second = connect(second);
     tokio::select! {
         established = &mut first => match established {
             Ok(link) => Ok(link),
-            Err(_) => second.await,
+            Err(error) => second.await.map_err(|later| error.or(later)),
         },
         established = &mut second => match established {
             Ok(link) => Ok(link),
-            Err(_) => first.await,
+            Err(error) => first.await.map_err(|later| error.or(later)),
         },
     }
 }

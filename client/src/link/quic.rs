@@ -1,10 +1,14 @@
 //! QUIC, driven directly: one socket, one connection, one stream, no task of its own. Dropping a
 //! future that waits for it loses no byte, and dropping the link tells the server.
 
-use super::{incoming::Incoming, trust::Trust};
+use super::{
+    incoming::Incoming,
+    lookup::{deadline, lookup},
+    trust::Trust,
+};
 use crate::{
     error::LinkError,
-    limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, QUIC_SILENCE_MS_MAX, READ_BYTES},
+    limits::{IDLE_BYTES_MAX, QUIC_SILENCE_MS_MAX, READ_BYTES},
 };
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
@@ -19,7 +23,7 @@ use std::{
 };
 use tokio::{
     io::Interest,
-    net::{UdpSocket, lookup_host},
+    net::UdpSocket,
     time::{sleep_until, timeout},
 };
 use yao_protocol::{WireError, endpoint::Endpoint, frame::Frame};
@@ -64,12 +68,11 @@ impl QuicLink {
         trust: &Trust,
     ) -> Result<Self, LinkError> {
         let name = trust.server_name(endpoint).ok_or(LinkError::Address)?.to_str().into_owned();
-        let usable =
-            |remote: &SocketAddr| local.is_none_or(|local| local.is_ipv4() == remote.is_ipv4());
-        let remotes: Vec<_> = lookup_host(endpoint.address()).await?.filter(usable).collect();
+        let deadline = deadline();
+        let remotes = lookup(&endpoint.address(), local, deadline).await?;
         // An address that does not answer says nothing, so each has its share of the time.
-        let limit_ms = CONNECT_MS_MAX / remotes.len().max(1) as u64;
-        let limit = Duration::from_millis(limit_ms);
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let limit = left / u32::try_from(remotes.len().max(1)).expect("few addresses");
         let mut last = LinkError::Address;
         for remote in remotes {
             let connecting = async {
@@ -81,8 +84,8 @@ impl QuicLink {
             };
             match timeout(limit, connecting).await {
                 Ok(Ok(link)) => return Ok(link),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = LinkError::Timeout(limit_ms),
+                Ok(Err(error)) => last = last.or(error),
+                Err(_) => last = LinkError::Timeout(limit.as_millis() as u64),
             }
         }
         Err(last)

@@ -1,20 +1,26 @@
 //! A TCP connection to a node. Moves bytes; knows no message. Everything that waits can be
 //! cancelled at any await without losing a byte.
 
-use super::incoming::Incoming;
+use super::{
+    incoming::Incoming,
+    lookup::{deadline, lookup},
+};
 use crate::{
     error::LinkError,
-    limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, READ_BYTES},
+    limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, RACE_STAGGER_MS, READ_BYTES},
 };
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     io::Interest,
-    net::{TcpSocket, TcpStream, lookup_host},
-    time::timeout,
+    net::{TcpSocket, TcpStream},
+    time::{sleep, timeout_at},
 };
 use yao_protocol::{WireError, frame::Frame};
 
@@ -27,14 +33,15 @@ pub struct TcpLink {
 }
 
 impl TcpLink {
-    /// Connects to `endpoint` ("host:port"); tries each of its addresses in turn. With `local`,
-    /// from that address, to nodes of its family.
+    /// Connects to `endpoint` ("host:port"); races its addresses. With `local`, from that address,
+    /// to nodes of its family.
     ///
     /// # Errors
     /// No address, or the last error of those tried; the whole takes at most 10 s.
     pub async fn connect(endpoint: &str, local: Option<IpAddr>) -> Result<Self, LinkError> {
-        let limit = Duration::from_millis(CONNECT_MS_MAX);
-        let stream = timeout(limit, connect_stream(endpoint, local))
+        let deadline = deadline();
+        let addresses = lookup(endpoint, local, deadline).await?;
+        let stream = timeout_at(deadline, connect_stream(addresses, local))
             .await
             .map_err(|_| LinkError::Timeout(CONNECT_MS_MAX))??;
         Ok(Self { stream, incoming: Incoming::default(), outgoing: Vec::new() })
@@ -140,25 +147,50 @@ impl TcpLink {
     }
 }
 
-/// Tries each address of `endpoint` ("host:port") in turn, without a limit of time.
+/// Connects to the first of `addresses` that answers, without a limit of time. Each starts when
+/// the one before it has failed, or is still silent after 250 ms: it goes on meanwhile, because
+/// silence says nothing (RFC 8305).
 pub(super) async fn connect_stream(
-    endpoint: &str,
+    addresses: Vec<SocketAddr>,
     local: Option<IpAddr>,
 ) -> Result<TcpStream, LinkError> {
+    let mut addresses = addresses.into_iter();
+    let mut attempts = Vec::new();
     let mut last = LinkError::Address;
-    for address in lookup_host(endpoint).await? {
-        match connect_address(address, local).await {
-            Ok(stream) => {
-                // A shake is one small frame: waiting to fill a segment would only delay it.
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
+    loop {
+        attempts.extend(addresses.next().map(|address| Box::pin(connect_address(address, local))));
+        if attempts.is_empty() {
+            return Err(last);
+        }
+        tokio::select! {
+            connected = poll_fn(|context| poll_any(&mut attempts, context)) => match connected {
+                Ok(stream) => {
+                    // A shake is one small frame: waiting to fill a segment would only delay it.
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = last.or(error),
+            },
+            () = sleep(Duration::from_millis(RACE_STAGGER_MS)), if addresses.len() > 0 => {}
         }
     }
-    Err(last)
 }
 
+/// What the first of `attempts` to end says; it is taken out.
+fn poll_any<Attempt: Future>(
+    attempts: &mut Vec<Pin<Box<Attempt>>>,
+    context: &mut Context<'_>,
+) -> Poll<Attempt::Output> {
+    for index in 0..attempts.len() {
+        if let Poll::Ready(ended) = attempts[index].as_mut().poll(context) {
+            drop(attempts.swap_remove(index));
+            return Poll::Ready(ended);
+        }
+    }
+    Poll::Pending
+}
+
+/// `local` is of the address' family, if it is given.
 async fn connect_address(
     address: SocketAddr,
     local: Option<IpAddr>,
@@ -168,10 +200,97 @@ async fn connect_address(
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     if let Some(local) = local {
-        if local.is_ipv4() != address.is_ipv4() {
-            return Err(LinkError::Address);
-        }
         socket.bind(SocketAddr::new(local, 0))?;
     }
     Ok(socket.connect(address).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        net::TcpListener,
+        time::{Instant, timeout},
+    };
+
+    /// Nothing on this machine takes so long, and less than any limit of the link.
+    const PATIENCE: Duration = Duration::from_millis(CONNECT_MS_MAX / 2);
+
+    fn socket() -> TcpSocket {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        socket
+    }
+
+    /// An address that swallows SYNs: a listener whose queue is full. It does so until it and the
+    /// connections in its queue are dropped.
+    async fn swallowing() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let listener = socket().listen(1).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let mut queued = Vec::new();
+        let no_answer = Duration::from_millis(100);
+        while let Ok(stream) = timeout(no_answer, TcpStream::connect(address)).await {
+            queued.push(stream.expect("there is room"));
+            assert!(queued.len() < 100, "the queue is bounded");
+        }
+        (address, listener, queued)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_does_not_hide_the_next_one() {
+        let (silent, _listener, _queued) = swallowing().await;
+        let good = socket().listen(8).expect("listens");
+        let good_address = good.local_addr().expect("bound");
+        let started = Instant::now();
+        let connecting = connect_stream(vec![silent, silent, good_address], None);
+        let stream = timeout(PATIENCE, connecting).await.expect("in time").expect("connects");
+        assert_eq!(stream.peer_addr().expect("connected"), good_address);
+        let head_starts = Duration::from_millis(2 * RACE_STAGGER_MS);
+        assert!(started.elapsed() >= head_starts, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_slow_is_not_given_up_for_the_next_one() {
+        let (slow, listener, queued) = swallowing().await;
+        let connecting = connect_stream(vec![slow, slow], None);
+        let easing = async {
+            // Both attempts are under way before the first has room: its SYN comes again.
+            sleep(Duration::from_millis(2 * RACE_STAGGER_MS)).await;
+            drop(queued);
+            let accepting = async {
+                loop {
+                    drop(listener.accept().await);
+                }
+            };
+            timeout(PATIENCE, accepting).await
+        };
+        tokio::select! {
+            connected = connecting => assert!(connected.is_ok(), "{connected:?}"),
+            _ = easing => panic!("it never connects"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_costs_no_time_and_the_last_error_is_told() {
+        let closed = socket().listen(1).expect("listens").local_addr().expect("bound");
+        let good = socket().listen(8).expect("listens");
+        let good_address = good.local_addr().expect("bound");
+        let mut fastest = Duration::MAX;
+        // Several, because a busy machine may be slow once.
+        for _ in 0..5 {
+            let started = Instant::now();
+            connect_stream(vec![closed, good_address], None).await.expect("connects");
+            fastest = fastest.min(started.elapsed());
+        }
+        assert!(fastest < Duration::from_millis(RACE_STAGGER_MS), "{fastest:?}");
+        // TCP has no way to a multicast address; what the node said counts for more.
+        let nowhere = "224.0.0.1:1".parse().expect("an address");
+        let no_way = connect_stream(vec![nowhere], None).await.expect_err("no way");
+        assert!(no_way.is_own(), "{no_way:?}");
+        let refused = connect_stream(vec![closed, nowhere], None).await.expect_err("nobody there");
+        let kind = io::ErrorKind::ConnectionRefused;
+        assert!(matches!(refused, LinkError::Io { kind: told, .. } if told == kind), "{refused:?}");
+        let nobody = connect_stream(Vec::new(), None).await.expect_err("nowhere to go");
+        assert_eq!(nobody, LinkError::Address);
+    }
 }

@@ -1,7 +1,12 @@
 //! TLS 1.3 over TCP. Dropping a future that waits for it loses no byte: what is in flight lies in
 //! the TLS connection, not in the future.
 
-use super::{incoming::Incoming, tcp::connect_stream, trust::Trust};
+use super::{
+    incoming::Incoming,
+    lookup::{deadline, lookup},
+    tcp::connect_stream,
+    trust::Trust,
+};
 use crate::{
     error::LinkError,
     limits::{CONNECT_MS_MAX, IDLE_BYTES_MAX, READ_BYTES},
@@ -10,9 +15,8 @@ use rustls::ClientConnection;
 use std::{
     io::{self, Read, Write},
     net::IpAddr,
-    time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream, time::timeout};
+use tokio::{io::Interest, net::TcpStream, time::timeout_at};
 use yao_protocol::{
     WireError,
     endpoint::{ALPN, Endpoint},
@@ -32,8 +36,8 @@ pub struct TlsLink {
 }
 
 impl TlsLink {
-    /// Connects to `endpoint` and shakes hands; tries each of its addresses in turn. With `local`,
-    /// from that address, to nodes of its family.
+    /// Connects to `endpoint`, whose addresses it races, and shakes hands. With `local`, from that
+    /// address, to nodes of its family.
     ///
     /// # Errors
     /// No address, or the last error of those tried, or a server that is not trusted; the whole
@@ -45,15 +49,16 @@ impl TlsLink {
     ) -> Result<Self, LinkError> {
         let name = trust.server_name(endpoint).ok_or(LinkError::Address)?;
         let tls = ClientConnection::new(trust.tls(), name).map_err(|error| tls_error(&error))?;
-        let limit = Duration::from_millis(CONNECT_MS_MAX);
+        let deadline = deadline();
+        let addresses = lookup(&endpoint.address(), local, deadline).await?;
         let connecting = async {
-            let stream = connect_stream(&endpoint.address(), local).await?;
+            let stream = connect_stream(addresses, local).await?;
             let (incoming, outgoing) = (Incoming::default(), Vec::new());
             let mut link = Self { stream, tls, incoming, outgoing, plaintext_waits: false };
             link.shake_hands().await?;
             Ok(link)
         };
-        timeout(limit, connecting).await.map_err(|_| LinkError::Timeout(CONNECT_MS_MAX))?
+        timeout_at(deadline, connecting).await.map_err(|_| LinkError::Timeout(CONNECT_MS_MAX))?
     }
 
     /// Queues whole frames; [`TlsLink::progress`] sends them.

@@ -1,5 +1,6 @@
 //! The session as tables: at a time an input, then exactly these outputs.
 
+mod lives;
 mod returning;
 mod silence;
 
@@ -17,7 +18,7 @@ use crate::{
         ANSWER_LATE_MS, LEAVING_MS_MAX, OPEN_ANSWER_MS_MAX, RESEND_MS_MIN, SHAKE_ANSWER_MS_MAX,
     },
     time::Timestamp,
-    wallet::{Record, Wallet},
+    wallet::{Home, Record, Wallet},
 };
 use yao_protocol::{
     CampaignId, PacketId, ShakeId, UserId, WallTime,
@@ -89,6 +90,7 @@ impl Table {
         table
     }
 
+    /// The record of an open is left out: `lives.rs` checks it.
     #[track_caller]
     fn check(&mut self, at_ms: u64, input: Input, expected: &[&str]) {
         let now = Timestamp::from_ms(at_ms);
@@ -169,6 +171,10 @@ impl Table {
             Output::Persist(Record::Receipt(_)) => "persist receipt".to_owned(),
             Output::Persist(Record::Refused { packet, code }) => {
                 format!("persist refused {} {code}", packet.0)
+            }
+            Output::Persist(Record::Opening(_)) => return,
+            Output::Persist(Record::Home(home)) => {
+                format!("persist home {}", home.as_ref().map_or("none", Home::endpoint))
             }
             Output::Persist(Record::Pending(None)) => "persist nothing pending".to_owned(),
             Output::Persist(Record::Pending(Some(shake))) => {

@@ -7,7 +7,12 @@
 //! 1 tally    72 B            4 refused  u64 packet, u16 error code
 //! 2 ticket  136 B            5 pending  u64 shake id, or nothing: no shake is pending
 //! 3 receipt  72 B            6 reconnect  80 B of a ticket, or nothing: none is held
+//! 7 opening  u64 packet      8 home  1 to 120 B, the text of an endpoint, or nothing
 //! ```
+//!
+//! A program refuses a file with a kind that it does not know, as one that is damaged: to go on
+//! without the record would be to forget at the next rewrite what another version promised. Kinds 1
+//! to 6 are those of every version.
 //!
 //! A rewrite goes to a file beside it, is flushed, and then takes its place, so a crash leaves the
 //! old file or the new one. A crash while appending leaves a torn tail, which is dropped: nobody
@@ -16,10 +21,10 @@
 use super::Store;
 use crate::{
     error::StoreError,
-    wallet::{ReconnectSecret, Record, Wallet},
+    wallet::{Home, ReconnectSecret, Record, Wallet},
 };
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -41,6 +46,8 @@ const KIND_RECEIPT: u8 = 3;
 const KIND_REFUSED: u8 = 4;
 const KIND_PENDING: u8 = 5;
 const KIND_RECONNECT: u8 = 6;
+const KIND_OPENING: u8 = 7;
+const KIND_HOME: u8 = 8;
 
 /// The store in a file of its own per user and campaign.
 #[derive(Debug)]
@@ -204,6 +211,16 @@ fn put_record(out: &mut Vec<u8>, sequence: u64, record: &Record) {
             }
             KIND_RECONNECT
         }
+        Record::Opening(packet) => {
+            payload.put_u64(packet.0);
+            KIND_OPENING
+        }
+        Record::Home(home) => {
+            if let Some(home) = home {
+                payload.put(home.endpoint().as_bytes());
+            }
+            KIND_HOME
+        }
     };
     log::Record { kind, sequence, committed: 0, payload: &payload }.put(out);
 }
@@ -219,6 +236,9 @@ fn read_record(kind: u8, payload: &[u8]) -> Result<Record, WireError> {
         KIND_PENDING => Record::Pending(Some(ShakeId(r.u64()?))),
         KIND_RECONNECT if payload.is_empty() => Record::Reconnect(None),
         KIND_RECONNECT => Record::Reconnect(Some(ReconnectSecret(r.array()?))),
+        KIND_OPENING => Record::Opening(PacketId(r.u64()?)),
+        // Only a hint: what is no text of ours leads nowhere.
+        KIND_HOME => return Ok(Record::Home(str::from_utf8(payload).ok().and_then(Home::new))),
         other => {
             return Err(WireError::Value { field: "wallet record kind", value: u64::from(other) });
         }
@@ -247,12 +267,33 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let file = private(OpenOptions::new().create(true).write(true).truncate(false))
         .open(&beside)
         .map_err(|error| failed("opening", &beside, &error))?;
+    match try_lock(&file) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(StoreError::Locked { path: path.display().to_string() }),
+        Err(error) => Err(failed("locking", &beside, &error)),
+    }
+}
+
+/// False when another process has it. Asks the system itself: on Android `File::try_lock` of `std`
+/// does nothing but say that it is not supported (Rust 1.95).
+#[cfg(unix)]
+fn try_lock(file: &File) -> io::Result<bool> {
+    use rustix::fs::{FlockOperation, flock};
+    match flock(file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// False when another process has it.
+#[cfg(not(unix))]
+#[expect(clippy::disallowed_methods, reason = "where there is no flock, `std` has the lock")]
+fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Locked { path: path.display().to_string() })
-        }
-        Err(TryLockError::Error(error)) => Err(failed("locking", &beside, &error)),
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -287,7 +328,10 @@ fn failed(action: &'static str, path: &Path, error: &io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::testing::{CAMPAIGN, receipt, tally, ticket};
+    use crate::{
+        session::testing::{CAMPAIGN, receipt, tally, ticket},
+        wallet::Outcome,
+    };
 
     fn story() -> Vec<Record> {
         vec![
@@ -303,6 +347,12 @@ mod tests {
             Record::Reconnect(Some(ReconnectSecret([7; 80]))),
             Record::Reconnect(None),
             Record::Reconnect(Some(ReconnectSecret([8; 80]))),
+            Record::Opening(PacketId(2)),
+            Record::Ticket(ticket(3, 102)),
+            Record::Opening(PacketId(3)),
+            Record::Home(Home::new("tls+quic://node-1.example:443")),
+            Record::Home(None),
+            Record::Home(Home::new("[::1]:1")),
         ]
     }
 
@@ -368,6 +418,46 @@ mod tests {
         let packets: Vec<u64> =
             wallet.holdings().iter().map(|held| held.ticket.body.packet.0).collect();
         assert_eq!(packets, [2]);
+    }
+
+    /// A file as the first version of the SDK wrote it: its kinds, and no other.
+    #[test]
+    fn a_file_of_the_first_version_is_read_and_a_kind_of_a_later_one_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("wallet");
+        let mut bytes = image(CAMPAIGN, &Wallet::default()).bytes;
+        let (ticket, receipt, tally) = (ticket(1, 100), receipt(1), tally(1, 10));
+        let refused = [2, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+        let other = crate::session::testing::ticket(2, 101);
+        let records: [(u8, &[u8]); 7] = [
+            (1, &tally),
+            (2, &ticket.encode()),
+            (3, &receipt),
+            (2, &other.encode()),
+            (4, &refused),
+            (5, &[7, 0, 0, 0, 0, 0, 0, 0]),
+            (6, &[9; 80]),
+        ];
+        let mut sequence = FIRST_SEQUENCE;
+        let mut put = |bytes: &mut Vec<u8>, kind, payload| {
+            log::Record { kind, sequence, committed: 0, payload }.put(bytes);
+            sequence += 1;
+        };
+        for (kind, payload) in records {
+            put(&mut bytes, kind, payload);
+        }
+        fs::write(&path, &bytes).expect("written");
+        let wallet = FileStore::open(&path, CAMPAIGN).expect("opens").load().expect("loads");
+        let held: Vec<_> =
+            wallet.holdings().iter().map(|held| (held.outcome, held.opening)).collect();
+        assert_eq!(held, [(Outcome::Opened(receipt), false), (Outcome::Refused(8), false)]);
+        assert_eq!(wallet.pending(), Some(ShakeId(7)));
+        assert_eq!(wallet.reconnect(), Some(ReconnectSecret([9; 80])));
+        put(&mut bytes, 200, &[][..]);
+        fs::write(&path, &bytes).expect("written");
+        let later = FileStore::open(&path, CAMPAIGN).expect_err("another version's");
+        assert!(matches!(later, StoreError::Damaged { .. }), "{later:?}");
+        assert_eq!(fs::read(&path).expect("readable"), bytes, "and nothing of it is lost");
     }
 
     #[test]

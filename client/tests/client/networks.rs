@@ -408,3 +408,15 @@ async fn a_start_plan_holds_the_first_connection_back_and_no_later_one() {
     let (_peer, _) = Peer::welcome(&door, "token", 0).await;
     assert!(again.elapsed() < HELD_BACK, "{:?}", again.elapsed());
 }
+
+#[tokio::test]
+async fn an_address_chosen_for_one_network_is_not_used_on_the_next() {
+    let (door, config) = listen_by(Transport::Tcp).await;
+    let (client, mut events) = Client::connect(config).expect("good");
+    // This machine does not have it (RFC 5737), as a device that leaves a network loses its own.
+    client.moved_to("wlan", "198.51.100.77".parse().expect("an address")).await;
+    disconnected(&mut events).await;
+    client.network_changed("cellular").await;
+    let (_peer, _) = Peer::welcome(&door, "token", 0).await;
+    connected_by(&mut events).await;
+}
