@@ -36,8 +36,8 @@ pub struct Plot {
     pub shake_interval_ms: u32,
     /// Bytes of unsettled opens that a spool takes.
     pub spool_bytes_max: u64,
-    /// How long a spool collects opens for one commit, us. Those of a long time lie in many sectors,
-    /// any of which a failing disk may keep.
+    /// How long a spool collects opens for one commit, us. Those of a long time lie in many
+    /// sectors, any of which a failing disk may keep.
     pub spool_commit_us_max: u64,
     /// Whether spools have a fallback on another disk.
     pub fallback: bool,
