@@ -130,6 +130,44 @@ async fn an_open_is_in_the_store_before_it_is_answered_and_outlives_the_app() {
     assert!(!client.wallet().await.expect("it lives").holdings()[0].opening);
 }
 
+/// A disk that is full when it is flushed.
+#[derive(Default)]
+struct FullStore(MemoryStore);
+
+impl Store for FullStore {
+    fn load(&mut self) -> Result<Wallet, StoreError> {
+        self.0.load()
+    }
+
+    fn append(&mut self, record: &Record) -> Result<(), StoreError> {
+        if record.must_be_durable() { Err(disk_full()) } else { self.0.append(record) }
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        true
+    }
+}
+
+fn disk_full() -> StoreError {
+    let (path, message) = ("wallet".to_owned(), "no space".to_owned());
+    StoreError::Io { action: "writing", path, message }
+}
+
+#[tokio::test]
+async fn an_open_that_cannot_be_stored_is_refused_although_nobody_reads_the_events() {
+    let (door, mut config) = listen_by(Transport::Tcp).await;
+    config.store = Box::<FullStore>::default();
+    config.events_max = 1;
+    let (client, mut events) = Client::connect(config).expect("a good configuration");
+    let (mut peer, _) = Peer::welcome(&door, "token", 0).await;
+    client.shake();
+    assert!(matches!(peer.next().await, Seen::Shake(_)), "the session's event fills the queue");
+    let opening = timeout(PATIENCE, client.open(ticket(1, ShakeId(1)))).await.expect("an answer");
+    let error = Error::Store(disk_full());
+    assert_eq!(opening, Err(error.clone()));
+    assert_eq!(until(&mut events, stopped).await, error);
+}
+
 /// A disk that takes its time.
 struct SlowStore {
     store: FileStore,
