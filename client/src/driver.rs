@@ -153,8 +153,12 @@ impl Driver {
             Err(error) => error,
             Ok(never) => match never {},
         };
-        let Self { mailbox, commands, link, store, .. } = self;
+        let Self { mailbox, commands, link, store, opens_taken, .. } = self;
         drop(link);
+        for answer in opens_taken {
+            // What the store did not take is not in charge of anybody.
+            drop(answer.send(Err(error.clone())));
+        }
         // Whoever was told that the client has ended may open its wallet again, also while the
         // last events still wait for the app.
         drop(store);

@@ -2,6 +2,7 @@
 
 mod blocking;
 mod links;
+mod lives;
 mod networks;
 mod session;
 mod support;
