@@ -419,8 +419,12 @@ pub fn set_aside(
     }
     let names = disk.names(directory).map_err(io_error("read", directory))?;
     let is_copy = |name: &OsString| {
-        let segment = name.to_str().and_then(|name| name.strip_suffix(ASIDE));
-        segment.is_some_and(|segment| kind.first_sequence(segment).is_some())
+        let parts = name.to_str().and_then(|name| name.split_once(ASIDE));
+        parts.is_some_and(|(segment, number)| {
+            let number = number.strip_prefix('.').unwrap_or(number);
+            let whole = number.bytes().all(|byte| byte.is_ascii_digit());
+            whole && kind.first_sequence(segment).is_some()
+        })
     };
     Ok(names.iter().filter(|name| is_copy(name)).map(|name| directory.join(name)).collect())
 }
@@ -457,15 +461,23 @@ fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentE
         name.push(ending);
         path.with_file_name(name)
     };
-    let copy = named(ASIDE);
-    if disk.exists(&copy) {
+    // Another of that name may have been damaged before, or the copy of an older program was
+    // interrupted: what is there stays, unless it only tells that the segment was missing.
+    let mut copy = named(ASIDE);
+    for number in 1.. {
+        if !disk.exists(&copy) {
+            break;
+        }
         let mut kept = Vec::new();
         let file = disk.open(&copy, Access::Read).map_err(io_error("open", &copy))?;
         file.read_to_end(&mut kept).map_err(io_error("read", &copy))?;
-        // An empty one only tells that the segment was missing.
-        if bytes.is_empty() || !kept.is_empty() {
+        if bytes.is_empty() || kept[..written_length(&kept)] == *bytes {
             return Ok(());
         }
+        if kept.is_empty() {
+            break;
+        }
+        copy = named(&format!("{ASIDE}.{number}"));
     }
     let draft = named(ASIDE_DRAFT);
     if disk.exists(&draft) {

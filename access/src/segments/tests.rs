@@ -305,6 +305,14 @@ fn a_copy_of_damage_is_whole_before_the_segment_goes() {
     assert_eq!((sequences, path.exists()), (vec![2], false));
     assert!(fs::read(&aside).expect("read").starts_with(&bytes[..bytes.len() - 4]));
     assert!(!aside.with_extension("corrupt.draft").exists());
+    // One of the same name is damaged in another way: both are kept, each once.
+    bytes[SEGMENT_HEADER_BYTES + 10] ^= 1;
+    for _ in 0..2 {
+        fs::write(path, &bytes).expect("write");
+        open(directory.path()).expect("open");
+    }
+    let aside = recovery::set_aside(&RealDisk, directory.path(), KIND).expect("readable");
+    assert_eq!(aside.len(), 2, "{aside:?}");
 }
 
 #[test]

@@ -58,8 +58,8 @@ pub enum PairError {
     /// The spool has a fallback, and it is not where the configuration says.
     #[error(
         "{path} says that this spool has a fallback, which is not in {fallback}: accepted opens \
-         may lie there; mount its disk, or remove the file if all of them are settled, or rename \
-         it to {ASIDE} if they are lost",
+         may lie there; mount its disk; or, if all of them were settled before a start with both, \
+         remove the file; or, if they are lost, rename it to {ASIDE}",
         path = path.display(), fallback = fallback.display()
     )]
     Gone {
@@ -72,7 +72,7 @@ pub enum PairError {
     #[error(
         "{path} is that of a spool's fallback, and {spool} is not that spool: accepted opens may \
          lie on a disk that is not mounted; mount it, or rename the file to {ASIDE} if they are \
-         lost",
+         lost; if {spool} has opens of its own, give spool.fallback an empty directory",
         path = path.display(), spool = spool.display()
     )]
     SpoolGone {
@@ -84,8 +84,8 @@ pub enum PairError {
     /// The configuration names none any more.
     #[error(
         "{path} says that this spool has a fallback in {fallback}, where accepted opens may lie, \
-         but spool.fallback is not set; set it again, or remove the file if all of them are \
-         settled, or rename it to {ASIDE} if they are lost",
+         but spool.fallback is not set; set it again; or, if all of them were settled before a \
+         start with both, remove the file; or, if they are lost, rename it to {ASIDE}",
         path = path.display(), fallback = fallback.display()
     )]
     Forgotten {
@@ -167,7 +167,7 @@ pub(super) fn pair(
     match (known, other) {
         (None, None) => {
             let fallback = fallback.to_owned();
-            refuse_used(&fallback)?;
+            refuse_used(&fallback, spool)?;
             let pair = Pair { campaign, shard, pair: draw(spool)?, fallback };
             // The spool's gets its name last: with it alone the fallback would be missed. Its draft
             // tells a crash between the two from a spool whose disk is not mounted.
@@ -216,23 +216,35 @@ fn read(path: &Path) -> Result<Option<Pair>, PairError> {
 }
 
 /// Nobody knows any more what a spool left in a directory: sequences may have been used again
-/// since, and its watermark would tell of others. Unless somebody said that the spool is lost.
-fn refuse_used(fallback: &Path) -> Result<(), PairError> {
-    if fallback.join(ASIDE).exists() {
-        return Ok(());
+/// since, and its watermark would tell of others. Unless somebody said that the spool is lost, and
+/// the one that takes its place has nothing yet: then that is said there, too, for as long as
+/// nobody has accounted for its opens.
+fn refuse_used(fallback: &Path, spool: &Path) -> Result<(), PairError> {
+    let Some(left) = left_by_a_spool(fallback)? else { return Ok(()) };
+    if !fallback.join(ASIDE).exists() || left_by_a_spool(spool)?.is_some() {
+        return Err(PairError::Used(left));
     }
-    let mark = fallback.join(WATERMARK_NAME);
+    let said = spool.join(ASIDE);
+    let say = || -> io::Result<()> {
+        OpenOptions::new().write(true).create(true).truncate(true).open(&said)?.sync_all()?;
+        RealDisk.sync_directory(spool)
+    };
+    say().map_err(fail("create", &said))
+}
+
+/// A watermark or a segment in `directory`.
+fn left_by_a_spool(directory: &Path) -> Result<Option<PathBuf>, PairError> {
+    let mark = directory.join(WATERMARK_NAME);
     if mark.exists() {
-        return Err(PairError::Used(mark));
+        return Ok(Some(mark));
     }
-    let entries = fs::read_dir(fallback).map_err(fail("read", fallback))?;
-    for entry in entries {
-        let name = entry.map_err(fail("read", fallback))?.file_name();
+    for entry in fs::read_dir(directory).map_err(fail("read", directory))? {
+        let name = entry.map_err(fail("read", directory))?.file_name();
         if name.to_str().is_some_and(|name| LogKind::SPOOL.first_sequence(name).is_some()) {
-            return Err(PairError::Used(fallback.join(name)));
+            return Ok(Some(directory.join(name)));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Creates the file under another name, on disk.
@@ -315,7 +327,12 @@ mod tests {
         fs::rename(fallback.join(NAME), fallback.join(ASIDE)).expect("rename");
         drop(pair(&spool, Some(&fallback), CAMPAIGN, SHARD).expect("adopted"));
         drop(pair(&spool, Some(&fallback), CAMPAIGN, SHARD).expect("and again"));
-        assert!(fallback.join(ASIDE).exists());
+        assert!(fallback.join(ASIDE).exists() && spool.join(ASIDE).exists(), "on both sides");
+        // But one that has used sequences of its own since takes nothing over.
+        fs::remove_file(spool.join(NAME)).expect("remove");
+        fs::remove_file(fallback.join(NAME)).expect("remove");
+        fs::write(spool.join(LogKind::SPOOL.file_name(51)), "").expect("write");
+        assert!(refusal(&spool, Some(&fallback)).contains("an empty directory"));
     }
 
     #[test]

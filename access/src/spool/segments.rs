@@ -194,13 +194,11 @@ impl SpoolSegments {
             return Ok((Vec::new(), through));
         };
         let end = through.min(first.saturating_add(count_max as u64 - 1));
-        let mut clean_from = u64::MAX;
         for segment in &segments {
-            if segment.damaged || self.rotten.contains(&segment.path) {
-                continue;
-            }
-            if segment.first_sequence > first {
-                clean_from = clean_from.min(segment.first_sequence);
+            if segment.damaged
+                || segment.first_sequence > first
+                || self.rotten.contains(&segment.path)
+            {
                 continue;
             }
             let end = end.min(segment.next_sequence - 1);
@@ -209,14 +207,15 @@ impl SpoolSegments {
             }
             self.rotten.insert(segment.path.clone());
         }
-        // No good segment holds the first: what the bad ones hold, up to where a good one begins.
-        let bad = segments.iter().filter(|segment| segment.first_sequence <= first);
-        let bad: Vec<&Segment> = bad.collect();
-        let end =
-            bad.iter().fold(first, |end, segment| end.max(segment.next_sequence - 1)).min(end);
-        let end = end.min(clean_from - 1);
+        // No good segment holds the first: what the bad ones hold, up to where another begins,
+        // which may hold what these do not.
+        let (bad, behind): (Vec<Segment>, Vec<Segment>) =
+            segments.into_iter().partition(|segment| segment.first_sequence <= first);
+        let last = bad.iter().map(|segment| segment.next_sequence - 1).max().unwrap_or(first);
+        let next = behind.iter().map(|segment| segment.first_sequence).min().unwrap_or(u64::MAX);
+        let end = end.min(last).min(next - 1);
         let mut records = BTreeMap::new();
-        for segment in bad {
+        for segment in &bad {
             let salvaged = self.salvage(segment)?.iter().copied();
             records.extend(salvaged.filter(|(sequence, _)| (first..=end).contains(sequence)));
         }

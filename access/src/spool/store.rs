@@ -62,45 +62,52 @@ impl Store {
             path: own.to_owned(),
             error,
         })?;
-        let mut places = Vec::new();
+        let mut marks = Vec::new();
         for directory in directories {
-            let mark = directory.join(WATERMARK_NAME);
             let (campaign, shard) = (header.campaign, header.shard);
-            let watermark = WatermarkFile::open(&**disk, &mark, campaign, shard)?;
+            let mark = directory.join(WATERMARK_NAME);
+            marks.push(WatermarkFile::open(&**disk, &mark, campaign, shard)?);
+        }
+        let own_mark = marks[0].as_ref().map(|(_, watermark)| watermark.settled);
+        // Each of them was true when it was written, and no sequence is ever used again.
+        let found = marks.iter().flatten().map(|(_, watermark)| *watermark);
+        let found = found.max_by_key(|watermark| watermark.settled);
+        let mut latest = found.unwrap_or(Watermark {
+            campaign: header.campaign,
+            shard: header.shard,
+            settled: 0,
+            answer_digest: [0; 32],
+        });
+        // Only the spool's own knows what was removed there. That of a fallback knows it as of the
+        // moment when the spool went there, and nobody else does when the spool's disk is lost.
+        let segments_of_own = list(&**disk, own, LogKind::SPOOL)?;
+        let known = own_mark.is_some() || segments_of_own.is_empty();
+        let settled = known.then_some(latest.settled);
+        let (segments, index, recovered) = SpoolSegments::open(disk, directories, header, settled)?;
+        // Only what is settled is ever removed.
+        let removed = segments.first_sequence().map_or(0, |first| first - 1);
+        if !known && latest.settled < removed {
+            latest = Watermark { settled: removed, answer_digest: [0; 32], ..latest };
+        }
+        let mut places = Vec::new();
+        for (directory, mark) in directories.iter().zip(marks) {
+            // Made only now, with what it must say: a start that is interrupted leaves none that
+            // says less.
+            let watermark = match mark {
+                Some((file, _)) => file,
+                None => WatermarkFile::create(&**disk, &directory.join(WATERMARK_NAME), &latest)?,
+            };
             let letters = DeadLetterFile::open(disk, directory).map_err(|error| {
                 SpoolError::DeadLetters { path: directory.join("dead-letter.jsonl"), error }
             })?;
             places.push(Place { watermark, letters });
         }
-        // Each of them was true when it was written, and no sequence is ever used again.
-        let found = places.iter().filter_map(|place| place.watermark.found());
-        let found = found.max_by_key(|watermark| watermark.settled);
-        // The spool's own is the one that knows what was removed there. That of a fallback knows
-        // it as of the moment when the spool went there, and nobody else does when all else is
-        // lost.
-        let segments_of_own = list(&**disk, own, LogKind::SPOOL)?;
-        let known = places[0].watermark.found().is_some() || segments_of_own.is_empty();
-        let settled = found.filter(|_| known).map(|watermark| watermark.settled);
-        let (segments, index, recovered) = SpoolSegments::open(disk, directories, header, settled)?;
-        let nothing = Watermark {
-            campaign: header.campaign,
-            shard: header.shard,
-            settled: 0,
-            answer_digest: [0; 32],
-        };
-        // Only what is settled is ever removed.
-        let removed = segments.first_sequence().map_or(0, |first| first - 1);
-        let mut latest = found.unwrap_or(nothing);
-        if settled.is_none() && latest.settled < removed {
-            latest = Watermark { settled: removed, ..nothing };
+        if own_mark.is_some_and(|settled| settled < latest.settled) {
+            // The other may be given up and taken away: what it knows must not go with it.
+            places[0].watermark.save(&latest)?;
         }
-        let carried = places[0].watermark.found().is_none_or(|own| own.settled < latest.settled);
         let disk = Arc::clone(disk);
         let mut store = Self { disk, places, current: 0, latest, segments };
-        if carried && latest.settled > 0 {
-            // The other may be given up and taken away: what it knows must not go with it.
-            store.places[0].watermark.save(&latest)?;
-        }
         store.segments.skip_to(latest.settled + 1);
         Ok((store, index, recovered))
     }

@@ -13,15 +13,14 @@ use yao_protocol::{
     spool::{WATERMARK_MAGIC, Watermark},
 };
 
-/// The open file and what it said.
+/// The open file.
 #[derive(Debug)]
 pub(super) struct WatermarkFile {
     file: SlotFile,
-    found: Option<Watermark>,
 }
 
 impl WatermarkFile {
-    /// Opens the watermark, or makes one that says "nothing is settled".
+    /// Opens the watermark and reads it; `None` when there is none.
     ///
     /// # Errors
     /// A watermark of another node, and those of the operating system. A damaged file is renamed
@@ -31,11 +30,11 @@ impl WatermarkFile {
         path: &Path,
         campaign: CampaignId,
         shard: ShardId,
-    ) -> Result<Self, SlotFileError> {
+    ) -> Result<Option<(Self, Watermark)>, SlotFileError> {
         match SlotFile::open(disk, path, WATERMARK_MAGIC) {
             Ok((file, pair)) => match Watermark::decode(&pair.newest.payload) {
                 Ok(found) if (found.campaign, found.shard) == (campaign, shard) => {
-                    Ok(Self { file, found: Some(found) })
+                    Ok(Some((Self { file }, found)))
                 }
                 Ok(found) => Err(SlotFileError::Content {
                     path: path.to_owned(),
@@ -44,20 +43,25 @@ impl WatermarkFile {
                         value: u64::from(found.shard.0),
                     },
                 }),
-                Err(error) => replace(disk, path, campaign, shard, &error),
+                Err(error) => put_aside(disk, path, &error),
             },
-            Err(SlotFileError::Missing(_)) => create(disk, path, campaign, shard),
-            Err(SlotFileError::Content { error, .. }) => {
-                replace(disk, path, campaign, shard, &error)
-            }
+            Err(SlotFileError::Missing(_)) => Ok(None),
+            Err(SlotFileError::Content { error, .. }) => put_aside(disk, path, &error),
             Err(error) => Err(error),
         }
     }
 
-    /// What the file said when it was opened; `None` when it had to be made.
-    #[must_use]
-    pub(super) const fn found(&self) -> Option<Watermark> {
-        self.found
+    /// Makes the file, which says `first` from the moment on that it is there.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        path: &Path,
+        first: &Watermark,
+    ) -> Result<Self, SlotFileError> {
+        let file = SlotFile::create(disk, path, WATERMARK_MAGIC, |_| first.encode())?;
+        Ok(Self { file })
     }
 
     /// Brings `watermark` to disk.
@@ -75,24 +79,11 @@ impl WatermarkFile {
     }
 }
 
-fn create(
+fn put_aside<T>(
     disk: &dyn Disk,
     path: &Path,
-    campaign: CampaignId,
-    shard: ShardId,
-) -> Result<WatermarkFile, SlotFileError> {
-    let first = Watermark { campaign, shard, settled: 0, answer_digest: [0; 32] };
-    let file = SlotFile::create(disk, path, WATERMARK_MAGIC, |_| first.encode())?;
-    Ok(WatermarkFile { file, found: None })
-}
-
-fn replace(
-    disk: &dyn Disk,
-    path: &Path,
-    campaign: CampaignId,
-    shard: ShardId,
     error: &WireError,
-) -> Result<WatermarkFile, SlotFileError> {
+) -> Result<Option<T>, SlotFileError> {
     tracing::error!(
         path = %path.display(), %error,
         "the spool's watermark is damaged: it is kept as *.corrupt and every open is delivered \
@@ -103,5 +94,5 @@ fn replace(
     name.push(".corrupt");
     disk.rename(path, &path.with_file_name(name)).map_err(fail)?;
     disk.sync_directory(directory_of(path)).map_err(fail)?;
-    create(disk, path, campaign, shard)
+    Ok(None)
 }

@@ -236,6 +236,39 @@ fn m7_a_record_that_stands_in_both_is_read_where_it_can_be() {
 }
 
 #[test]
+fn m7_of_two_damaged_segments_each_gives_what_the_other_lacks() {
+    let disks = Disks::new();
+    let (store, ..) = disks.open();
+    let mut store = store.with_segment_bytes_max(1 << 20);
+    store.append(1, &open(1, 1));
+    store.commit().expect("commit");
+    tear(&disks.own, 2, 3, 1, 3 * usize::try_from(RECORD_BYTES).expect("small"), 0);
+    store.break_disk();
+    (2..=4).for_each(|sequence| store.append(sequence, &open(sequence, 1)));
+    store.commit().expect("in the fallback");
+    drop(store);
+    let (mut store, ..) = disks.open();
+    store.append(5, &open(5, 2));
+    store.commit().expect("commit");
+    drop(store);
+    // The third is lost in the one, the fourth in the other: neither is whole.
+    flip(&disks.own.join(LogKind::SPOOL.file_name(1)), 64 + 2 * RECORD_BYTES + 30);
+    flip(&disks.other.join(LogKind::SPOOL.file_name(2)), 64 + 2 * RECORD_BYTES + 30);
+    let (mut store, index, found) = disks.open();
+    assert_eq!((index.len(), found.records, found.damage.len()), (5, 5, 2));
+    for count_max in [1, 2, 100] {
+        let (mut after, mut read) = (0, Vec::new());
+        while after < 5 {
+            let (records, reached) = store.read(after, 5, count_max).expect("read");
+            assert!(reached > after, "each read goes on");
+            read.extend(records.iter().map(|(sequence, _)| *sequence));
+            after = reached;
+        }
+        assert_eq!(read, [1, 2, 3, 4, 5], "{count_max} at a time");
+    }
+}
+
+#[test]
 fn m7_what_went_with_a_directory_is_missed() {
     let disks = Disks::new();
     let (mut store, ..) = disks.open();
@@ -251,6 +284,13 @@ fn m7_what_went_with_a_directory_is_missed() {
     let (store, _, found) = disks.open();
     assert_eq!(found.damage, vec![Damage::Missing { first: 5, last: 6 }]);
     assert_eq!((store.settled(), found.next_sequence), (4, 9));
+    drop(store);
+    // Nothing tells any more how far it was settled: what is not there is missed.
+    fs::remove_dir_all(&disks.own).expect("again");
+    fs::remove_file(disks.other.join(WATERMARK_NAME)).expect("remove");
+    let (store, _, found) = disks.open();
+    assert_eq!(found.damage, vec![Damage::Missing { first: 1, last: 6 }]);
+    assert_eq!(store.settled(), 0);
 }
 
 #[test]
