@@ -111,11 +111,11 @@ impl Evidence {
         problems.extend(fallback::check(&own, args.spool_fallback.as_deref())?);
         let folders: Vec<&Path> =
             [own.as_path()].into_iter().chain(args.spool_fallback.as_deref()).collect();
+        let (opens_from, opens) = read_spool(&folders, owner, &mut problems)?;
         let mut settled_until = 0;
-        for folder in &folders {
+        for folder in folders {
             settled_until = settled_until.max(read_watermark(&folder.join("watermark.yaomark"))?);
         }
-        let (opens_from, opens) = read_spool(&folders, owner, settled_until, &mut problems)?;
         let (tickets, receipts) = read_ticket_logs(&args.tickets)?;
         Ok(Self {
             manifest,

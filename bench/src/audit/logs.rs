@@ -24,8 +24,7 @@ pub(super) fn read_journal(
 ) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     let kind = ("journal-", ".yaojournal", journal::MAGIC);
-    // Nothing of it is ever removed.
-    let first = read_log(&[folder], kind, (owner, 0), problems, |record| {
+    let first = read_log(&[folder], kind, owner, problems, |record| {
         events.push(Event::decode(record.kind, record.payload)?);
         Ok(())
     })?;
@@ -43,17 +42,15 @@ pub(super) fn read_journal(
 /// The sequence at which the spool begins, and its opens with theirs.
 pub(super) type Spooled = (Option<u64>, Vec<(u64, Open)>);
 
-/// `folders` are the spool's own and its fallback's, if it has one. Up to `settled` segments may
-/// have been removed, or lie in a fallback that was given up.
+/// `folders` are the spool's own and its fallback's, if it has one.
 pub(super) fn read_spool(
     folders: &[&Path],
     owner: Owner,
-    settled: u64,
     problems: &mut Vec<String>,
 ) -> Result<Spooled> {
     let mut opens = Vec::new();
     let kind = ("spool-", ".yaospool", spool::MAGIC);
-    let first = read_log(folders, kind, (owner, settled), problems, |record| {
+    let first = read_log(folders, kind, owner, problems, |record| {
         opens.push((record.sequence, Open::decode(record.payload)?));
         Ok(())
     })?;
@@ -91,7 +88,7 @@ fn segments(folders: &[&Path], prefix: &str, suffix: &str) -> Result<Vec<Segment
 fn read_log(
     folders: &[&Path],
     (prefix, suffix, magic): (&str, &str, [u8; 8]),
-    (owner, settled): (Owner, u64),
+    owner: Owner,
     problems: &mut Vec<String>,
     mut visit: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<Option<u64>> {
@@ -112,9 +109,7 @@ fn read_log(
         let before = number.checked_sub(1).map(|before| segments[before].folder);
         let moved = before.is_some_and(|before| before != *folder);
         match expected {
-            Some(expected)
-                if *named > expected.max(settled + 1) || (*named < expected && !moved) =>
-            {
+            Some(expected) if *named > expected || (*named < expected && !moved) => {
                 problems.push(format!("{shown}: records before it are missing"));
             }
             _ => {}
