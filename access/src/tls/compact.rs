@@ -113,7 +113,7 @@ impl PacketKey for CompactKey {
     ) -> Result<&'a [u8], Error> {
         let nonce = self.nonce(packet_number);
         let opened = self.expand().open_in_place(nonce, Aad::from(header), payload);
-        opened.map(|plain| padding::stripped(header, plain)).map_err(|_| Error::DecryptError)
+        opened.map(|plain| padding::lightened(header, plain)).map_err(|_| Error::DecryptError)
     }
 
     fn tag_len(&self) -> usize {
