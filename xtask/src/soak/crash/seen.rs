@@ -64,13 +64,21 @@ impl Seen {
         self.held().receipts.len()
     }
 
-    /// The longest time between these two moments in which no ticket came, us.
-    pub(super) fn longest_pause_us(&self, from_us: u64, until_us: u64) -> u64 {
+    /// The most issue credit that a node may have saved up between these two moments, in packets,
+    /// when it earns so many a second and each ticket that came took one.
+    pub(super) fn most_credit(&self, from_us: u64, until_us: u64, per_second: f64) -> f64 {
         let held = self.held();
         let within = held.ticket_times.iter().filter(|at| (from_us..until_us).contains(at));
-        let mut times: Vec<u64> = within.copied().chain([from_us, until_us]).collect();
+        let mut times: Vec<u64> = within.copied().chain([until_us]).collect();
         times.sort_unstable();
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+        let (mut credit, mut most, mut last) = (0.0_f64, 0.0_f64, from_us);
+        for at in times {
+            credit += at.saturating_sub(last) as f64 / 1e6 * per_second;
+            most = most.max(credit);
+            credit = (credit - 1.0).max(0.0);
+            last = at.max(last);
+        }
+        most
     }
 
     /// Receipts that came in this time, us.
@@ -195,6 +203,18 @@ mod tests {
 
     fn row(user: u64, index: u32) -> Value {
         json!({ "packet": packet(index).0, "user": user, "state": "applied" })
+    }
+
+    #[test]
+    fn credit_is_what_nobody_took() {
+        let seen = Seen::default();
+        seen.held().ticket_times.extend([1_500_000, 1_600_000, 3_500_000]);
+        let most = |until_us| seen.most_credit(1_000_000, until_us, 10.0);
+        // 5 in the first half second, 4 and 5 after the two tickets, 23 + 1 in the end.
+        assert!((most(1_600_000) - 5.0).abs() < 1e-6, "{}", most(1_600_000));
+        assert!((most(3_500_000) - 23.0).abs() < 1e-6, "{}", most(3_500_000));
+        assert!((most(3_600_000) - 23.0).abs() < 1e-6, "{}", most(3_600_000));
+        assert!((most(3_800_000) - 25.0).abs() < 1e-6, "{}", most(3_800_000));
     }
 
     #[test]

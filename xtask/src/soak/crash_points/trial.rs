@@ -39,10 +39,12 @@ pub(super) enum Life {
     Init,
     First,
     Second,
+    /// The end of the second, which it was told to come to.
+    End,
 }
 
 impl Life {
-    pub(super) const ALL: [Self; 3] = [Self::Init, Self::First, Self::Second];
+    pub(super) const ALL: [Self; 4] = [Self::Init, Self::First, Self::Second, Self::End];
 }
 
 impl fmt::Display for Life {
@@ -51,6 +53,7 @@ impl fmt::Display for Life {
             Self::Init => "init",
             Self::First => "first",
             Self::Second => "second",
+            Self::End => "end",
         })
     }
 }
@@ -142,8 +145,13 @@ pub(super) fn make(stage: &mut Stage, point: &Point, blow: Blow) -> Result<Made>
     if let Err(said) = play.init(None)? {
         anyhow::bail!("init: {said}");
     }
-    if point.life == Life::Second {
+    if matches!(point.life, Life::Second | Life::End) {
         play.first_life()?;
+    }
+    if point.life == Life::End {
+        let reached = strike_end(&mut play, &order, blow)?;
+        play.go_on(AFTERWARDS)?;
+        return Ok(Made { counted: play.finish()?, reached });
     }
     let end = play.live(Some(&order), |play| Ok(blow_is_over(blow) && play.struck()?))?;
     let reached = play.struck()?;
@@ -196,6 +204,26 @@ fn strike_life(play: &mut Play<'_>, end: End, call: &Call, blow: Blow) -> Result
     Ok(())
 }
 
+/// The blow strikes while the node ends, as it was told to: it ends all the same.
+fn strike_end(play: &mut Play<'_>, order: &str, blow: Blow) -> Result<bool> {
+    let wanted = play.receipts() + AFTERWARDS;
+    let end = play.live(Some(order), |play| Ok(play.receipts() >= wanted))?;
+    if end != End::Reached {
+        play.problem(format!("the node did not come to its end: {end:?}"));
+        return Ok(false);
+    }
+    let end = play.end_in_order()?;
+    if end != End::Died {
+        play.problem(format!("the node does not end when it is told to: {end:?}"));
+    }
+    // In order or not, in the middle of a wave the next start passes over what is left below H.
+    play.crashes += 1;
+    if matches!(blow, Blow::Cut | Blow::TornCut) {
+        play.cut_power()?;
+    }
+    play.struck()
+}
+
 /// A call failed: the node refuses to start, with a reason, or it fences, says why, and serves on.
 fn fail(play: &mut Play<'_>, end: End, call: &Call) -> Result<()> {
     match end {
@@ -211,7 +239,13 @@ fn fail(play: &mut Play<'_>, end: End, call: &Call) -> Result<()> {
         }
         End::Reached => play.crashes += 1,
     }
-    if let Some(word) = fence_of(call) {
+    let log = play.stage.faults.log()?;
+    let (_, before) = log.strike.unwrap_or_default();
+    // The failed call is the first behind the strike, unless another thread's lies between.
+    let failed = log.calls.iter().skip(before).position(|later| later == call);
+    let failed = before + failed.unwrap_or_default();
+    let harmless = only_tidies(call, log.calls.get(..failed).unwrap_or_default());
+    if let Some(word) = fence_of(call).filter(|_| !harmless) {
         let start = Instant::now();
         let mut told = play.stage.event.readiness()?.1;
         while !told.contains(word) && start.elapsed() < FENCED_MAX {
@@ -234,14 +268,23 @@ fn fail(play: &mut Play<'_>, end: End, call: &Call) -> Result<()> {
         play.problem("the node ended".to_owned());
     }
     let log = play.stage.faults.log()?;
-    let (_, before) = log.strike.unwrap_or_default();
-    // The failed call is the first behind the strike, unless another thread's lies between.
-    let failed = log.calls.iter().skip(before).position(|later| later == call);
-    let later = log.calls.iter().skip(before + failed.map_or(0, |place| place + 1));
-    if let Some(again) = later.clone().find(|later| call.is_tried_again_by(later)) {
+    let again = log.calls.iter().skip(failed + 1).find(|later| call.is_tried_again_by(later));
+    if let Some(again) = again.filter(|_| !harmless) {
         play.problem(format!("it was tried again: {again} (M3)"));
     }
     Ok(())
+}
+
+/// Whether the call removes a spool segment of which all is settled, or makes its removal last.
+/// A segment that stays, or comes back, costs room: it is removed when the watermark moves again.
+fn only_tidies(call: &Call, before: &[Call]) -> bool {
+    let segment = |call: &Call| call.name.starts_with("spool/spool-");
+    let named = |call: &&Call| segment(call) && ["create", "remove"].contains(&&*call.operation);
+    let directory_of_removed = || {
+        let last = before.iter().rev().find(named);
+        call.name == "spool" && last.is_some_and(|last| last.operation == "remove")
+    };
+    segment(call) && call.operation == "remove" || directory_of_removed()
 }
 
 /// What `/readyz` says when this call failed; nothing for what holds no money.
