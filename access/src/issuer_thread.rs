@@ -284,6 +284,7 @@ impl<'a> Desk<'a> {
             ToIssuer::GrantKept { wave, id, high } => Input::GrantKept { wave, id, high },
             ToIssuer::Fenced { reason } => Input::Fenced { reason },
             ToIssuer::Throttle { percent } => Input::Throttle { percent },
+            ToIssuer::Leaving => Input::Leaving,
             ToIssuer::Stop => {
                 self.drain();
                 self.disk.finish();

@@ -190,6 +190,8 @@ pub enum ToIssuer {
         /// At most 100.
         percent: u8,
     },
+    /// The node drains.
+    Leaving,
     /// Finish, and end the thread.
     Stop,
 }

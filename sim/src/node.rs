@@ -379,6 +379,7 @@ impl<'a> Process<'a> {
     pub fn drain(&mut self, per_second: u32) {
         self.orders.drain(self.now(), per_second);
         self.next.shard = self.next.shard.take().or(Some(ToShard::Drain));
+        self.issuer.try_send(ToIssuer::Leaving).ok();
     }
 
     /// Tells the issuer the schedule.

@@ -2,7 +2,11 @@
 //! pace, and what became of it is what the process says when it ends.
 
 use super::Control;
-use crate::{config::DrainConfig, messages::ToShard, telemetry::ShardCounters};
+use crate::{
+    config::DrainConfig,
+    messages::{ToIssuer, ToShard},
+    telemetry::ShardCounters,
+};
 use serde_json::{Value, json};
 use std::{fmt, sync::Arc, time::Duration};
 use yao_engine::Timestamp;
@@ -112,7 +116,10 @@ impl Control {
         }
         let per_second = self.orders.per_second();
         tracing::info!(event = "draining", sessions = self.registry.len(), per_second);
+        let mut issuer_knows = false;
         loop {
+            // A full queue hears of it at the next look.
+            issuer_knows = issuer_knows || self.issuer.try_send(ToIssuer::Leaving).is_ok();
             // The answer to whoever asked for the drain leaves meanwhile.
             tokio::time::sleep(LOOK).await;
             let deadline = self.obey_drain();

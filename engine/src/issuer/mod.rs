@@ -200,6 +200,8 @@ pub enum Input {
         /// 100 for all of it, 0 for nothing more.
         percent: u8,
     },
+    /// The clients are told to leave: that nobody takes a packet says nothing about it any more.
+    Leaving,
 }
 
 /// Why the issuer wakes.
@@ -438,6 +440,7 @@ impl Issuer {
                 self.share_percent = percent;
                 self.waves.iter_mut().for_each(|wave| wave.throttle(percent));
             }
+            Input::Leaving => self.waves.iter_mut().for_each(Wave::leave),
         }
     }
 

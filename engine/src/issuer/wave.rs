@@ -88,6 +88,8 @@ pub(super) struct Wave {
     queued: u32,
     /// Queued packets that were on offer and that nobody took: they do not hold up H.
     overlooked: u32,
+    /// Clients are leaving: nothing is overlooked any more.
+    leaving: bool,
     /// Sponsors with a packet in their queue.
     waiting: SponsorSet,
     /// What may be issued now, in millionths of a packet.
@@ -126,6 +128,7 @@ impl Wave {
             queues: vec![VecDeque::new(); SPONSORS_MAX],
             queued: 0,
             overlooked: 0,
+            leaving: false,
             waiting: SponsorSet::EMPTY,
             credit: 0,
             share_percent: 100,
@@ -296,7 +299,7 @@ impl Wave {
         let share = u64::from(self.share_percent);
         self.credit =
             self.credit.saturating_add(earned.saturating_mul(12 * share) / 1_000).min(cap);
-        if self.credit == cap {
+        if self.credit == cap && !self.leaving {
             // A whole credit's worth was on offer and stayed: whoever is here may not take these.
             self.overlooked = self.queued;
         }
@@ -306,6 +309,12 @@ impl Wave {
     /// From now on credit grows by `percent` hundredths of what it would.
     pub(super) const fn throttle(&mut self, percent: u8) {
         self.share_percent = percent;
+    }
+
+    /// From now on H rises for those who are here only: what those who left did not take is the
+    /// next start's, which would pass over it below H.
+    pub(super) const fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// Credit is capped at one second's packets: an audience told to shake now shakes in step, once

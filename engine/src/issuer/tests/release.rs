@@ -93,6 +93,22 @@ fn m7_what_could_not_be_opened_is_issued_slowly_or_not_at_all() {
 }
 
 #[test]
+fn m1_while_clients_leave_h_rises_for_nobody_who_left() {
+    // 100 a second: B is 300. Nobody shakes after the first second.
+    let after = |leaving: bool| {
+        let mut world = World::running(plan(2_000, 20, 8), 20, 0);
+        crowd(&mut world, 0, 1_000_000);
+        if leaving {
+            world.input(Input::Leaving);
+        }
+        world.run_to(12_000_000);
+        world.issuer.waves[0].unissued()
+    };
+    assert!(after(false) > 1_000, "what is on offer to those who may not take it holds up nothing");
+    assert!(after(true) <= 300, "the next start passes over a block, not over what was released");
+}
+
+#[test]
 fn a_start_in_the_middle_makes_up_without_a_burst() {
     let mut world = World::running(plan(2_000, 20, 8), 20, 0);
     // Down for four seconds.
