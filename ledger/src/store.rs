@@ -21,7 +21,8 @@ use yao_protocol::{
 
 /// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
 /// Append-only: a database of an earlier version takes those that it lacks.
-const SCHEMA_STEPS: [&str; 4] = [SCHEMA, grants::SCHEMA, reclaim::SCHEMA, reclaim::SCHEMA_COUNTS];
+const SCHEMA_STEPS: [&str; 5] =
+    [SCHEMA, grants::SCHEMA, reclaim::SCHEMA, reclaim::SCHEMA_COUNTS, reclaim::SCHEMA_UNBOUND];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Statements that stay compiled: more than there are.

@@ -59,6 +59,11 @@ pub(super) const SCHEMA_COUNTS: &str = "
     UPDATE children SET packets = (SELECT COUNT(*) FROM voids WHERE voids.child = children.child);
 ";
 
+/// A later step: requests by which nothing became void bound their child to a plan for nothing.
+pub(super) const SCHEMA_UNBOUND: &str = "
+    DELETE FROM void_requests WHERE child IN (SELECT child FROM children WHERE packets = 0);
+";
+
 /// Which packets of a request are void, in order, and since when; or why none is.
 pub type Voided = Result<(WallTime, Vec<bool>), Refused>;
 
@@ -194,7 +199,11 @@ fn void(
         }
         void.push(free);
     }
-    keep(transaction, now, request, &void)?;
+    // What was paid or is void stays so: where there is nothing to void there never will be, and the
+    // answer is the same without being kept. Kept it would bind the child to a plan for nothing.
+    if void.contains(&true) {
+        keep(transaction, now, request, &void)?;
+    }
     Ok(Ok((now, void)))
 }
 
@@ -218,7 +227,7 @@ fn without_manifest(
 }
 
 /// When the child generation was first asked for by this plan. Its plan is that of the first
-/// request that was granted: until then it may change.
+/// request by which packets became void: until then it may change.
 fn child(
     transaction: &Transaction<'_>,
     now: WallTime,

@@ -155,8 +155,47 @@ fn m10_asked_again_it_says_the_same_and_no_packet_goes_to_two_children() {
     assert_eq!(world.voided(WallTime(9_999), request(6, 4)), [8, 9]);
     world.ground.generations.push(1);
     let later = VoidRequest { child: 2, plan_digest: [8; 32], ..request(0, PACKETS) };
-    assert_eq!(world.voided(WallTime(9_999), later), Vec::<u32>::new());
+    for _ in 0..2 {
+        assert_eq!(world.voided(WallTime(9_999), later), Vec::<u32>::new());
+        world.reopen();
+    }
     assert_eq!(world.counts(), (1, 9, 0));
+}
+
+#[test]
+fn m10_a_request_that_voids_nothing_binds_no_plan() {
+    let mut world = World::sealed();
+    assert_eq!(world.voided(SEALED, request(HIGH, 4)), [6, 7, 8, 9]);
+    world.ground.generations.push(1);
+    // Somebody asks for generation 2 before there is anything new, and again when there is.
+    let too_soon = VoidRequest { child: 2, plan_digest: [8; 32], ..request(HIGH, 4) };
+    assert_eq!(world.voided(SEALED, too_soon), Vec::<u32>::new());
+    assert_eq!(world.store.children(), Ok(BTreeMap::from([(1, 4)])));
+    let later = VoidRequest { plan_digest: [9; 32], first: 0, count: PACKETS, ..too_soon };
+    assert_eq!(world.voided(OPENS, later), [0, 1, 2, 3, 4, 5]);
+    // Now there is a plan, and the other one is none.
+    let refused = world.void(OPENS, too_soon);
+    assert!(matches!(refused, Err(Refused::Contradicts(_))), "{refused:?}");
+    assert_eq!(world.voided(OPENS, later), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn m10_a_plan_that_an_earlier_version_bound_for_nothing_is_free_again() {
+    let mut world = World::sealed();
+    let bound = VoidRequest { child: 2, plan_digest: [8; 32], ..request(HIGH, 4) };
+    let insert = format!(
+        "INSERT INTO children VALUES (2, x'{}', 1, 0);
+         INSERT INTO void_requests VALUES (2, 0, {}, {HIGH}, 4, 1);
+         PRAGMA user_version = 4;",
+        "08".repeat(32),
+        SHARD.0
+    );
+    world.store.connection.execute_batch(&insert).expect("as version 4 left it");
+    let other = VoidRequest { plan_digest: [9; 32], count: 3, ..bound };
+    let refused = world.void(SEALED, other);
+    assert!(matches!(refused, Err(Refused::Contradicts(_))), "{refused:?}");
+    world.reopen();
+    assert_eq!(world.voided(SEALED, other), [6, 7, 8]);
 }
 
 #[test]

@@ -133,7 +133,12 @@ fn pack(
 ) -> Result<()> {
     let void: Vec<PacketId> = answers.iter().flat_map(VoidAnswer::packets).collect();
     if void.is_empty() {
-        println!("nothing to reclaim: every packet was opened, or reclaimed before");
+        println!(
+            "nothing to reclaim: every packet that {} asks for was opened, or reclaimed before; \
+             settlement is bound to nothing by that. When there is more to ask for, more seals for \
+             instance, run again with another --out",
+            work.out().display()
+        );
         return Ok(());
     }
     let (plan, out) = (work.plan(), work.out());
