@@ -16,7 +16,7 @@ use crate::{
         Store, Totals,
         grants::Tenure,
         reclaim::{Ground, Void},
-        seals::Kept,
+        seals::{Disproof, Kept},
     },
     writer::{BatchJob, GrantJob, Job, SealJob, VoidJob, Writer},
 };
@@ -178,11 +178,21 @@ async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Respo
             return Ok(Json(json!({ "received_at": received_at })).into_response());
         }
         Kept::Another => "another seal of this shard and epoch came before, and stays".to_owned(),
-        Kept::Disproved(packet) => format!(
-            "a ticket of packet {packet} was presented, and by this seal it never left: the state \
-             that was sealed is older than what its node did, as a snapshot that was put back is; \
-             the seal counts for nothing, the shard stays unsealed"
-        ),
+        Kept::Disproved(disproof) => {
+            let why = match disproof {
+                Disproof::Presented(packet) => format!(
+                    "a ticket of packet {packet} was presented, and by this seal it never left"
+                ),
+                Disproof::Delivered(sequence) => format!(
+                    "record {sequence} of the spool was delivered, and by this seal it ended before"
+                ),
+                Disproof::Twice => "another state of this shard was sealed, too".to_owned(),
+            };
+            format!(
+                "{why}: a state that was sealed is not what its node did last, as a snapshot that \
+                 was put back is not; the seal counts for nothing, the shard stays unsealed"
+            )
+        }
         Kept::Ahead(now) => format!(
             "the seal was made later than it came, at {} by settlement's clock: that of the node \
              was ahead, or settlement's is behind by more than --clock-skew; it is not kept now, \

@@ -5,7 +5,10 @@ use crate::{
     grants::GrantPolicy,
     reclaim::Opening,
     state::Limits,
-    store::{Totals, seals::Kept},
+    store::{
+        Totals,
+        seals::{Disproof, Kept},
+    },
     testing::{
         CAMPAIGN, EPOCH, PACKETS, SHARD, batch, grant_request, packet, seal, ticket_key,
         void_request as request,
@@ -13,10 +16,11 @@ use crate::{
 };
 use tempfile::TempDir;
 use yao_protocol::{
+    Incarnation,
     grant::Verdict,
     keys::{KeyOwner, PublicKeyFile},
     seal::Seal,
-    settlement::OpenResult,
+    settlement::{Batch, OpenResult},
 };
 
 /// Packets from here on never left.
@@ -102,9 +106,20 @@ impl World {
     }
 
     fn open_at(&mut self, now: WallTime, index: u32, user: u64) -> OpenResult {
+        self.settle(now, &batch(index, user))
+    }
+
+    fn settle(&mut self, now: WallTime, batch: &Batch) -> OpenResult {
         let limits = Limits { wins_per_user: 3 };
-        let settled = self.store.settle(limits, now, &[(&batch(index, user), &[true])]);
+        let settled = self.store.settle(limits, now, &[(batch, &[true])]);
         settled.expect("settle")[0][0]
+    }
+
+    /// An open of packet 1, as the spool's record with this sequence.
+    fn deliver(&mut self, now: WallTime, sequence: u64) {
+        let mut batch = batch(1, 7);
+        batch.records[0].0 = sequence;
+        self.settle(now, &batch);
     }
 
     fn counts(&mut self) -> (u64, u64, u64) {
@@ -239,9 +254,63 @@ fn a_plan_may_change_until_something_is_void() {
 fn the_first_seal_of_a_shard_and_epoch_stays() {
     let mut world = World::sealed();
     assert_eq!(world.keep(WallTime(5_000), &seal(HIGH)), Kept::At(SEALED));
-    assert_eq!(world.keep(WallTime(5_000), &seal(0)), Kept::Another);
+    // A copy of that very state, sealed too.
+    let copy = Seal { sealed_at: WallTime(905), ..seal(HIGH) };
+    assert_eq!(world.keep(WallTime(5_000), &copy), Kept::Another);
     assert_eq!(world.voided(SEALED, request(HIGH, 4)).len(), 4);
-    assert!(world.void(SEALED, request(0, 1)).is_err(), "H is that of the first");
+    assert!(world.void(SEALED, request(0, 1)).is_err(), "below H");
+}
+
+const fn presented(index: u32) -> Disproof {
+    Disproof::Presented(packet(index))
+}
+
+#[test]
+fn m10_seals_of_two_states_of_a_shard_disprove_each_other() {
+    let others = [
+        seal(HIGH + 1),
+        Seal { settled: 2, ..seal(HIGH) },
+        Seal { incarnation: Incarnation([2; 16]), ..seal(HIGH) },
+    ];
+    for other in others {
+        let mut world = World::sealed();
+        assert_eq!(world.keep(SEALED, &other), Kept::Disproved(Disproof::Twice));
+        // For ever, and whichever comes again.
+        world.reopen();
+        assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(Disproof::Twice));
+        assert_eq!(world.keep(SEALED, &other), Kept::Disproved(Disproof::Twice));
+        assert_eq!(world.refused(SEALED, request(8, 1)).unsealed, [SHARD]);
+    }
+}
+
+#[test]
+fn m10_a_record_beyond_the_sealed_spool_disproves_the_seal() {
+    // What is delivered before the seal comes, and again after it, lies in the sealed spool.
+    let mut world = World::new();
+    world.deliver(WallTime(60), 1);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
+    world.deliver(SEALED, 1);
+    assert_eq!(world.voided(SEALED, request(8, 1)), [8]);
+    // One more: the node went on in another state than the one that was sealed.
+    let beyond = Kept::Disproved(Disproof::Delivered(2));
+    world.deliver(SEALED, 2);
+    world.deliver(SEALED, 1);
+    world.reopen();
+    assert_eq!(world.refused(SEALED, request(9, 1)).unsealed, [SHARD]);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), beyond);
+    // It came before the seal: then the right state may still be sealed.
+    let mut world = World::new();
+    world.deliver(WallTime(60), 2);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), beyond);
+    let right = Seal { settled: 2, ..seal(HIGH) };
+    assert_eq!(world.keep(SEALED, &right), Kept::At(SEALED));
+    // What another epoch delivers says nothing of this one.
+    let mut world = World::sealed();
+    world.key(SHARD, Epoch(2));
+    let mut batch = batch(1, 7);
+    (batch.epoch, batch.records[0].0) = (Epoch(2), 5);
+    world.settle(SEALED, &batch);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
 }
 
 /// Until when what may have left stays in doubt, when the last sign of life was at `since`.
@@ -254,7 +323,7 @@ fn m10_a_seal_that_our_rows_disprove_is_none() {
     // A state that was put back seals less than its node did.
     let mut world = World::new();
     assert_eq!(world.open(HIGH, 7), OpenResult::Applied);
-    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(packet(HIGH)));
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(presented(HIGH)));
     assert_eq!(world.refused(SEALED, request(HIGH + 1, 1)).unsealed, [SHARD]);
     assert_eq!(world.keep(SEALED, &seal(HIGH + 1)), Kept::At(SEALED), "another one is true");
     assert_eq!(world.voided(SEALED, request(HIGH + 1, 1)), [HIGH + 1]);
@@ -266,7 +335,7 @@ fn m10_a_seal_that_our_rows_disprove_is_none() {
     let opening = Opening { at: in_doubt(1_200), unsealed: vec![SHARD] };
     assert_eq!(world.refused(WallTime(1_300), request(HIGH, 2)), opening);
     assert_eq!(world.refused(WallTime(1_300), request(0, 2)), opening, "all of it is in doubt");
-    assert_eq!(world.keep(WallTime(1_300), &seal(HIGH)), Kept::Disproved(packet(7)));
+    assert_eq!(world.keep(WallTime(1_300), &seal(HIGH)), Kept::Disproved(presented(7)));
     assert_eq!(world.voided(opening.at, request(HIGH, 2)), [HIGH]);
 
     // So does the open of a packet that is void by that very seal.
@@ -283,7 +352,7 @@ fn m10_a_seal_of_one_epoch_is_not_disproved_by_what_another_one_issued() {
     assert_eq!(world.open(HIGH, 7), OpenResult::Applied);
     assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
     let later = |high| Seal { epoch: Epoch(2), ..seal(high) };
-    assert_eq!(world.keep(SEALED, &later(0)), Kept::Disproved(packet(HIGH)), "neither did");
+    assert_eq!(world.keep(SEALED, &later(0)), Kept::Disproved(presented(HIGH)), "neither did");
     assert_eq!(world.keep(SEALED, &later(HIGH + 1)), Kept::At(SEALED));
     assert_eq!(world.voided(SEALED, request(HIGH + 1, 2)), [7, 8]);
 }
