@@ -68,6 +68,7 @@ pub struct Service {
     /// A second connection, for the audit.
     pub reader: Mutex<Store>,
     clock: Clock,
+    up_since: WallTime,
     room: Semaphore,
 }
 
@@ -76,7 +77,9 @@ impl Service {
     #[must_use]
     pub fn new(plans: Plans, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
         let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
-        Self { plans, keys, writer, reader, clock: Clock::start(), room }
+        let clock = Clock::start();
+        let up_since = clock.wall();
+        Self { plans, keys, writer, reader, clock, up_since, room }
     }
 }
 
@@ -306,7 +309,7 @@ fn sealed(
     let seal = decoded(service, |keys| Seal::decode(&bytes, keys))?;
     let plan = service.plans.of(seal.generation);
     check_seal(&seal, service.plans.campaign(), plan).map_err(Refusal::Contradicts)?;
-    let ground = ground(&service.plans, service.keys.current());
+    let ground = ground(service, service.keys.current());
     Ok(Job::Seal(SealJob { seal, bytes, ground, answer }))
 }
 
@@ -328,15 +331,17 @@ fn voided(
     }
     check_planned(&request, plans.of(request.generation))
         .map_err(|why| refused(why, service.clock.wall()))?;
-    Ok(Job::Void(VoidJob { request, ground: ground(plans, keys), answer }))
+    Ok(Job::Void(VoidJob { request, ground: ground(service, keys), answer }))
 }
 
 /// What seals and requests are judged by.
-fn ground(plans: &Plans, keys: Arc<KeySet>) -> Ground {
+fn ground(service: &Service, keys: Arc<KeySet>) -> Ground {
+    let plans = &service.plans;
     Ground {
         ticket_lifetime_us: plans.ticket_lifetime_us(),
         shards: epochs_of(plans.shards(), plans.campaign(), &keys),
         generations: plans.manifests().iter().map(Manifest::generation).collect(),
+        up_since: service.up_since,
         keys,
     }
 }

@@ -21,13 +21,14 @@ use yao_protocol::{
 
 /// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
 /// Append-only: a database of an earlier version takes those that it lacks.
-const SCHEMA_STEPS: [&str; 6] = [
+const SCHEMA_STEPS: [&str; 7] = [
     SCHEMA,
     grants::SCHEMA,
     reclaim::SCHEMA,
     reclaim::SCHEMA_COUNTS,
     reclaim::SCHEMA_UNBOUND,
     seals::SCHEMA,
+    reclaim::SCHEMA_ALIVE,
 ];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -149,6 +150,7 @@ impl Store {
     ) -> rusqlite::Result<Vec<Vec<OpenResult>>> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        reclaim::keep_alive_at(&transaction, now)?;
         let mut sequence = last_sequence(&transaction)?;
         let mut all = Vec::with_capacity(batches.len());
         for (batch, genuine) in batches {

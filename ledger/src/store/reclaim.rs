@@ -64,6 +64,13 @@ pub(super) const SCHEMA_UNBOUND: &str = "
     DELETE FROM void_requests WHERE child IN (SELECT child FROM children WHERE packets = 0);
 ";
 
+/// A later step: when nodes last delivered anything. Kept apart, for clocks are put back, and then
+/// the newest row is not the last one.
+pub(super) const SCHEMA_ALIVE: &str = "
+    ALTER TABLE campaign ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE campaign SET alive_at = (SELECT COALESCE(MAX(settled_at), 0) FROM packets);
+";
+
 /// Which packets of a request are void, in order, and since when; or why none is.
 pub type Voided = Result<(WallTime, Vec<bool>), Refused>;
 
@@ -76,6 +83,8 @@ pub struct Ground {
     pub shards: Vec<(ShardId, Vec<Epoch>)>,
     /// The generations of which there is a manifest.
     pub generations: Vec<u8>,
+    /// When this life of the ledger began: what nodes would have said before, nobody heard.
+    pub up_since: WallTime,
     /// The keys by which seals are accepted.
     pub keys: Arc<KeySet>,
 }
@@ -186,7 +195,7 @@ fn void(
     let voided = ids(transaction, "SELECT packet FROM voids WHERE", request)?;
     let granted = granted(transaction)?;
     let mut seals = believed(transaction, policy, ground, &granted)?;
-    let since = alive_at(transaction, asked_at, granted)?;
+    let since = alive_at(transaction, asked_at.max(ground.up_since), granted)?;
     let opening = opening(policy, ground.ticket_lifetime_us, &ground.shards, &seals, since);
     seals.retain(|Sealed { seal, .. }| seal.shard == request.shard);
     let epochs = ground.epochs(request.shard);
@@ -310,8 +319,9 @@ fn read_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<PacketId> {
     row.get(0).map(|id| PacketId(unsigned(id)))
 }
 
-/// The last sign of life: when the child was asked for, the newest row, the newest seal, the end of
-/// the last grant. Only then can silence begin to tell that a node is dead.
+/// The last sign of life: when we began to listen, which is when the child was asked for or when we
+/// started since, the last batch, the newest seal, the end of the last grant. Only then can silence
+/// begin to tell that a node is dead.
 fn alive_at(
     transaction: &Transaction<'_>,
     asked_at: WallTime,
@@ -320,7 +330,7 @@ fn alive_at(
     let newest: i64 = transaction
         .prepare_cached(
             "SELECT MAX(
-                 COALESCE((SELECT settled_at FROM packets ORDER BY sequence DESC LIMIT 1), 0),
+                 (SELECT alive_at FROM campaign),
                  COALESCE((SELECT MAX(received_at) FROM seals), 0))",
         )?
         .query_row([], |row| row.get(0))?;
@@ -377,6 +387,14 @@ fn keep(
     transaction
         .prepare_cached("UPDATE children SET packets = packets + ?2 WHERE child = ?1")?
         .execute(params![request.child, packets])?;
+    Ok(())
+}
+
+/// Keeps in mind that a node delivered something.
+pub(super) fn keep_alive_at(transaction: &Transaction<'_>, now: WallTime) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("UPDATE campaign SET alive_at = ?1 WHERE alive_at < ?1")?
+        .execute([signed(now.0)])?;
     Ok(())
 }
 

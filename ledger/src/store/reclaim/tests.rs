@@ -44,6 +44,7 @@ impl World {
             ticket_lifetime_us: 100,
             shards: Vec::new(),
             generations: vec![0],
+            up_since: WallTime(0),
             keys: Arc::default(),
         };
         let mut world = Self { folder, store, ground };
@@ -201,6 +202,9 @@ fn m10_a_plan_that_an_earlier_version_bound_for_nothing_is_free_again() {
     let insert = format!(
         "INSERT INTO children VALUES (2, x'{}', 1, 0);
          INSERT INTO void_requests VALUES (2, 0, {}, {HIGH}, 4, 1);
+         DROP TABLE delivered;
+         DROP TABLE second_seals;
+         ALTER TABLE campaign DROP COLUMN alive_at;
          PRAGMA user_version = 4;",
         "08".repeat(32),
         SHARD.0
@@ -261,7 +265,7 @@ fn the_first_seal_of_a_shard_and_epoch_stays() {
     assert!(world.void(SEALED, request(0, 1)).is_err(), "below H");
 }
 
-const fn presented(index: u32) -> Disproof {
+fn presented(index: u32) -> Disproof {
     Disproof::Presented(packet(index))
 }
 
@@ -376,6 +380,38 @@ fn m10_the_claim_window_begins_with_the_last_sign_of_life() {
     assert_eq!(world.refused(WallTime(90_000), other).at, in_doubt(90_000));
     assert_eq!(world.refused(WallTime(90_500), other).at, in_doubt(90_000));
     assert_eq!(world.voided(in_doubt(90_000), other).len(), 9);
+}
+
+#[test]
+fn m10_the_claim_window_begins_again_with_the_ledger() {
+    let mut world = World::new();
+    assert_eq!(world.refused(WallTime(500), request(0, PACKETS)).at, in_doubt(500));
+    // It was away while the window went by: nobody could have come.
+    world.reopen();
+    world.ground.up_since = WallTime(10_000);
+    assert_eq!(world.refused(in_doubt(500), request(0, PACKETS)).at, in_doubt(10_000));
+    assert_eq!(world.voided(in_doubt(10_000), request(0, PACKETS)).len(), 10);
+    // Who has all seals waits for no window.
+    let mut world = World::sealed();
+    world.ground.up_since = WallTime(1_100);
+    assert_eq!(world.voided(OPENS, request(0, PACKETS)).len(), 10);
+}
+
+#[test]
+fn m10_the_last_sign_of_life_is_the_newest_row_not_the_last_one() {
+    let mut world = World::new();
+    world.open_at(WallTime(80_000), 1, 7);
+    // The ledger's clock is put back.
+    world.open_at(WallTime(20_000), 2, 8);
+    assert_eq!(world.refused(WallTime(20_100), request(0, PACKETS)).at, in_doubt(80_000));
+    // A database of an earlier version knows it, too.
+    let before = "ALTER TABLE campaign DROP COLUMN alive_at; PRAGMA user_version = 6;";
+    world.store.connection.execute_batch(before).expect("as version 6 left it");
+    world.reopen();
+    assert_eq!(world.refused(WallTime(20_100), request(0, PACKETS)).at, in_doubt(80_000));
+    // What comes again is a sign of life as well: its node is not dead.
+    assert_eq!(world.open_at(WallTime(90_000), 1, 7), OpenResult::Same);
+    assert_eq!(world.refused(WallTime(90_000), request(0, PACKETS)).at, in_doubt(90_000));
 }
 
 #[test]
