@@ -10,7 +10,7 @@ use yao_protocol::{
     Epoch, PacketId, PacketIndex, ShardId, WallTime, seal::Seal, settlement::Batch,
 };
 
-/// A later step of the tables: what nodes delivered, and seals that contradict the one that is kept.
+/// A later step of the tables: what nodes delivered, and seals that contradict the kept ones.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE delivered (
         shard    INTEGER NOT NULL,

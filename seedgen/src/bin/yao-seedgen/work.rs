@@ -218,12 +218,15 @@ impl Work {
     }
 }
 
+fn names<'a>(of: &[(&'a str, Error)]) -> Vec<&'a str> {
+    of.iter().map(|(name, _)| *name).collect()
+}
+
 /// Fails with all that was not answered. What may come again only waits; what is refused is told
 /// first, for somebody must look.
 fn all_answered(unanswered: Vec<(&str, Error)>) -> Result<()> {
     let (refused, later): (Vec<_>, Vec<_>) =
         unanswered.into_iter().partition(|(_, error)| error.is::<Refused>());
-    let names = |of: &[(&str, Error)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     if let Some((_, first)) = refused.first() {
         let advice = if refused.iter().any(|(_, error)| is_contradiction(error)) {
             format!("; {ANOTHER_PLAN}")
