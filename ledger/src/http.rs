@@ -1,5 +1,6 @@
 //! The HTTP face: `POST /v1/opens`, `/v1/grants`, `/v1/seals` and `/v1/voids`, `GET /v1/audit`,
-//! `GET /v1/audit/opens`, `/v1/audit/grants` and `/v1/audit/voids`, `GET /healthz`.
+//! `GET /v1/audit/opens`, `/v1/audit/grants`, `/v1/audit/voids` and `/v1/audit/late_opens`,
+//! `GET /healthz`.
 //!
 //! Batches are read and their signatures checked on blocking threads, a bounded number at once;
 //! what finds no room is told to come again. Never decides about an open.
@@ -15,7 +16,7 @@ use crate::{
     store::{
         Store, Totals,
         grants::Tenure,
-        reclaim::{Ground, Void},
+        reclaim::{Ground, Late, Void},
         seals::{Disproof, Kept},
     },
     writer::{BatchJob, GrantJob, Job, SealJob, VoidJob, Writer},
@@ -94,6 +95,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/v1/audit/opens", get(audit_opens))
         .route("/v1/audit/grants", get(audit_grants))
         .route("/v1/audit/voids", get(audit_voids))
+        .route("/v1/audit/late_opens", get(audit_late_opens))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .with_state(service)
@@ -375,6 +377,20 @@ async fn audit_grants(
 ) -> Result<Json<Vec<Tenure>>, Refusal> {
     let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
     read(&service, move |store| store.tenures(page.after.unwrap_or(0), limit)).await.map(Json)
+}
+
+async fn audit_late_opens(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    let after = page.after.map(PacketId);
+    let late = read(&service, move |store| store.late_opens(after, limit)).await?;
+    let json = |late: &Late| {
+        let Late { packet, user, accepted_at } = late;
+        json!({ "packet": packet, "user": user, "accepted_at": accepted_at })
+    };
+    Ok(Json(late.iter().map(json).collect()))
 }
 
 async fn audit_voids(

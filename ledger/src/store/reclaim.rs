@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 use yao_protocol::{
-    Epoch, PacketId, ShardId, WallTime, keys::KeySet, spool::Open, void::VoidRequest,
+    Epoch, PacketId, ShardId, UserId, WallTime, keys::KeySet, spool::Open, void::VoidRequest,
 };
 
 /// One step of the tables. `request` is the `first` of the request that voided a packet.
@@ -106,6 +106,17 @@ pub struct Void {
     pub child: u8,
 }
 
+/// An open that came after its packet had been taken back, as the audit shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The packet.
+    pub packet: PacketId,
+    /// Whose open it was.
+    pub user: UserId,
+    /// When the node accepted it.
+    pub accepted_at: WallTime,
+}
+
 impl Store {
     /// Voids what may be voided of a request whose signature and plan were checked: all of it that
     /// was not paid, or nothing. Asked again it says the same.
@@ -159,6 +170,36 @@ impl Store {
         }
         Ok(found)
     }
+
+    /// The late opens of at most `limit` packets with an id above `after`, rising.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn late_opens(&self, after: Option<PacketId>, limit: usize) -> rusqlite::Result<Vec<Late>> {
+        let mut found: Vec<Late> = Vec::new();
+        let mut packets = 0;
+        for (first, last) in stretches(after) {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT packet, user, accepted_at FROM late_opens WHERE packet BETWEEN ?1 AND ?2
+                 ORDER BY packet, user",
+            )?;
+            let mut rows = statement.query(params![first, last])?;
+            while let Some(row) = rows.next()? {
+                let [packet, user, accepted_at] = [row.get(0)?, row.get(1)?, row.get(2)?];
+                let packet = PacketId(unsigned(packet));
+                if found.last().is_none_or(|late| late.packet != packet) {
+                    packets += 1;
+                }
+                // A packet is shown with all its users or not at all: the next page begins behind.
+                if packets > limit {
+                    return Ok(found);
+                }
+                let (user, accepted_at) = (UserId(unsigned(user)), WallTime(unsigned(accepted_at)));
+                found.push(Late { packet, user, accepted_at });
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn void(
@@ -208,8 +249,8 @@ fn void(
         }
         void.push(free);
     }
-    // What was paid or is void stays so: where there is nothing to void there never will be, and the
-    // answer is the same without being kept. Kept it would bind the child to a plan for nothing.
+    // What was paid or is void stays so: where there is nothing to void there never will be, and
+    // the answer is the same without being kept. Kept it would bind the child's plan for nothing.
     if void.contains(&true) {
         keep(transaction, now, request, &void)?;
     }

@@ -63,6 +63,9 @@ fn m10_packets_are_taken_back_once_and_a_late_open_is_told() {
     }
     let audit = client.get_json("/v1/audit");
     assert_eq!((&audit["voided"], &audit["late_opens"]), (&3.into(), &1.into()));
+    let told = client.get_json("/v1/audit/late_opens");
+    assert_eq!((&told[0]["packet"], &told[0]["user"]), (&setup.packet(HIGH).into(), &8.into()));
+    assert_eq!(told.as_array().map(Vec::len), Some(1));
     let voids = client.get_json("/v1/audit/voids?limit=2");
     assert_eq!(voids[0]["packet"], setup.packet(HIGH));
     assert_eq!(voids.as_array().map(Vec::len), Some(2));

@@ -154,6 +154,24 @@ fn m10_a_packet_is_opened_or_void_whichever_comes_first() {
 }
 
 #[test]
+fn late_opens_are_shown_packet_by_packet() {
+    let mut world = World::sealed();
+    assert_eq!(world.voided(OPENS, request(0, 4)), [0, 1, 2, 3]);
+    for (index, user) in [(1, 9), (0, 7), (1, 8)] {
+        assert_eq!(world.open(index, user), OpenResult::Reclaimed);
+    }
+    let page = |after: Option<u32>, limit| {
+        let late = world.store.late_opens(after.map(packet), limit).expect("late opens");
+        assert!(late.iter().all(|late| late.accepted_at == WallTime(50)));
+        late.iter().map(|late| (late.packet.index().0, late.user.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, 10), [(0, 7), (1, 8), (1, 9)]);
+    assert_eq!(page(None, 1), [(0, 7)]);
+    assert_eq!(page(Some(0), 1), [(1, 8), (1, 9)], "both of its users");
+    assert_eq!(page(Some(1), 1), []);
+}
+
+#[test]
 fn m10_asked_again_it_says_the_same_and_no_packet_goes_to_two_children() {
     let mut world = World::sealed();
     world.open(4, 7);
