@@ -1,5 +1,6 @@
 //! The HTTP face: `POST /v1/opens`, `/v1/grants`, `/v1/seals` and `/v1/voids`, `GET /v1/audit`,
-//! `GET /v1/audit/opens`, `/v1/audit/grants` and `/v1/audit/voids`, `GET /healthz`.
+//! `GET /v1/audit/opens`, `/v1/audit/grants`, `/v1/audit/voids` and `/v1/audit/late_opens`,
+//! `GET /healthz`.
 //!
 //! Batches are read and their signatures checked on blocking threads, a bounded number at once;
 //! what finds no room is told to come again. Never decides about an open.
@@ -15,8 +16,8 @@ use crate::{
     store::{
         Store, Totals,
         grants::Tenure,
-        reclaim::{Ground, Void},
-        seals::Kept,
+        reclaim::{Ground, Late, Void},
+        seals::{Disproof, Kept},
     },
     writer::{BatchJob, GrantJob, Job, SealJob, VoidJob, Writer},
 };
@@ -68,6 +69,7 @@ pub struct Service {
     /// A second connection, for the audit.
     pub reader: Mutex<Store>,
     clock: Clock,
+    up_since: WallTime,
     room: Semaphore,
 }
 
@@ -76,7 +78,9 @@ impl Service {
     #[must_use]
     pub fn new(plans: Plans, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
         let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
-        Self { plans, keys, writer, reader, clock: Clock::start(), room }
+        let clock = Clock::start();
+        let up_since = clock.wall();
+        Self { plans, keys, writer, reader, clock, up_since, room }
     }
 }
 
@@ -91,6 +95,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/v1/audit/opens", get(audit_opens))
         .route("/v1/audit/grants", get(audit_grants))
         .route("/v1/audit/voids", get(audit_voids))
+        .route("/v1/audit/late_opens", get(audit_late_opens))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .with_state(service)
@@ -178,11 +183,21 @@ async fn seals(State(service): State<Arc<Service>>, body: Bytes) -> Result<Respo
             return Ok(Json(json!({ "received_at": received_at })).into_response());
         }
         Kept::Another => "another seal of this shard and epoch came before, and stays".to_owned(),
-        Kept::Disproved(packet) => format!(
-            "a ticket of packet {packet} was presented, and by this seal it never left: the state \
-             that was sealed is older than what its node did, as a snapshot that was put back is; \
-             the seal counts for nothing, the shard stays unsealed"
-        ),
+        Kept::Disproved(disproof) => {
+            let why = match disproof {
+                Disproof::Presented(packet) => format!(
+                    "a ticket of packet {packet} was presented, and by this seal it never left"
+                ),
+                Disproof::Delivered(sequence) => format!(
+                    "record {sequence} of the spool was delivered, and by this seal it ended before"
+                ),
+                Disproof::Twice => "another state of this shard was sealed, too".to_owned(),
+            };
+            format!(
+                "{why}: a state that was sealed is not what its node did last, as a snapshot that \
+                 was put back is not; the seal counts for nothing, the shard stays unsealed"
+            )
+        }
         Kept::Ahead(now) => format!(
             "the seal was made later than it came, at {} by settlement's clock: that of the node \
              was ahead, or settlement's is behind by more than --clock-skew; it is not kept now, \
@@ -296,7 +311,7 @@ fn sealed(
     let seal = decoded(service, |keys| Seal::decode(&bytes, keys))?;
     let plan = service.plans.of(seal.generation);
     check_seal(&seal, service.plans.campaign(), plan).map_err(Refusal::Contradicts)?;
-    let ground = ground(&service.plans, service.keys.current());
+    let ground = ground(service, service.keys.current());
     Ok(Job::Seal(SealJob { seal, bytes, ground, answer }))
 }
 
@@ -318,15 +333,17 @@ fn voided(
     }
     check_planned(&request, plans.of(request.generation))
         .map_err(|why| refused(why, service.clock.wall()))?;
-    Ok(Job::Void(VoidJob { request, ground: ground(plans, keys), answer }))
+    Ok(Job::Void(VoidJob { request, ground: ground(service, keys), answer }))
 }
 
 /// What seals and requests are judged by.
-fn ground(plans: &Plans, keys: Arc<KeySet>) -> Ground {
+fn ground(service: &Service, keys: Arc<KeySet>) -> Ground {
+    let plans = &service.plans;
     Ground {
         ticket_lifetime_us: plans.ticket_lifetime_us(),
         shards: epochs_of(plans.shards(), plans.campaign(), &keys),
         generations: plans.manifests().iter().map(Manifest::generation).collect(),
+        up_since: service.up_since,
         keys,
     }
 }
@@ -360,6 +377,20 @@ async fn audit_grants(
 ) -> Result<Json<Vec<Tenure>>, Refusal> {
     let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
     read(&service, move |store| store.tenures(page.after.unwrap_or(0), limit)).await.map(Json)
+}
+
+async fn audit_late_opens(
+    State(service): State<Arc<Service>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    let limit = page.limit.unwrap_or(PAGE_ROWS.0).min(PAGE_ROWS.1);
+    let after = page.after.map(PacketId);
+    let late = read(&service, move |store| store.late_opens(after, limit)).await?;
+    let json = |late: &Late| {
+        let Late { packet, user, accepted_at } = late;
+        json!({ "packet": packet, "user": user, "accepted_at": accepted_at })
+    };
+    Ok(Json(late.iter().map(json).collect()))
 }
 
 async fn audit_voids(

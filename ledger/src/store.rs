@@ -21,7 +21,15 @@ use yao_protocol::{
 
 /// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
 /// Append-only: a database of an earlier version takes those that it lacks.
-const SCHEMA_STEPS: [&str; 4] = [SCHEMA, grants::SCHEMA, reclaim::SCHEMA, reclaim::SCHEMA_COUNTS];
+const SCHEMA_STEPS: [&str; 7] = [
+    SCHEMA,
+    grants::SCHEMA,
+    reclaim::SCHEMA,
+    reclaim::SCHEMA_COUNTS,
+    reclaim::SCHEMA_UNBOUND,
+    seals::SCHEMA,
+    reclaim::SCHEMA_ALIVE,
+];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Statements that stay compiled: more than there are.
@@ -142,10 +150,12 @@ impl Store {
     ) -> rusqlite::Result<Vec<Vec<OpenResult>>> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        reclaim::keep_alive_at(&transaction, now)?;
         let mut sequence = last_sequence(&transaction)?;
         let mut all = Vec::with_capacity(batches.len());
         for (batch, genuine) in batches {
             assert_eq!(batch.records.len(), genuine.len(), "one verdict per open");
+            seals::keep_delivered(&transaction, batch)?;
             let mut results = Vec::with_capacity(genuine.len());
             for ((_, open), genuine) in batch.records.iter().zip(*genuine) {
                 let body = &open.ticket.body;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     grants::GRANT_LIFETIME_US_MAX,
+    store::seals::Disproof,
     testing::{
         CAMPAIGN, EPOCH, SHARD, batch, grant_request, packet, seal, ticket_key, void_request,
     },
@@ -59,7 +60,8 @@ impl World {
 
     fn ground(&self, shards: Vec<(ShardId, Vec<Epoch>)>) -> Ground {
         let keys = Arc::clone(&self.keys);
-        Ground { ticket_lifetime_us: 0, shards, generations: vec![0], keys }
+        let up_since = WallTime(0);
+        Ground { ticket_lifetime_us: 0, shards, generations: vec![0], up_since, keys }
     }
 
     /// An open of the packet at `index` waits.
@@ -124,7 +126,7 @@ fn m10_no_seal_overtakes_an_open_that_disproves_it() {
     let (before, mut seal) = (world.open(5), world.seal(5));
     let keys = world.decide();
     assert_eq!(told(before, &keys), [OpenResult::Applied]);
-    assert_eq!(seal.try_recv(), Ok(Kept::Disproved(packet(5))));
+    assert_eq!(seal.try_recv(), Ok(Kept::Disproved(Disproof::Presented(packet(5)))));
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub const SHARDS_PLANNED_MAX: u32 = 100_000;
 pub const SHARD_PACKETS_MAX: u64 = 1 << 24;
 /// Length of one wave, seconds: thirty days.
 pub const WAVE_SECONDS_MAX: u64 = 30 * 86_400;
+/// Waves of a campaign: each generation that is reclaimed takes an index of its own behind theirs,
+/// so that at least one is left.
+pub const WAVES_PLANNED_MAX: usize = yao_protocol::limits::WAVES_MAX - 1;
 /// Lifetime of a ticket, seconds: one year.
 pub const TICKET_LIFETIME_SECONDS_MAX: u64 = 366 * 86_400;
 /// Rows of a table of amounts.

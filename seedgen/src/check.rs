@@ -3,7 +3,8 @@
 
 use crate::campaign::{
     Amounts, Campaign, CampaignError, NAME_BYTES_MAX, SHARD_PACKETS_MAX, SHARDS_PLANNED_MAX,
-    SHARE_WHOLE, TABLE_ROWS_MAX, TICKET_LIFETIME_SECONDS_MAX, TableRow, WAVE_SECONDS_MAX, Wave,
+    SHARE_WHOLE, TABLE_ROWS_MAX, TICKET_LIFETIME_SECONDS_MAX, TableRow, WAVE_SECONDS_MAX,
+    WAVES_PLANNED_MAX, Wave,
 };
 use std::collections::BTreeSet;
 use yao_protocol::{
@@ -28,8 +29,12 @@ impl Campaign {
     pub fn check(&self) -> Result<(), CampaignError> {
         self.check_head()?;
         self.check_sponsors()?;
-        if !(1..=WAVES_MAX).contains(&self.waves.len()) {
-            return Err(wrong("wave", self.waves.len(), "list 1 to 64 waves"));
+        if !(1..=WAVES_PLANNED_MAX).contains(&self.waves.len()) {
+            let remedy = format!(
+                "list 1 to {WAVES_PLANNED_MAX} waves; each generation that is reclaimed takes one \
+                 more of {WAVES_MAX}"
+            );
+            return Err(wrong("wave", self.waves.len(), remedy));
         }
         check_names("wave", self.waves.iter().map(|wave| wave.name.as_str()))?;
         for (position, wave) in self.waves.iter().enumerate() {

@@ -107,13 +107,19 @@ impl ReclaimPlan {
         let wave = waves.map(|wave| wave.wave.0 + 1).max().unwrap_or(0);
         let ends = manifests.iter().map(|manifest| manifest.shard_numbers().end);
         let first_shard = ends.max().unwrap_or(0);
+        let used_up = |what: String| ReclaimError::Sources(format!("{what} are used up"));
+        if usize::from(wave) >= WAVES_MAX {
+            let text = format!(
+                "the {WAVES_MAX} waves that a campaign has with all its generations, of which each \
+                 takes one,"
+            );
+            return Err(used_up(text));
+        }
+        if first_shard + shards > SHARDS_MAX {
+            return Err(used_up("shard numbers".to_owned()));
+        }
         let generation = u8::try_from(manifests.len()).ok();
-        let generation = generation
-            .filter(|_| usize::from(wave) < WAVES_MAX && first_shard + shards <= SHARDS_MAX);
-        let generation = generation.ok_or_else(|| {
-            let text = "generations, waves or shard numbers are used up";
-            ReclaimError::Sources(text.to_owned())
-        })?;
+        let generation = generation.ok_or_else(|| used_up("generations".to_owned()))?;
         let root = &manifests[0];
         Ok(Self {
             campaign: root.campaign,

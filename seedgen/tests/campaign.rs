@@ -123,6 +123,20 @@ fn a_shard_has_a_limit() {
 }
 
 #[test]
+fn a_campaign_leaves_a_wave_for_what_is_reclaimed() {
+    let mut campaign = Campaign::parse(SMALL).expect("good");
+    let wave = campaign.waves[0].clone();
+    while campaign.waves.len() < 63 {
+        let name = format!("Wave {}", campaign.waves.len());
+        campaign.waves.push(yao_seedgen::campaign::Wave { name, ..wave.clone() });
+    }
+    campaign.check().expect("63 waves");
+    campaign.waves.push(yao_seedgen::campaign::Wave { name: "Last".to_owned(), ..wave });
+    let error = campaign.check().expect_err("64 waves").to_string();
+    assert!(error.contains("`wave` is 64; list 1 to 63 waves; each generation"), "{error}");
+}
+
+#[test]
 fn text_changes_nothing_and_meaning_changes_everything() {
     let digest = *plan(SMALL).digest();
     let changed = |from: &str, to: &str| {

@@ -270,6 +270,12 @@ fn a_later_generation_has_numbers_of_its_own() {
     let mut other = second;
     other.reclaimed.as_mut().expect("reclaimed").root_digest[0] ^= 1;
     refused(&[first.manifest.clone(), other], "of another plan");
+    let mut full = first.manifest.clone();
+    full.waves.last_mut().expect("a wave").wave = WaveIndex(62);
+    let last = ReclaimPlan::new(from_ref(&full), 5, 1, None).expect("one is left");
+    assert_eq!(last.wave, WaveIndex(63));
+    full.waves.last_mut().expect("a wave").wave = WaveIndex(63);
+    refused(from_ref(&full), "the 64 waves that a campaign has with all its generations");
     for (seconds, shards) in [(0, 1), (5, 0), (u32::MAX, 1), (5, 10_001)] {
         let asked = ReclaimPlan::new(from_ref(&first.manifest), seconds, shards, None);
         assert!(matches!(asked, Err(ReclaimError::Asked(_))), "{seconds} s, {shards} shards");

@@ -144,21 +144,30 @@ impl Place {
 
 /// What settlement says to a request: each packet with an even index is void.
 fn voided(request: &[u8], key: &SignKey) -> Vec<u8> {
-    let public = keys(&plan(SMALL), SECRET).public();
-    let request = VoidRequest::decode(request, &public).expect("by the campaign's key");
+    let request = asked(request);
     let void = (0..request.count).map(|position| (request.first + position).is_multiple_of(2));
     let void = void.collect();
     VoidAnswer { request, voided_at: WallTime(1), key_id: KeyId(1), void }.encode(key)
 }
 
+fn asked(request: &[u8]) -> VoidRequest {
+    let public = keys(&plan(SMALL), SECRET).public();
+    VoidRequest::decode(request, &public).expect("by the campaign's key")
+}
+
 /// Settlement on a port of its own: what it answers to seals and to requests, as status codes.
 fn serve(seals: u16, voids: u16) -> String {
+    serve_each(seals, move |_| voids)
+}
+
+/// The same, with a status code for each request by its first packet and shard.
+fn serve_each(seals: u16, voids: impl Fn(&VoidRequest) -> u16 + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let (path, body) = read_request(&stream);
-            let status = if path == "/v1/seals" { seals } else { voids };
+            let status = if path == "/v1/seals" { seals } else { voids(&asked(&body)) };
             let answer = match (path.as_str(), status) {
                 ("/v1/voids", 200) => voided(&body, &settlement()),
                 _ => b"because".to_vec(),
@@ -228,7 +237,12 @@ fn what_settlement_did_not_say_to_this_plan_is_refused() {
         fs::copy(&path, place.path("two/answers").join(name)).expect("copied");
     }
     place.fail(&format!("{other} --out two"), "it answers another request");
-    place.fail(&format!("{one} --seeds one"), "was made with other --seeds");
+    let before = place.files("one");
+    let says = "one holds generation 1, and what is reclaimed now becomes generation 2; choose";
+    place.fail(&format!("{one} --seeds one"), says);
+    place.fail(&format!("{RECLAIM} --out all"), "all holds generation 0, and what is reclaimed");
+    assert_eq!(place.files("one"), before);
+    assert!(!place.path("all/requests").exists(), "nothing is written");
     place.fail(&RECLAIM.replace("--seeds all", "--seeds one --out x"), "generation 0 is missing");
     place.fail(&format!("{one} --ledger https://x"), "write http://host:port");
 }
@@ -308,10 +322,39 @@ fn a_seal_that_settlement_refuses_holds_nothing_up() {
 }
 
 #[test]
+fn an_answer_that_was_cut_off_is_asked_for_again() {
+    let place = Place::new();
+    let one = format!("{RECLAIM} --out one");
+    place.fail(&one, "there is no answer");
+    place.answer("one", &settlement());
+    let answers = place.files("one/answers");
+    let (path, whole) = answers.first_key_value().expect("an answer");
+    for length in [0, 4, whole.len() - 1] {
+        fs::write(path, &whole[..length]).expect("written");
+        // By hand it is named; settlement is asked for this one alone.
+        place.fail(&one, &path.file_name().expect("named").to_string_lossy());
+        place.ends(0, &format!("{one} --ledger {}", serve(200, 200)), "");
+        assert_eq!(place.files("one/answers"), answers);
+    }
+}
+
+#[test]
 fn who_is_refused_hears_where_to_go_on_and_who_is_early_when_to_come_again() {
     let place = Place::new();
     let ask = |status| format!("{RECLAIM} --out one --ledger {}", serve(200, status));
     place.fail(&ask(409), "because; if requests of this generation were granted before, go on");
     place.ends(75, &ask(503), "settlement: because");
-    place.ends(0, &ask(200), "");
+    assert_eq!(place.files("one/answers").len(), 0);
+    // Shard 0 is refused, shard 1 may be opened yet: shard 2 is answered all the same.
+    let ask = |voids: fn(u32) -> u16| {
+        let url = serve_each(200, move |request| voids(request.shard.0));
+        format!("{RECLAIM} --out one --ledger {url}")
+    };
+    let refused = "refused are 2 requests: void-000-00000-0000000000, void-000-00001-0000000000";
+    place.fail(&ask(|shard| if shard < 2 { 409 } else { 200 }), refused);
+    assert_eq!(place.files("one/answers").len(), 1);
+    let waiting = "1 wait: void-000-00001-0000000000: settlement: because";
+    place.ends(75, &ask(|shard| if shard == 1 { 503 } else { 200 }), waiting);
+    assert_eq!(place.files("one/answers").len(), 2);
+    place.ends(0, &ask(|_| 200), "");
 }

@@ -96,12 +96,15 @@ impl Judge<'_> {
                 continue;
             }
             let Some(index) = self.place(receipt.packet, "a receipt") else { continue };
+            // RECLAIMED is a final word, too: the record may be gone from the spool.
+            let settled = settled.contains(&receipt.packet.0) || {
+                self.evidence.ledger.is_excused(receipt.packet, receipt.user)
+            };
             let packet = &mut self.packets[index];
             if !packet.receipted {
                 self.verdict.receipts_seen += 1;
             }
             packet.receipted = true;
-            let settled = settled.contains(&receipt.packet.0);
             let removed = settled && self.evidence.opens_from > 1;
             let elsewhere = settled && self.evidence.removed_elsewhere;
             let spooled = !packet.accepted_at.is_empty();

@@ -37,6 +37,7 @@ pub(super) fn judge_all(args: &AuditArgs, ledger: &Ledger) -> Result<Verdict> {
         // A row of nobody's is the first one's to explain.
         evidence.ledger =
             ledger.part(|packet| of(packet) == own || (at == 0 && !shards.contains(&of(packet))));
+        evidence.ledger.late_allowed = ledger.late_opens <= args.allow_late_opens;
         evidence.others = others;
         verdicts.push(judge::judge(evidence));
     }

@@ -9,7 +9,7 @@ use std::{
     path::Path,
     time::Duration,
 };
-use yao_protocol::PacketId;
+use yao_protocol::{PacketId, UserId};
 
 /// Rows per page; the ledger may give fewer.
 const PAGE_ROWS: usize = 10_000;
@@ -46,6 +46,13 @@ pub(super) struct Void {
     pub(super) child: u8,
 }
 
+/// An open that came after its packet had been taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) struct Late {
+    pub(super) packet: u64,
+    pub(super) user: u64,
+}
+
 /// Everything that the ledger said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
@@ -59,6 +66,10 @@ pub(super) struct Ledger {
     pub(super) voids: Vec<Void>,
     /// Opens that came after their packet had been taken back.
     pub(super) late_opens: u64,
+    /// Which these are.
+    pub(super) late: Vec<Late>,
+    /// Whether all of these are known and were made good.
+    pub(super) late_allowed: bool,
 }
 
 impl Ledger {
@@ -81,6 +92,11 @@ impl Ledger {
     /// Whether a packet was taken back.
     pub(super) fn is_void(&self, packet: PacketId) -> bool {
         self.voids.iter().any(|void| void.packet == packet.0)
+    }
+
+    /// Whether an open of a packet by this user came too late, and that was made good.
+    pub(super) fn is_excused(&self, packet: PacketId, user: UserId) -> bool {
+        self.late_allowed && self.late.contains(&Late { packet: packet.0, user: user.0 })
     }
 
     /// Every row.
@@ -120,6 +136,13 @@ async fn read_pages(url: &str) -> Result<Ledger> {
     let late_opens = totals["late_opens"].as_u64();
     ledger.late_opens =
         late_opens.with_context(|| format!("{url}/v1/audit tells no late_opens"))?;
+    if ledger.late_opens > 0 {
+        let url = format!("{url}/v1/audit/late_opens");
+        ledger.late = read_list(&client, &url, |late: &Late| late.packet).await?;
+        if ledger.late.len() as u64 != ledger.late_opens {
+            bail!("{url} gives {} opens, not its total", ledger.late.len());
+        }
+    }
     if totals["voided"].as_u64() != Some(ledger.voids.len() as u64) {
         bail!("{url}/v1/audit/voids gives {} packets, not its total", ledger.voids.len());
     }

@@ -90,7 +90,8 @@ impl Judge<'_> {
     }
 
     /// M8: what was taken back was neither paid nor acknowledged; a refused open stays issued, so
-    /// that its packet may come back.
+    /// that its packet may come back. Of one that came too late somebody holds a receipt: it is
+    /// excused when settlement told just this user so, and people made it good.
     fn voids(&mut self) {
         let evidence = self.evidence;
         let own = evidence.shard();
@@ -105,11 +106,17 @@ impl Judge<'_> {
             if self.packets[index].settled == Some(Settled::Paid) {
                 self.packets[index].duplicate = true;
                 self.problem(format!("packet {packet} was settled, and reclaimed as well"));
-            } else if self.packets[index].is_opened() {
+            } else if self.packets[index].is_opened() && !self.is_excused(packet, index) {
                 self.verdict.lost += 1;
                 self.problem(format!("packet {packet} was acknowledged, and reclaimed"));
             }
         }
+    }
+
+    /// Whether the open of a packet came too late, and that is known.
+    pub(super) fn is_excused(&self, packet: PacketId, index: usize) -> bool {
+        let ticket = self.packets[index].ticket;
+        ticket.is_some_and(|ticket| self.evidence.ledger.is_excused(packet, ticket.user))
     }
 
     /// The rows against the ledger's own totals.

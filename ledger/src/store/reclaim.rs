@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 use yao_protocol::{
-    Epoch, PacketId, ShardId, WallTime, keys::KeySet, spool::Open, void::VoidRequest,
+    Epoch, PacketId, ShardId, UserId, WallTime, keys::KeySet, spool::Open, void::VoidRequest,
 };
 
 /// One step of the tables. `request` is the `first` of the request that voided a packet.
@@ -59,6 +59,18 @@ pub(super) const SCHEMA_COUNTS: &str = "
     UPDATE children SET packets = (SELECT COUNT(*) FROM voids WHERE voids.child = children.child);
 ";
 
+/// A later step: requests by which nothing became void bound their child to a plan for nothing.
+pub(super) const SCHEMA_UNBOUND: &str = "
+    DELETE FROM void_requests WHERE child IN (SELECT child FROM children WHERE packets = 0);
+";
+
+/// A later step: when nodes last delivered anything. Kept apart, for clocks are put back, and then
+/// the newest row is not the last one.
+pub(super) const SCHEMA_ALIVE: &str = "
+    ALTER TABLE campaign ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE campaign SET alive_at = (SELECT COALESCE(MAX(settled_at), 0) FROM packets);
+";
+
 /// Which packets of a request are void, in order, and since when; or why none is.
 pub type Voided = Result<(WallTime, Vec<bool>), Refused>;
 
@@ -71,6 +83,8 @@ pub struct Ground {
     pub shards: Vec<(ShardId, Vec<Epoch>)>,
     /// The generations of which there is a manifest.
     pub generations: Vec<u8>,
+    /// When this life of the ledger began: what nodes would have said before, nobody heard.
+    pub up_since: WallTime,
     /// The keys by which seals are accepted.
     pub keys: Arc<KeySet>,
 }
@@ -90,6 +104,17 @@ pub struct Void {
     pub packet: PacketId,
     /// The generation that carries its value on.
     pub child: u8,
+}
+
+/// An open that came after its packet had been taken back, as the audit shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The packet.
+    pub packet: PacketId,
+    /// Whose open it was.
+    pub user: UserId,
+    /// When the node accepted it.
+    pub accepted_at: WallTime,
 }
 
 impl Store {
@@ -145,6 +170,36 @@ impl Store {
         }
         Ok(found)
     }
+
+    /// The late opens of at most `limit` packets with an id above `after`, rising.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn late_opens(&self, after: Option<PacketId>, limit: usize) -> rusqlite::Result<Vec<Late>> {
+        let mut found: Vec<Late> = Vec::new();
+        let mut packets = 0;
+        for (first, last) in stretches(after) {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT packet, user, accepted_at FROM late_opens WHERE packet BETWEEN ?1 AND ?2
+                 ORDER BY packet, user",
+            )?;
+            let mut rows = statement.query(params![first, last])?;
+            while let Some(row) = rows.next()? {
+                let [packet, user, accepted_at] = [row.get(0)?, row.get(1)?, row.get(2)?];
+                let packet = PacketId(unsigned(packet));
+                if found.last().is_none_or(|late| late.packet != packet) {
+                    packets += 1;
+                }
+                // A packet is shown with all its users or not at all: the next page begins behind.
+                if packets > limit {
+                    return Ok(found);
+                }
+                let (user, accepted_at) = (UserId(unsigned(user)), WallTime(unsigned(accepted_at)));
+                found.push(Late { packet, user, accepted_at });
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn void(
@@ -181,7 +236,7 @@ fn void(
     let voided = ids(transaction, "SELECT packet FROM voids WHERE", request)?;
     let granted = granted(transaction)?;
     let mut seals = believed(transaction, policy, ground, &granted)?;
-    let since = alive_at(transaction, asked_at, granted)?;
+    let since = alive_at(transaction, asked_at.max(ground.up_since), granted)?;
     let opening = opening(policy, ground.ticket_lifetime_us, &ground.shards, &seals, since);
     seals.retain(|Sealed { seal, .. }| seal.shard == request.shard);
     let epochs = ground.epochs(request.shard);
@@ -194,7 +249,11 @@ fn void(
         }
         void.push(free);
     }
-    keep(transaction, now, request, &void)?;
+    // What was paid or is void stays so: where there is nothing to void there never will be, and
+    // the answer is the same without being kept. Kept it would bind the child's plan for nothing.
+    if void.contains(&true) {
+        keep(transaction, now, request, &void)?;
+    }
     Ok(Ok((now, void)))
 }
 
@@ -218,7 +277,7 @@ fn without_manifest(
 }
 
 /// When the child generation was first asked for by this plan. Its plan is that of the first
-/// request that was granted: until then it may change.
+/// request by which packets became void: until then it may change.
 fn child(
     transaction: &Transaction<'_>,
     now: WallTime,
@@ -301,8 +360,9 @@ fn read_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<PacketId> {
     row.get(0).map(|id| PacketId(unsigned(id)))
 }
 
-/// The last sign of life: when the child was asked for, the newest row, the newest seal, the end of
-/// the last grant. Only then can silence begin to tell that a node is dead.
+/// The last sign of life: when we began to listen, which is when the child was asked for or when we
+/// started since, the last batch, the newest seal, the end of the last grant. Only then can silence
+/// begin to tell that a node is dead.
 fn alive_at(
     transaction: &Transaction<'_>,
     asked_at: WallTime,
@@ -311,7 +371,7 @@ fn alive_at(
     let newest: i64 = transaction
         .prepare_cached(
             "SELECT MAX(
-                 COALESCE((SELECT settled_at FROM packets ORDER BY sequence DESC LIMIT 1), 0),
+                 (SELECT alive_at FROM campaign),
                  COALESCE((SELECT MAX(received_at) FROM seals), 0))",
         )?
         .query_row([], |row| row.get(0))?;
@@ -368,6 +428,14 @@ fn keep(
     transaction
         .prepare_cached("UPDATE children SET packets = packets + ?2 WHERE child = ?1")?
         .execute(params![request.child, packets])?;
+    Ok(())
+}
+
+/// Keeps in mind that a node delivered something.
+pub(super) fn keep_alive_at(transaction: &Transaction<'_>, now: WallTime) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("UPDATE campaign SET alive_at = ?1 WHERE alive_at < ?1")?
+        .execute([signed(now.0)])?;
     Ok(())
 }
 

@@ -6,19 +6,67 @@ use super::{Store, reclaim::Ground, signed, unsigned};
 use crate::reclaim::{Sealed, VoidPolicy, never_left};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use std::{collections::BTreeMap, ops::Range};
-use yao_protocol::{Epoch, PacketId, PacketIndex, ShardId, WallTime, seal::Seal};
+use yao_protocol::{
+    Epoch, PacketId, PacketIndex, ShardId, WallTime, seal::Seal, settlement::Batch,
+};
+
+/// A later step of the tables: what nodes delivered, and seals that contradict the kept ones.
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE delivered (
+        shard    INTEGER NOT NULL,
+        epoch    INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        PRIMARY KEY (shard, epoch)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE second_seals (
+        shard       INTEGER NOT NULL,
+        generation  INTEGER NOT NULL,
+        epoch       INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        seal        BLOB NOT NULL,
+        PRIMARY KEY (shard, generation, epoch)
+    ) STRICT, WITHOUT ROWID;
+";
 
 /// What becomes of a seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It is kept, since then.
     At(WallTime),
-    /// Another one of this shard, generation and epoch came before: that one stays.
+    /// Another one of this shard, generation and epoch, of the same state, came before: that one
+    /// stays.
     Another,
-    /// A ticket of this packet was presented, and by the seals of its shard it never left.
-    Disproved(PacketId),
+    /// We know that it is not so.
+    Disproved(Disproof),
     /// Its node's clock was ahead of ours, which says this. It is not kept now.
     Ahead(WallTime),
+}
+
+/// Why the seals of a shard are false: then a state was sealed that is not what its node did last,
+/// and nobody knows what else left, nor what else is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disproof {
+    /// A ticket of this packet was presented, and by the seals of its shard it never left.
+    Presented(PacketId),
+    /// The record with this sequence was delivered, and by the seal its spool ended before.
+    Delivered(u64),
+    /// Another state of the shard was sealed, too.
+    Twice,
+}
+
+/// Keeps in mind the last record that a batch brings. Its signature was checked.
+pub(super) fn keep_delivered(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let Some((last, _)) = batch.records.last() else { return Ok(()) };
+    // Stored as signed numbers: no spool ever comes near 2^63.
+    let last = i64::try_from(*last).unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached(
+            "INSERT INTO delivered VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET sequence = excluded.sequence
+             WHERE excluded.sequence > sequence",
+        )?
+        .execute(params![batch.shard.0, batch.epoch.0, last])?;
+    Ok(())
 }
 
 impl Store {
@@ -57,8 +105,16 @@ fn keep(
         )?
         .query_row(params![shard.0, generation, epoch.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    if found.as_ref().is_some_and(|(_, old)| old != bytes) {
-        return Ok(Kept::Another);
+    if let Some((_, old)) = found.as_ref().filter(|(_, old)| old != bytes) {
+        // Without its key the old one counts for nothing; should the key come back, so does this.
+        let same = Seal::decode(old, &ground.keys).is_ok_and(|old| is_of_one_state(&old, seal));
+        if same {
+            return Ok(Kept::Another);
+        }
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO second_seals VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![shard.0, generation, epoch.0, signed(now.0), bytes])?;
+        return Ok(Kept::Disproved(Disproof::Twice));
     }
     let received_at = found.map(|(received_at, _)| WallTime(unsigned(received_at)));
     if received_at.is_none() && policy.is_ahead(seal.sealed_at, now) {
@@ -68,8 +124,8 @@ fn keep(
     if received_at.is_none() {
         seals.push(Sealed { seal: seal.clone(), received_at: now });
     }
-    if let Some(packet) = disproved(transaction, ground.epochs(shard), &seals)? {
-        return Ok(Kept::Disproved(packet));
+    if let Some(disproof) = disproved(transaction, ground.epochs(shard), &seals)? {
+        return Ok(Kept::Disproved(disproof));
     }
     if let Some(received_at) = received_at {
         return Ok(Kept::At(received_at));
@@ -98,11 +154,11 @@ pub(super) fn believed(
         let shard = of_shard[0].seal.shard;
         match disproved(transaction, ground.epochs(shard), of_shard)? {
             None => believed.extend_from_slice(of_shard),
-            Some(packet) => tracing::error!(
+            Some(disproof) => tracing::error!(
                 event = "seal_disproved",
                 shard = shard.0,
-                %packet,
-                "a ticket of this packet was presented, and by its shard's seal it never left"
+                ?disproof,
+                "the seal of this shard is not so; the shard counts as not sealed"
             ),
         }
     }
@@ -130,9 +186,52 @@ fn readable(
     Ok(seals)
 }
 
-/// A packet of which a ticket was presented although by all `seals` of its shard it never left:
-/// then somebody signs what is not so, and nobody knows what else left.
+/// Whether both seals say the same but for the time: two copies of one state may have been sealed,
+/// one by one, and nothing happened in either.
+fn is_of_one_state(one: &Seal, other: &Seal) -> bool {
+    *one == Seal { sealed_at: one.sealed_at, ..other.clone() }
+}
+
+/// Why `seals`, those of one shard, are false, when we know that they are.
 fn disproved(
+    transaction: &Transaction<'_>,
+    epochs: &[Epoch],
+    seals: &[Sealed],
+) -> rusqlite::Result<Option<Disproof>> {
+    for Sealed { seal, .. } in seals {
+        if let Some(disproof) = contradicted(transaction, seal)? {
+            return Ok(Some(disproof));
+        }
+    }
+    let presented = presented(transaction, epochs, seals)?;
+    Ok(presented.map(Disproof::Presented))
+}
+
+/// Why a seal is false by what came of its own node. A node seals when settlement has answered the
+/// whole spool, whose last record the seal names, and never starts again: what comes later, and
+/// what comes again, lies at or below it.
+fn contradicted(transaction: &Transaction<'_>, seal: &Seal) -> rusqlite::Result<Option<Disproof>> {
+    let settled = i64::try_from(seal.settled).unwrap_or(i64::MAX);
+    let beyond: Option<i64> = transaction
+        .prepare_cached(
+            "SELECT sequence FROM delivered WHERE shard = ?1 AND epoch = ?2 AND sequence > ?3",
+        )?
+        .query_row(params![seal.shard.0, seal.epoch.0, settled], |row| row.get(0))
+        .optional()?;
+    if let Some(sequence) = beyond {
+        return Ok(Some(Disproof::Delivered(unsigned(sequence))));
+    }
+    let twice: bool = transaction
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM second_seals
+                            WHERE shard = ?1 AND generation = ?2 AND epoch = ?3)",
+        )?
+        .query_row(params![seal.shard.0, seal.generation, seal.epoch.0], |row| row.get(0))?;
+    Ok(twice.then_some(Disproof::Twice))
+}
+
+/// A packet of which a ticket was presented although by all `seals` of its shard it never left.
+fn presented(
     transaction: &Transaction<'_>,
     epochs: &[Epoch],
     seals: &[Sealed],

@@ -35,10 +35,12 @@ fn m10_packets_are_taken_back_once_and_a_late_open_is_told() {
     let (_, body) = client.post(&opened).expect("alive");
     assert_eq!(client.answer(&body, &opened).results, [OpenResult::Applied]);
 
-    // A seal that knows less than the ledger is not believed, and neither is a second one.
+    // A seal that knows less than the ledger is not believed; a second one of the same state is
+    // not needed.
     post(&client, "/v1/seals", &setup.seal(HIGH - 1), 409, "by this seal it never left");
     post(&client, "/v1/seals", &setup.seal(HIGH), 200, "received_at");
-    post(&client, "/v1/seals", &setup.seal(PACKETS_PER_SHARD), 409, "another seal");
+    let copy = setup.seal_at(WallTime(61), PACKETS_PER_SHARD, HIGH);
+    post(&client, "/v1/seals", &copy, 409, "another seal");
 
     let early = setup.void_request(HIGH - 2, 10);
     post(&client, "/v1/voids", &early, 503, "637 are not sealed (0, 1, 2, 3, 4, 5, 6, 7, ...)");
@@ -61,6 +63,9 @@ fn m10_packets_are_taken_back_once_and_a_late_open_is_told() {
     }
     let audit = client.get_json("/v1/audit");
     assert_eq!((&audit["voided"], &audit["late_opens"]), (&3.into(), &1.into()));
+    let told = client.get_json("/v1/audit/late_opens");
+    assert_eq!((&told[0]["packet"], &told[0]["user"]), (&setup.packet(HIGH).into(), &8.into()));
+    assert_eq!(told.as_array().map(Vec::len), Some(1));
     let voids = client.get_json("/v1/audit/voids?limit=2");
     assert_eq!(voids[0]["packet"], setup.packet(HIGH));
     assert_eq!(voids.as_array().map(Vec::len), Some(2));
@@ -68,6 +73,9 @@ fn m10_packets_are_taken_back_once_and_a_late_open_is_told() {
     let rest = setup.void_request(HIGH + 3, 3);
     post(&client, "/v1/voids", &rest, 503, "638 are not sealed");
     assert_eq!(client.rows().len(), batch.records.len());
+    // So does a seal of another state.
+    let second = setup.seal(PACKETS_PER_SHARD);
+    post(&client, "/v1/seals", &second, 409, "another state of this shard was sealed, too");
 }
 
 #[test]

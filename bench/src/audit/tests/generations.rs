@@ -8,7 +8,7 @@ use super::{
         CAMPAIGN, Sealed, State, World, campaign_key, cursor, manifest, packet, record, start,
     },
 };
-use crate::audit::{AuditArgs, Verdict, generations::judge_all};
+use crate::audit::{AuditArgs, Verdict, generations::judge_all, ledger::Late};
 use anyhow::Result;
 use std::{fs, path::Path};
 use yao_protocol::{
@@ -218,6 +218,19 @@ fn m7_an_open_that_came_too_late_is_a_problem_until_somebody_has_looked() {
     check(1, none, &[problem]);
     check(1, one, &[]);
     check(2, one, &[problem]);
+    // The node had acknowledged it: its spool and a client's receipt say so.
+    let spooled = |after| {
+        let mut later = Later::new();
+        later.world.ledger.rows.remove(1);
+        later.world.total();
+        later.world.ledger.voids.push(void(packet(1).0));
+        later.children.push((packet(1), record(1)));
+        later.world.ledger.late = vec![Late { packet: packet(1).0, user: 2 }];
+        later.world.ledger.late_opens = 1;
+        Later { after, ..later }
+    };
+    told(&spooled(one), &[]);
+    told(&spooled(none), &[problem, "packet 0/3/1 was acknowledged, and reclaimed"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{
     faults, tampered,
     world::{World, packet},
 };
-use crate::audit::ledger::Void;
+use crate::audit::ledger::{Late, Void};
 
 /// Packets 3, 5, 6 and 7 were not opened: issued, skipped and unissued ones may be taken back.
 #[test]
@@ -71,6 +71,40 @@ fn m8_nothing_is_both_paid_and_reclaimed() {
         "packet 0/3/1 was acknowledged, and reclaimed",
         [0, 1, 0, 0],
     );
+}
+
+/// Packet 1 was taken back, and its open came later: the node's spool has it, its user a receipt.
+#[test]
+fn m7_a_late_open_that_was_made_good_balances_with_its_spool_and_receipt() {
+    let check = |allowed: bool, user: u64, removed: bool, expected: &[&str]| {
+        let mut world = World::new();
+        world.ledger.rows.remove(1);
+        world.total();
+        world.ledger.voids.push(void(packet(1).0));
+        world.ledger.late = vec![Late { packet: packet(1).0, user }];
+        world.ledger.late_opens = 1;
+        world.ledger.late_allowed = allowed;
+        if removed {
+            world.opens.drain(..2);
+            world.opens_from = 3;
+        }
+        let verdict = world.judge().expect("readable");
+        let found = &verdict.problems;
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{found} / {expected}");
+        }
+        assert_eq!(verdict.lost, u64::from(!expected.is_empty()) * (1 + u64::from(removed)));
+        assert_eq!((verdict.reclaimed, verdict.opened), (1, 3));
+    };
+    let reclaimed = "packet 0/3/1 was acknowledged, and reclaimed";
+    check(true, 2, false, &[]);
+    // The record was settled and removed: its receipt is all there is.
+    check(true, 2, true, &[]);
+    // Not known, or of somebody else.
+    check(false, 2, false, &[reclaimed]);
+    check(true, 3, false, &[reclaimed]);
+    check(true, 3, true, &["has a receipt and no spooled open", reclaimed]);
 }
 
 pub(super) const fn void(packet: u64) -> Void {

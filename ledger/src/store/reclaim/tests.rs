@@ -5,7 +5,10 @@ use crate::{
     grants::GrantPolicy,
     reclaim::Opening,
     state::Limits,
-    store::{Totals, seals::Kept},
+    store::{
+        Totals,
+        seals::{Disproof, Kept},
+    },
     testing::{
         CAMPAIGN, EPOCH, PACKETS, SHARD, batch, grant_request, packet, seal, ticket_key,
         void_request as request,
@@ -13,10 +16,11 @@ use crate::{
 };
 use tempfile::TempDir;
 use yao_protocol::{
+    Incarnation,
     grant::Verdict,
     keys::{KeyOwner, PublicKeyFile},
     seal::Seal,
-    settlement::OpenResult,
+    settlement::{Batch, OpenResult},
 };
 
 /// Packets from here on never left.
@@ -40,6 +44,7 @@ impl World {
             ticket_lifetime_us: 100,
             shards: Vec::new(),
             generations: vec![0],
+            up_since: WallTime(0),
             keys: Arc::default(),
         };
         let mut world = Self { folder, store, ground };
@@ -102,9 +107,20 @@ impl World {
     }
 
     fn open_at(&mut self, now: WallTime, index: u32, user: u64) -> OpenResult {
+        self.settle(now, &batch(index, user))
+    }
+
+    fn settle(&mut self, now: WallTime, batch: &Batch) -> OpenResult {
         let limits = Limits { wins_per_user: 3 };
-        let settled = self.store.settle(limits, now, &[(&batch(index, user), &[true])]);
+        let settled = self.store.settle(limits, now, &[(batch, &[true])]);
         settled.expect("settle")[0][0]
+    }
+
+    /// An open of packet 1, as the spool's record with this sequence.
+    fn deliver(&mut self, now: WallTime, sequence: u64) {
+        let mut batch = batch(1, 7);
+        batch.records[0].0 = sequence;
+        self.settle(now, &batch);
     }
 
     fn counts(&mut self) -> (u64, u64, u64) {
@@ -138,6 +154,24 @@ fn m10_a_packet_is_opened_or_void_whichever_comes_first() {
 }
 
 #[test]
+fn late_opens_are_shown_packet_by_packet() {
+    let mut world = World::sealed();
+    assert_eq!(world.voided(OPENS, request(0, 4)), [0, 1, 2, 3]);
+    for (index, user) in [(1, 9), (0, 7), (1, 8)] {
+        assert_eq!(world.open(index, user), OpenResult::Reclaimed);
+    }
+    let page = |after: Option<u32>, limit| {
+        let late = world.store.late_opens(after.map(packet), limit).expect("late opens");
+        assert!(late.iter().all(|late| late.accepted_at == WallTime(50)));
+        late.iter().map(|late| (late.packet.index().0, late.user.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, 10), [(0, 7), (1, 8), (1, 9)]);
+    assert_eq!(page(None, 1), [(0, 7)]);
+    assert_eq!(page(Some(0), 1), [(1, 8), (1, 9)], "both of its users");
+    assert_eq!(page(Some(1), 1), []);
+}
+
+#[test]
 fn m10_asked_again_it_says_the_same_and_no_packet_goes_to_two_children() {
     let mut world = World::sealed();
     world.open(4, 7);
@@ -155,8 +189,50 @@ fn m10_asked_again_it_says_the_same_and_no_packet_goes_to_two_children() {
     assert_eq!(world.voided(WallTime(9_999), request(6, 4)), [8, 9]);
     world.ground.generations.push(1);
     let later = VoidRequest { child: 2, plan_digest: [8; 32], ..request(0, PACKETS) };
-    assert_eq!(world.voided(WallTime(9_999), later), Vec::<u32>::new());
+    for _ in 0..2 {
+        assert_eq!(world.voided(WallTime(9_999), later), Vec::<u32>::new());
+        world.reopen();
+    }
     assert_eq!(world.counts(), (1, 9, 0));
+}
+
+#[test]
+fn m10_a_request_that_voids_nothing_binds_no_plan() {
+    let mut world = World::sealed();
+    assert_eq!(world.voided(SEALED, request(HIGH, 4)), [6, 7, 8, 9]);
+    world.ground.generations.push(1);
+    // Somebody asks for generation 2 before there is anything new, and again when there is.
+    let too_soon = VoidRequest { child: 2, plan_digest: [8; 32], ..request(HIGH, 4) };
+    assert_eq!(world.voided(SEALED, too_soon), Vec::<u32>::new());
+    assert_eq!(world.store.children(), Ok(BTreeMap::from([(1, 4)])));
+    let later = VoidRequest { plan_digest: [9; 32], first: 0, count: PACKETS, ..too_soon };
+    assert_eq!(world.voided(OPENS, later), [0, 1, 2, 3, 4, 5]);
+    // Now there is a plan, and the other one is none.
+    let refused = world.void(OPENS, too_soon);
+    assert!(matches!(refused, Err(Refused::Contradicts(_))), "{refused:?}");
+    assert_eq!(world.voided(OPENS, later), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn m10_a_plan_that_an_earlier_version_bound_for_nothing_is_free_again() {
+    let mut world = World::sealed();
+    let bound = VoidRequest { child: 2, plan_digest: [8; 32], ..request(HIGH, 4) };
+    let insert = format!(
+        "INSERT INTO children VALUES (2, x'{}', 1, 0);
+         INSERT INTO void_requests VALUES (2, 0, {}, {HIGH}, 4, 1);
+         DROP TABLE delivered;
+         DROP TABLE second_seals;
+         ALTER TABLE campaign DROP COLUMN alive_at;
+         PRAGMA user_version = 4;",
+        "08".repeat(32),
+        SHARD.0
+    );
+    world.store.connection.execute_batch(&insert).expect("as version 4 left it");
+    let other = VoidRequest { plan_digest: [9; 32], count: 3, ..bound };
+    let refused = world.void(SEALED, other);
+    assert!(matches!(refused, Err(Refused::Contradicts(_))), "{refused:?}");
+    world.reopen();
+    assert_eq!(world.voided(SEALED, other), [6, 7, 8]);
 }
 
 #[test]
@@ -200,9 +276,63 @@ fn a_plan_may_change_until_something_is_void() {
 fn the_first_seal_of_a_shard_and_epoch_stays() {
     let mut world = World::sealed();
     assert_eq!(world.keep(WallTime(5_000), &seal(HIGH)), Kept::At(SEALED));
-    assert_eq!(world.keep(WallTime(5_000), &seal(0)), Kept::Another);
+    // A copy of that very state, sealed too.
+    let copy = Seal { sealed_at: WallTime(905), ..seal(HIGH) };
+    assert_eq!(world.keep(WallTime(5_000), &copy), Kept::Another);
     assert_eq!(world.voided(SEALED, request(HIGH, 4)).len(), 4);
-    assert!(world.void(SEALED, request(0, 1)).is_err(), "H is that of the first");
+    assert!(world.void(SEALED, request(0, 1)).is_err(), "below H");
+}
+
+fn presented(index: u32) -> Disproof {
+    Disproof::Presented(packet(index))
+}
+
+#[test]
+fn m10_seals_of_two_states_of_a_shard_disprove_each_other() {
+    let others = [
+        seal(HIGH + 1),
+        Seal { settled: 2, ..seal(HIGH) },
+        Seal { incarnation: Incarnation([2; 16]), ..seal(HIGH) },
+    ];
+    for other in others {
+        let mut world = World::sealed();
+        assert_eq!(world.keep(SEALED, &other), Kept::Disproved(Disproof::Twice));
+        // For ever, and whichever comes again.
+        world.reopen();
+        assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(Disproof::Twice));
+        assert_eq!(world.keep(SEALED, &other), Kept::Disproved(Disproof::Twice));
+        assert_eq!(world.refused(SEALED, request(8, 1)).unsealed, [SHARD]);
+    }
+}
+
+#[test]
+fn m10_a_record_beyond_the_sealed_spool_disproves_the_seal() {
+    // What is delivered before the seal comes, and again after it, lies in the sealed spool.
+    let mut world = World::new();
+    world.deliver(WallTime(60), 1);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
+    world.deliver(SEALED, 1);
+    assert_eq!(world.voided(SEALED, request(8, 1)), [8]);
+    // One more: the node went on in another state than the one that was sealed.
+    let beyond = Kept::Disproved(Disproof::Delivered(2));
+    world.deliver(SEALED, 2);
+    world.deliver(SEALED, 1);
+    world.reopen();
+    assert_eq!(world.refused(SEALED, request(9, 1)).unsealed, [SHARD]);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), beyond);
+    // It came before the seal: then the right state may still be sealed.
+    let mut world = World::new();
+    world.deliver(WallTime(60), 2);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), beyond);
+    let right = Seal { settled: 2, ..seal(HIGH) };
+    assert_eq!(world.keep(SEALED, &right), Kept::At(SEALED));
+    // What another epoch delivers says nothing of this one.
+    let mut world = World::sealed();
+    world.key(SHARD, Epoch(2));
+    let mut batch = batch(1, 7);
+    (batch.epoch, batch.records[0].0) = (Epoch(2), 5);
+    world.settle(SEALED, &batch);
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
 }
 
 /// Until when what may have left stays in doubt, when the last sign of life was at `since`.
@@ -215,7 +345,7 @@ fn m10_a_seal_that_our_rows_disprove_is_none() {
     // A state that was put back seals less than its node did.
     let mut world = World::new();
     assert_eq!(world.open(HIGH, 7), OpenResult::Applied);
-    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(packet(HIGH)));
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(presented(HIGH)));
     assert_eq!(world.refused(SEALED, request(HIGH + 1, 1)).unsealed, [SHARD]);
     assert_eq!(world.keep(SEALED, &seal(HIGH + 1)), Kept::At(SEALED), "another one is true");
     assert_eq!(world.voided(SEALED, request(HIGH + 1, 1)), [HIGH + 1]);
@@ -227,7 +357,7 @@ fn m10_a_seal_that_our_rows_disprove_is_none() {
     let opening = Opening { at: in_doubt(1_200), unsealed: vec![SHARD] };
     assert_eq!(world.refused(WallTime(1_300), request(HIGH, 2)), opening);
     assert_eq!(world.refused(WallTime(1_300), request(0, 2)), opening, "all of it is in doubt");
-    assert_eq!(world.keep(WallTime(1_300), &seal(HIGH)), Kept::Disproved(packet(7)));
+    assert_eq!(world.keep(WallTime(1_300), &seal(HIGH)), Kept::Disproved(presented(7)));
     assert_eq!(world.voided(opening.at, request(HIGH, 2)), [HIGH]);
 
     // So does the open of a packet that is void by that very seal.
@@ -244,7 +374,7 @@ fn m10_a_seal_of_one_epoch_is_not_disproved_by_what_another_one_issued() {
     assert_eq!(world.open(HIGH, 7), OpenResult::Applied);
     assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
     let later = |high| Seal { epoch: Epoch(2), ..seal(high) };
-    assert_eq!(world.keep(SEALED, &later(0)), Kept::Disproved(packet(HIGH)), "neither did");
+    assert_eq!(world.keep(SEALED, &later(0)), Kept::Disproved(presented(HIGH)), "neither did");
     assert_eq!(world.keep(SEALED, &later(HIGH + 1)), Kept::At(SEALED));
     assert_eq!(world.voided(SEALED, request(HIGH + 1, 2)), [7, 8]);
 }
@@ -268,6 +398,38 @@ fn m10_the_claim_window_begins_with_the_last_sign_of_life() {
     assert_eq!(world.refused(WallTime(90_000), other).at, in_doubt(90_000));
     assert_eq!(world.refused(WallTime(90_500), other).at, in_doubt(90_000));
     assert_eq!(world.voided(in_doubt(90_000), other).len(), 9);
+}
+
+#[test]
+fn m10_the_claim_window_begins_again_with_the_ledger() {
+    let mut world = World::new();
+    assert_eq!(world.refused(WallTime(500), request(0, PACKETS)).at, in_doubt(500));
+    // It was away while the window went by: nobody could have come.
+    world.reopen();
+    world.ground.up_since = WallTime(10_000);
+    assert_eq!(world.refused(in_doubt(500), request(0, PACKETS)).at, in_doubt(10_000));
+    assert_eq!(world.voided(in_doubt(10_000), request(0, PACKETS)).len(), 10);
+    // Who has all seals waits for no window.
+    let mut world = World::sealed();
+    world.ground.up_since = WallTime(1_100);
+    assert_eq!(world.voided(OPENS, request(0, PACKETS)).len(), 10);
+}
+
+#[test]
+fn m10_the_last_sign_of_life_is_the_newest_row_not_the_last_one() {
+    let mut world = World::new();
+    world.open_at(WallTime(80_000), 1, 7);
+    // The ledger's clock is put back.
+    world.open_at(WallTime(20_000), 2, 8);
+    assert_eq!(world.refused(WallTime(20_100), request(0, PACKETS)).at, in_doubt(80_000));
+    // A database of an earlier version knows it, too.
+    let before = "ALTER TABLE campaign DROP COLUMN alive_at; PRAGMA user_version = 6;";
+    world.store.connection.execute_batch(before).expect("as version 6 left it");
+    world.reopen();
+    assert_eq!(world.refused(WallTime(20_100), request(0, PACKETS)).at, in_doubt(80_000));
+    // What comes again is a sign of life as well: its node is not dead.
+    assert_eq!(world.open_at(WallTime(90_000), 1, 7), OpenResult::Same);
+    assert_eq!(world.refused(WallTime(90_000), request(0, PACKETS)).at, in_doubt(90_000));
 }
 
 #[test]

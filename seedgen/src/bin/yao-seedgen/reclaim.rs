@@ -9,12 +9,12 @@ use crate::{
     files, keys_of,
     post::{ComeAgain, Refused, Settlement},
     read_plan, secret,
-    seeds::{read_generations, read_keys, read_parents, read_seals},
+    seeds::{read_generations, read_keys, read_manifest, read_parents, read_seals},
     work::{Out, Work},
 };
 use anyhow::{Error, Result, bail};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use yao_protocol::{PacketId, manifest::Manifest, seal::Seal, void::VoidAnswer};
 use yao_seedgen::{
     CampaignKeys,
@@ -76,6 +76,7 @@ pub(crate) fn run(arguments: &ReclaimArguments) -> Result<()> {
     };
     let frame = ReclaimPlan::frame(&manifests, arguments.wave_seconds, arguments.shards)?;
     let settlement = arguments.ledger.as_deref().map(Settlement::new).transpose()?;
+    refuse_foreign(&arguments.out, &frame, &keys)?;
     let out = Out::take(&arguments.out)?;
     let earlier = out.plan(&frame, &manifests, arguments.never_left)?;
     if let Some(settlement) = &settlement {
@@ -95,6 +96,22 @@ pub(crate) fn run(arguments: &ReclaimArguments) -> Result<()> {
     }
     let answers = work.answers(&key_set)?;
     pack(&work, &campaign, &keys, &generations, &answers)
+}
+
+/// Fails when another generation lies in `out`: its shards and its manifest would be written over.
+fn refuse_foreign(out: &Path, frame: &ReclaimPlan, keys: &CampaignKeys) -> Result<()> {
+    if !out.join(files::MANIFEST).try_exists()? {
+        return Ok(());
+    }
+    let (found, generation) = (read_manifest(out, &keys.public())?.generation(), frame.generation);
+    if found != generation {
+        bail!(
+            "{} holds generation {found}, and what is reclaimed now becomes generation \
+             {generation}; choose another --out",
+            out.display()
+        );
+    }
+    Ok(())
 }
 
 /// Gives settlement the seals, and says which of them it keeps. One that it does not keep costs
@@ -133,7 +150,12 @@ fn pack(
 ) -> Result<()> {
     let void: Vec<PacketId> = answers.iter().flat_map(VoidAnswer::packets).collect();
     if void.is_empty() {
-        println!("nothing to reclaim: every packet was opened, or reclaimed before");
+        println!(
+            "nothing to reclaim: every packet that {} asks for was opened, or reclaimed before; \
+             settlement is bound to nothing by that. When there is more to ask for, more seals for \
+             instance, run again with another --out",
+            work.out().display()
+        );
         return Ok(());
     }
     let (plan, out) = (work.plan(), work.out());

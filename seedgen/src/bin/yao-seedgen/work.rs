@@ -4,7 +4,7 @@
 
 use crate::{
     files,
-    post::{Refused, Settlement},
+    post::{ComeAgain, Refused, Settlement},
     seeds::list,
 };
 use anyhow::{Context, Error, Result, bail};
@@ -25,6 +25,9 @@ const PLAN: &str = "plan.yaoplan";
 /// Ending of a request, and of its answer.
 const REQUEST: &str = ".yaovoid";
 const ANSWER: &str = ".yaovoided";
+
+/// So many requests that wait are named: before the opening all of them do.
+const WAITING_NAMED_MAX: usize = 8;
 
 const FOREIGN: &str = "is of another plan or secret, or damaged; choose another --out";
 
@@ -169,21 +172,28 @@ impl Work {
         self.out().join("answers").join(format!("{name}{ANSWER}"))
     }
 
-    /// Posts every request that has no answer yet; each answer is a file before the next is asked.
+    /// Posts every request that has no good answer yet; each answer is a file before the next is
+    /// asked. One that is refused, or is to come again, holds up none behind it.
     pub(crate) fn ask(&self, settlement: &Settlement, keys: &KeySet) -> Result<()> {
+        let mut unanswered = Vec::new();
         for (name, request, bytes) in &self.requests {
-            if self.answer(name).try_exists()? {
+            // What curl wrote until its connection broke is no answer: the same one comes again.
+            let there = files::read_if_there(&self.answer(name))?;
+            if there.is_some_and(|there| check(&there, request, keys).is_ok()) {
                 continue;
             }
             let answer = match settlement.post("/v1/voids", bytes) {
-                Err(error) if is_contradiction(&error) => bail!("{error}; {ANOTHER_PLAN}"),
+                Err(error) if error.is::<Refused>() || error.is::<ComeAgain>() => {
+                    unanswered.push((name.as_str(), error));
+                    continue;
+                }
                 answer => answer?,
             };
             check(&answer, request, keys).with_context(|| format!("the answer to {name}"))?;
             let folder = self.out().join("answers");
             files::write(&folder, &format!("{name}{ANSWER}"), files::MODE_PUBLIC, &[&answer])?;
         }
-        Ok(())
+        all_answered(unanswered)
     }
 
     /// Settlement's answers, in the order of the requests.
@@ -206,6 +216,31 @@ impl Work {
         }
         Ok(answers)
     }
+}
+
+fn names<'a>(of: &[(&'a str, Error)]) -> Vec<&'a str> {
+    of.iter().map(|(name, _)| *name).collect()
+}
+
+/// Fails with all that was not answered. What may come again only waits; what is refused is told
+/// first, for somebody must look.
+fn all_answered(unanswered: Vec<(&str, Error)>) -> Result<()> {
+    let (refused, later): (Vec<_>, Vec<_>) =
+        unanswered.into_iter().partition(|(_, error)| error.is::<Refused>());
+    if let Some((_, first)) = refused.first() {
+        let advice = if refused.iter().any(|(_, error)| is_contradiction(error)) {
+            format!("; {ANOTHER_PLAN}")
+        } else {
+            String::new()
+        };
+        let names = names(&refused).join(", ");
+        bail!("{first}{advice}; refused are {} requests: {names}", refused.len());
+    }
+    let mut named = names(&later);
+    named.truncate(WAITING_NAMED_MAX);
+    let more = if named.len() < later.len() { ", ..." } else { "" };
+    let waiting = format!("{} wait: {}{more}", later.len(), named.join(", "));
+    later.into_iter().next_back().map_or(Ok(()), |(_, last)| Err(last.context(waiting)))
 }
 
 fn is_contradiction(error: &Error) -> bool {
