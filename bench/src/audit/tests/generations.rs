@@ -230,7 +230,7 @@ fn m7_an_open_that_came_too_late_is_a_problem_until_somebody_has_looked() {
         Later { after, ..later }
     };
     told(&spooled(one), &[]);
-    told(&spooled(none), &[problem, "packet 0/3/1 was acknowledged, and reclaimed"]);
+    told(&spooled(none), &["packet 0/3/1 was acknowledged, and reclaimed", problem]);
 }
 
 #[test]
