@@ -192,9 +192,13 @@ impl Peer {
 
     /// Accepts and welcomes; expects `token`.
     pub(crate) async fn welcome(door: &Door, token: &str, interval_ms: u32) -> (Self, bool) {
-        let mut peer = Self::accept(door).await;
-        let tally = peer.greet(token, interval_ms).await;
-        (peer, tally)
+        loop {
+            let mut peer = Self::accept(door).await;
+            // A connection that was given up before anything was said is followed by another.
+            if let Some(tally) = peer.greet_unless_gone(token, interval_ms).await {
+                return (peer, tally);
+            }
+        }
     }
 
     /// As [`Peer::welcome`] where the door is TCP or TLS; but the peer's end, when it is dropped,
@@ -215,8 +219,16 @@ impl Peer {
 
     /// Welcomes who came; expects `token`. Whether a tally came, too.
     async fn greet(&mut self, token: &str, interval_ms: u32) -> bool {
-        let Seen::Hello { token: sent, tally } = self.next().await else {
-            panic!("the first frame is HELLO");
+        let tally = self.greet_unless_gone(token, interval_ms).await;
+        tally.expect("the first frame is HELLO")
+    }
+
+    /// The same; `None` when the client is gone.
+    async fn greet_unless_gone(&mut self, token: &str, interval_ms: u32) -> Option<bool> {
+        let (sent, tally) = match self.next().await {
+            Seen::Hello { token, tally } => (token, tally),
+            Seen::End => return None,
+            _ => panic!("the first frame is HELLO"),
         };
         assert_eq!(sent, token);
         let welcome = Welcome {
@@ -233,7 +245,7 @@ impl Peer {
         };
         let id = self.request_id;
         self.send(|out| welcome.put(out, id)).await;
-        tally
+        Some(tally)
     }
 
     /// The server's end of the stream goes; with QUIC the connection stays.
