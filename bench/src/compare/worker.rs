@@ -14,6 +14,9 @@ use std::{
     time::Duration,
 };
 
+/// Every shake has its answer so soon after the last one was sent.
+const SETTLED_MAX: Duration = Duration::from_secs(2);
+
 /// The generator of `netbench compare`; not for people
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct WorkerArgs {
@@ -81,14 +84,14 @@ pub(crate) fn run(args: &WorkerArgs) -> Result<()> {
 fn measure(fleet: &mut Fleet, meter: Meter, pace: Pace, window: Window) -> Result<Seen> {
     fleet.take();
     fleet.run(pace, Duration::from_millis(window.warm_ms))?;
-    fleet.settle(Duration::from_secs(2))?;
+    settle(fleet)?;
     let (warm, ..) = fleet.take();
     let start = crate::load::now_ns();
     let cpu_start = meter.cpu_ns()?;
     fleet.run(pace, Duration::from_millis(window.measured_ms))?;
     // Everything asked is answered before the meter is read, so that the cost of an answer is
     // never in another run.
-    fleet.settle(Duration::from_secs(2))?;
+    settle(fleet)?;
     let cpu_ns = meter.cpu_ns()? - cpu_start;
     let seconds = (crate::load::now_ns() - start) as f64 / 1e9;
     let (counts, latency_us, _) = fleet.take();
@@ -108,6 +111,13 @@ fn measure(fleet: &mut Fleet, meter: Meter, pace: Pace, window: Window) -> Resul
         latency_us,
         counts,
     })
+}
+
+fn settle(fleet: &mut Fleet) -> Result<()> {
+    if !fleet.settle(SETTLED_MAX)? {
+        bail!("a shake has no answer after {SETTLED_MAX:?}");
+    }
+    Ok(())
 }
 
 /// The parent's side.

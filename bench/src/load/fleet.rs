@@ -218,12 +218,14 @@ impl Fleet {
         self.flush_log()
     }
 
-    /// Lets answers that are under way arrive, for at most `duration`.
+    /// Lets answers that are under way arrive, for at most `duration`; whether each shake has its
+    /// own.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub(crate) fn settle(&mut self, duration: Duration) -> Result<()> {
-        self.run_while(Pace::Silent, duration, |fleet| fleet.peers.iter().any(|p| !p.is_idle()))
+    pub(crate) fn settle(&mut self, duration: Duration) -> Result<bool> {
+        self.run_while(Pace::Silent, duration, |fleet| fleet.peers.iter().any(|p| !p.is_idle()))?;
+        Ok(self.peers.iter().all(Peer::owes_nothing))
     }
 
     /// From now on tickets are opened as they come; those that were kept, `per_second` of them a
