@@ -5,7 +5,8 @@
 //! Machines drift, so only pairs of short runs next to each other count. All servers are up and
 //! pinned to core 0, each has a generator process pinned to core 1, and the runs take turns. The
 //! echo also runs against its own copy: that spread is what no ratio here can be better than.
-//! Every reply of the node must be the result of a draw in a running wave; one refusal fails.
+//! Every reply of the node must be the result of a draw in a running wave, or "pending" where an
+//! earlier shake waits for its answer; one refusal fails, and so does a shake without an answer.
 
 pub(crate) mod servers;
 mod worker;
@@ -100,7 +101,8 @@ struct Report {
 /// Runs both loads.
 ///
 /// # Errors
-/// A server that does not start, a reply that is no draw, too few pairs.
+/// A server that does not start, a reply that is neither a draw nor "pending", a shake without an
+/// answer, too few pairs.
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     if args.pairs < PAIRS_MIN {
         bail!("--pairs {}: at least {PAIRS_MIN}, fewer say nothing", args.pairs);

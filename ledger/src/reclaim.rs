@@ -1,9 +1,9 @@
 //! Which packets may be taken back, and from when on (M10; reclaim.md 3). Pure: the caller looks
 //! up, asks, and keeps what is ruled.
 //!
-//! A packet without a row may be voided when it never left its node (M1), or when no ticket of it
-//! can be valid any more and no node can hold an unsettled open of it. What nodes and operators say
-//! counts only as far as they signed it; all times that decide are the ledger's own.
+//! A packet that was not paid may be voided when it never left its node (M1), or when no ticket of
+//! it can be valid any more and no node can hold an unsettled open of it. What nodes and operators
+//! say counts only as far as they signed it; all times that decide are the ledger's own.
 
 use yao_protocol::{
     CampaignId, Epoch, ShardId, WallTime, keys::KeySet, manifest::Manifest, seal::Seal,
@@ -49,8 +49,8 @@ pub struct Sealed {
 pub struct Opening {
     /// From then on.
     pub at: WallTime,
-    /// Shards that keep it back: not sealed in every epoch in which they have a key, sealed by
-    /// words that our rows disprove, or never heard of.
+    /// Shards that keep it back: not sealed in every epoch in which they have a key, by seals
+    /// that are disproved, granted from in fleet mode, or never heard of.
     pub unsealed: Vec<ShardId>,
 }
 
@@ -64,8 +64,9 @@ pub enum Refused {
 }
 
 /// When every ticket has expired and every node is drained: `shards` are those of every
-/// generation with the epochs in which each has a key, `since` is the last sign of life: when the
-/// child generation was asked for, and when anything was settled, sealed or granted.
+/// generation with the epochs in which each has a key, `since` is the last sign of life: the
+/// latest of when the child generation was asked for, when the ledger started, the last batch, the
+/// newest seal, and the end of the last grant.
 #[must_use]
 pub fn opening(
     policy: VoidPolicy,

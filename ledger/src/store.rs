@@ -1,11 +1,13 @@
 //! The ledger's rows in SQLite, and the rules of [`crate::state`] applied to them.
 //!
-//! One row per packet that was opened, never changed, never deleted. [`reclaim`] holds what was
-//! taken back, [`seals`] by whose word. WAL with `synchronous = FULL`: what is
-//! committed survives a power cut. Never signs, never answers.
+//! One row per packet that was opened, never changed, never deleted. [`grants`] holds who may issue
+//! what in fleet mode, [`reclaim`] what was taken back, [`seals`] by whose word, and [`schema`] all
+//! tables. WAL with `synchronous = FULL`: what is committed survives a power cut. Never signs,
+//! never answers.
 
 pub mod grants;
 pub mod reclaim;
+mod schema;
 pub mod seals;
 
 use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
@@ -19,43 +21,10 @@ use yao_protocol::{
     spool::Open,
 };
 
-/// The steps that made the tables what they are; `PRAGMA user_version` says how many were taken.
-/// Append-only: a database of an earlier version takes those that it lacks.
-const SCHEMA_STEPS: [&str; 7] = [
-    SCHEMA,
-    grants::SCHEMA,
-    reclaim::SCHEMA,
-    reclaim::SCHEMA_COUNTS,
-    reclaim::SCHEMA_UNBOUND,
-    seals::SCHEMA,
-    reclaim::SCHEMA_ALIVE,
-];
 /// How long one process waits for another that writes the same database.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Statements that stay compiled: more than there are.
 const STATEMENTS_MAX: usize = 64;
-
-/// Unsigned 64-bit numbers are stored as the signed ones with the same bits.
-const SCHEMA: &str = "
-    CREATE TABLE packets (
-        packet      INTEGER PRIMARY KEY,
-        user        INTEGER NOT NULL,
-        sponsor     INTEGER NOT NULL CHECK (sponsor BETWEEN 0 AND 63),
-        amount      INTEGER NOT NULL CHECK (amount >= 0),
-        state       INTEGER NOT NULL CHECK (state BETWEEN 1 AND 3),
-        sequence    INTEGER NOT NULL UNIQUE,
-        accepted_at INTEGER NOT NULL,
-        settled_at  INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX paid_to ON packets (user, sponsor) WHERE state = 1;
-    CREATE TABLE conflicts (
-        packet     INTEGER NOT NULL,
-        user       INTEGER NOT NULL,
-        settled_at INTEGER NOT NULL,
-        PRIMARY KEY (packet, user)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE campaign (id INTEGER PRIMARY KEY) STRICT;
-";
 
 /// A page of rows.
 const SELECT_ROWS: &str = "
@@ -109,21 +78,7 @@ impl Store {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let version: i64 =
-            transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let known = SCHEMA_STEPS.len();
-        let Some(steps) = usize::try_from(version).ok().and_then(|taken| SCHEMA_STEPS.get(taken..))
-        else {
-            return Err(OpenError::Foreign(format!(
-                "has tables of version {version}, this program knows {known}"
-            )));
-        };
-        for step in steps {
-            transaction.execute_batch(step)?;
-        }
-        if version == 0 {
-            transaction.execute("INSERT INTO campaign (id) VALUES (?1)", [signed(campaign.0)])?;
-        }
+        schema::bring_up(&transaction, campaign)?;
         let found: i64 = transaction.query_row("SELECT id FROM campaign", [], |row| row.get(0))?;
         if found != signed(campaign.0) {
             let found = unsigned(found);
@@ -132,7 +87,6 @@ impl Store {
                  --database"
             )));
         }
-        transaction.pragma_update(None, "user_version", known as i64)?;
         transaction.commit()?;
         Ok(Self { connection })
     }

@@ -192,7 +192,7 @@ fn the_voids_of_an_earlier_version_are_counted() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("ledger.db");
     let old = Connection::open(&path).expect("open");
-    for step in &SCHEMA_STEPS[..3] {
+    for step in &schema::STEPS[..3] {
         old.execute_batch(step).expect("its tables");
     }
     let rows = "INSERT INTO campaign VALUES (2015);
@@ -211,9 +211,9 @@ fn the_voids_of_an_earlier_version_are_counted() {
 fn a_database_of_an_earlier_version_goes_on_with_its_rows() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("ledger.db");
-    for version in 1..SCHEMA_STEPS.len() {
+    for version in 1..schema::STEPS.len() {
         let old = Connection::open(&path).expect("open");
-        for step in &SCHEMA_STEPS[..version] {
+        for step in &schema::STEPS[..version] {
             old.execute_batch(step).expect("its tables");
         }
         let row = "INSERT INTO campaign VALUES (2015);

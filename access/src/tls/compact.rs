@@ -1,7 +1,7 @@
 //! QUIC packet keys that are kept as bytes. aws-lc keeps an expanded context of some 620 bytes for
 //! each of a connection's four keys; expanding one anew for each packet takes about 150 ns, and an
 //! idle connection sends none. All cryptography is the library's: this file only decides how long
-//! its contexts live, and leaves out padding that was decrypted (`padding.rs`).
+//! its contexts live, and makes padding light that was decrypted (`padding.rs`).
 
 use super::padding;
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, UnboundKey};

@@ -11,7 +11,7 @@ use std::{
 };
 use yao_protocol::{PacketId, UserId};
 
-/// Rows per page; the ledger may give fewer.
+/// Rows per page (of late opens, packets); the ledger may give fewer.
 const PAGE_ROWS: usize = 10_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The states that the ledger's totals tell.

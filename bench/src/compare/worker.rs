@@ -52,7 +52,7 @@ pub(super) struct Seen {
 /// The child's side: windows from standard input until it ends.
 ///
 /// # Errors
-/// The server does not welcome, or a reply is no draw.
+/// The server does not welcome, a reply is neither a draw nor "pending", or a shake has no answer.
 pub(crate) fn run(args: &WorkerArgs) -> Result<()> {
     let target =
         if args.echo { Target::echo(&args.target.addr)? } else { Target::node(&args.target)? };

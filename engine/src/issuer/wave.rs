@@ -311,8 +311,8 @@ impl Wave {
         self.share_percent = percent;
     }
 
-    /// From now on H rises for those who are here only: what those who left did not take is the
-    /// next start's, which would pass over it below H.
+    /// From now on nothing more is overlooked: what those who left did not take would lie below H,
+    /// and the next start would pass over it. What waits a minute is skipped as ever.
     pub(super) const fn leave(&mut self) {
         self.leaving = true;
     }

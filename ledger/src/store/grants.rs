@@ -11,43 +11,6 @@ use yao_protocol::{
     ticket::TicketBody,
 };
 
-/// Since version 2 of the tables. A tenure's `last` is the newest of its grants; `burnt_from` and
-/// `burnt_to` are what its beginning burnt of the one before.
-pub(super) const SCHEMA: &str = "
-    CREATE TABLE sections (
-        shard       INTEGER NOT NULL,
-        wave        INTEGER NOT NULL,
-        generation  INTEGER NOT NULL,
-        first       INTEGER NOT NULL,
-        count       INTEGER NOT NULL,
-        merkle_root BLOB NOT NULL,
-        tenure      INTEGER NOT NULL REFERENCES tenures (tenure),
-        PRIMARY KEY (shard, wave)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE tenures (
-        tenure         INTEGER PRIMARY KEY AUTOINCREMENT,
-        shard          INTEGER NOT NULL,
-        wave           INTEGER NOT NULL,
-        epoch          INTEGER NOT NULL,
-        claim          INTEGER NOT NULL CHECK (claim BETWEEN 1 AND 4),
-        first          INTEGER NOT NULL,
-        last           INTEGER NOT NULL CHECK (last >= first),
-        lo             INTEGER NOT NULL,
-        hi             INTEGER NOT NULL CHECK (hi >= lo),
-        seen           INTEGER NOT NULL,
-        burnt_from     INTEGER,
-        burnt_to       INTEGER,
-        holder         BLOB NOT NULL,
-        previous       BLOB NOT NULL,
-        node           TEXT NOT NULL,
-        began_at       INTEGER NOT NULL,
-        decided_at     INTEGER NOT NULL,
-        not_after      INTEGER NOT NULL,
-        request_digest BLOB NOT NULL,
-        UNIQUE (shard, wave, first)
-    ) STRICT;
-";
-
 /// What is said to one request, and the section as it stands then.
 pub type Ruled = (Verdict, Option<Section>);
 

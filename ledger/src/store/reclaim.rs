@@ -13,64 +13,6 @@ use yao_protocol::{
     Epoch, PacketId, ShardId, UserId, WallTime, keys::KeySet, spool::Open, void::VoidRequest,
 };
 
-/// One step of the tables. `request` is the `first` of the request that voided a packet.
-pub(super) const SCHEMA: &str = "
-    CREATE TABLE seals (
-        shard       INTEGER NOT NULL,
-        generation  INTEGER NOT NULL,
-        epoch       INTEGER NOT NULL,
-        sealed_at   INTEGER NOT NULL,
-        received_at INTEGER NOT NULL,
-        seal        BLOB NOT NULL,
-        PRIMARY KEY (shard, generation, epoch)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE children (
-        child       INTEGER PRIMARY KEY CHECK (child BETWEEN 1 AND 255),
-        plan_digest BLOB NOT NULL,
-        asked_at    INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE void_requests (
-        child      INTEGER NOT NULL,
-        generation INTEGER NOT NULL,
-        shard      INTEGER NOT NULL,
-        first      INTEGER NOT NULL,
-        count      INTEGER NOT NULL,
-        voided_at  INTEGER NOT NULL,
-        PRIMARY KEY (child, generation, shard, first)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE voids (
-        packet  INTEGER PRIMARY KEY,
-        child   INTEGER NOT NULL,
-        request INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE late_opens (
-        packet      INTEGER NOT NULL,
-        user        INTEGER NOT NULL,
-        accepted_at INTEGER NOT NULL,
-        settled_at  INTEGER NOT NULL,
-        PRIMARY KEY (packet, user)
-    ) STRICT, WITHOUT ROWID;
-";
-
-/// A later step: how many packets are void for each child generation, counted as they are voided.
-/// By that a generation's manifest is known to be of this database.
-pub(super) const SCHEMA_COUNTS: &str = "
-    ALTER TABLE children ADD COLUMN packets INTEGER NOT NULL DEFAULT 0;
-    UPDATE children SET packets = (SELECT COUNT(*) FROM voids WHERE voids.child = children.child);
-";
-
-/// A later step: requests by which nothing became void bound their child to a plan for nothing.
-pub(super) const SCHEMA_UNBOUND: &str = "
-    DELETE FROM void_requests WHERE child IN (SELECT child FROM children WHERE packets = 0);
-";
-
-/// A later step: when nodes last delivered anything. Kept apart, for clocks are put back, and then
-/// the newest row is not the last one.
-pub(super) const SCHEMA_ALIVE: &str = "
-    ALTER TABLE campaign ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;
-    UPDATE campaign SET alive_at = (SELECT COALESCE(MAX(settled_at), 0) FROM packets);
-";
-
 /// Which packets of a request are void, in order, and since when; or why none is.
 pub type Voided = Result<(WallTime, Vec<bool>), Refused>;
 

@@ -10,24 +10,6 @@ use yao_protocol::{
     Epoch, PacketId, PacketIndex, ShardId, WallTime, seal::Seal, settlement::Batch,
 };
 
-/// A later step of the tables: what nodes delivered, and seals that contradict the kept ones.
-pub(super) const SCHEMA: &str = "
-    CREATE TABLE delivered (
-        shard    INTEGER NOT NULL,
-        epoch    INTEGER NOT NULL,
-        sequence INTEGER NOT NULL,
-        PRIMARY KEY (shard, epoch)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE second_seals (
-        shard       INTEGER NOT NULL,
-        generation  INTEGER NOT NULL,
-        epoch       INTEGER NOT NULL,
-        received_at INTEGER NOT NULL,
-        seal        BLOB NOT NULL,
-        PRIMARY KEY (shard, generation, epoch)
-    ) STRICT, WITHOUT ROWID;
-";
-
 /// What becomes of a seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -71,7 +53,8 @@ pub(super) fn keep_delivered(transaction: &Transaction<'_>, batch: &Batch) -> ru
 
 impl Store {
     /// Keeps a seal, whose signature and plan were checked; the first of its shard, generation and
-    /// epoch stays for ever. One that our rows disprove is not kept.
+    /// epoch stays for ever. One that is disproved is not kept, but for
+    /// one of another state, which stays as the proof against the first.
     ///
     /// # Errors
     /// Those of SQLite. Whether the commit happened is then unknown until the next start.
@@ -138,7 +121,7 @@ fn keep(
 
 /// The seals that count. None is one whose key is gone, or whose node's clock was ahead when it
 /// came; nor are those of a shard of which packets were `granted`, for others may have held it, and
-/// those that rows disprove, however late these came. All of these wait for the claim window.
+/// those that are disproved, however late the proof came. All of these wait for the claim window.
 pub(super) fn believed(
     transaction: &Transaction<'_>,
     policy: VoidPolicy,

@@ -8,15 +8,12 @@
 
 mod files;
 mod generate;
-mod lineage;
 mod plan;
-mod post;
 mod reclaim;
 mod secret;
 mod seeds;
 mod show;
 mod verify;
-mod work;
 mod workers;
 
 use anyhow::{Context, Result, bail};
@@ -101,7 +98,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("yao-seedgen: {error:#}");
             let cause = error.root_cause();
-            let temporary = if cause.is::<post::ComeAgain>() { 75 } else { 1 };
+            let temporary = if cause.is::<reclaim::ComeAgain>() { 75 } else { 1 };
             ExitCode::from(if cause.is::<CampaignError>() { 78 } else { temporary })
         }
     }

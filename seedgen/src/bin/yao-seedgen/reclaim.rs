@@ -5,12 +5,20 @@
 //! begins. A run that was interrupted, or told to come again, is run again and goes on from them;
 //! the same plan and answers make the same files. The manifest is written last.
 
+mod out;
+mod requests;
+mod settlement;
+
+pub(crate) use settlement::ComeAgain;
+
+use self::{
+    out::Out,
+    requests::Requests,
+    settlement::{Refused, Settlement},
+};
 use crate::{
-    files, keys_of,
-    post::{ComeAgain, Refused, Settlement},
-    read_plan, secret,
+    files, keys_of, read_plan, secret,
     seeds::{read_generations, read_keys, read_manifest, read_parents, read_seals},
-    work::{Out, Work},
 };
 use anyhow::{Error, Result, bail};
 use clap::Args;
@@ -90,12 +98,12 @@ pub(crate) fn run(arguments: &ReclaimArguments) -> Result<()> {
             ReclaimPlan::new(&manifests, arguments.wave_seconds, arguments.shards, only)?
         }
     };
-    let work = out.begin(plan, arguments.never_left, &keys)?;
+    let requests = out.begin(plan, arguments.never_left, &keys)?;
     if let Some(settlement) = &settlement {
-        work.ask(settlement, &key_set)?;
+        requests.ask(settlement, &key_set)?;
     }
-    let answers = work.answers(&key_set)?;
-    pack(&work, &campaign, &keys, &generations, &answers)
+    let answers = requests.answers(&key_set)?;
+    pack(&requests, &campaign, &keys, &generations, &answers)
 }
 
 /// Fails when another generation lies in `out`: its shards and its manifest would be written over.
@@ -142,7 +150,7 @@ fn warn(error: &Error) {
 
 /// Writes the new shards and, when all are there, the manifest.
 fn pack(
-    work: &Work,
+    requests: &Requests,
     campaign: &yao_seedgen::Plan,
     keys: &CampaignKeys,
     generations: &[(PathBuf, Manifest)],
@@ -154,11 +162,11 @@ fn pack(
             "nothing to reclaim: every packet that {} asks for was opened, or reclaimed before; \
              settlement is bound to nothing by that. When there is more to ask for, more seals for \
              instance, run again with another --out",
-            work.out().display()
+            requests.out().display()
         );
         return Ok(());
     }
-    let (plan, out) = (work.plan(), work.out());
+    let (plan, out) = (requests.plan(), requests.out());
     let bits: Vec<Vec<bool>> = answers.iter().map(|answer| answer.void.clone()).collect();
     let parents = read_parents(generations, keys, void)?;
     let root = &generations[0].1;

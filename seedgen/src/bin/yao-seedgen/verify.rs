@@ -1,7 +1,9 @@
 //! `yao-seedgen verify`: reads the files of an output directory and checks them against the
 //! campaign, by the library's second path. Writes nothing.
 
-use crate::{WorkArguments, files, keys_of, lineage, read_plan, secret, seeds, workers};
+mod lineage;
+
+use crate::{WorkArguments, files, keys_of, read_plan, secret, seeds, workers};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +62,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<()> {
 }
 
 /// Nodes check signatures by this file, so it must hold the key that signed.
-pub(crate) fn check_public_key(out: &Path, keys: &CampaignKeys) -> Result<()> {
+fn check_public_key(out: &Path, keys: &CampaignKeys) -> Result<()> {
     let expected = keys.public_file();
     let yao_protocol::keys::KeyOwner::Campaign { campaign } = expected.owner else {
         bail!("the campaign's key has no campaign");
@@ -95,7 +97,7 @@ fn check_shard(
     Ok(verify_shard(reckoning, &keys.public(), &key, entry, &file)?)
 }
 
-pub(crate) fn check_key_file(path: &Path, expected: &ShardKey) -> Result<()> {
+fn check_key_file(path: &Path, expected: &ShardKey) -> Result<()> {
     let bytes = files::read(path)?;
     if serde_json::from_slice(&bytes).ok().as_ref() != Some(expected) {
         bail!("{} does not hold the shard's keys; generate it again", path.display());

@@ -33,7 +33,7 @@ const RAISE_LINGER_MS: u64 = 1_600;
 /// What was on its way to a phone when a stall began has arrived after this time, us.
 const ARRIVED_US: u64 = 100_000;
 
-/// A process of the script.
+/// A process of the script, or the end of its last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Life {
     Init,

@@ -1,10 +1,10 @@
 //! `yao-seedgen verify` of a reclaimed generation: its shards against settlement's answers and the
 //! shards before it, by the library's second path. Writes nothing.
 
+use super::{check_key_file, check_public_key};
 use crate::{
     files,
     seeds::{list, read_generations, read_keys, read_parents},
-    verify::{check_key_file, check_public_key},
 };
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use yao_seedgen::{
 };
 
 /// Verifies every shard of `manifest`, which lies in `out`.
-pub(crate) fn run(
+pub(super) fn run(
     out: &Path,
     seeds: &[PathBuf],
     key_set: &Path,

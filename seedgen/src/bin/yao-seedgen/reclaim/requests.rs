@@ -1,157 +1,64 @@
-//! The output directory of `yao-seedgen reclaim`: its plan, the requests, and the answers. The plan
-//! is there before the first request, and stays: seals that come later change nothing of what is
-//! asked for. Decides nothing.
+//! The requests of a plan and settlement's answers, each a file of its own. Whether a packet may be
+//! taken back is settlement's decision.
 
-use crate::{
-    files,
-    post::{ComeAgain, Refused, Settlement},
-    seeds::list,
+use super::{
+    out::{FOREIGN, Out, is_missing},
+    settlement::{ComeAgain, Refused, Settlement},
 };
+use crate::{files, seeds::list};
 use anyhow::{Context, Error, Result, bail};
 use std::{
     collections::BTreeSet,
-    fs::File,
     path::{Path, PathBuf},
 };
 use yao_protocol::{
     keys::KeySet,
-    manifest::Manifest,
     void::{VoidAnswer, VoidRequest},
 };
 use yao_seedgen::{CampaignKeys, reclaim::ReclaimPlan};
 
-/// Name of the plan.
-const PLAN: &str = "plan.yaoplan";
 /// Ending of a request, and of its answer.
 const REQUEST: &str = ".yaovoid";
 const ANSWER: &str = ".yaovoided";
-
 /// So many requests that wait are named: before the opening all of them do.
 const WAITING_NAMED_MAX: usize = 8;
 
-const FOREIGN: &str = "is of another plan or secret, or damaged; choose another --out";
-
-/// The directory, locked.
-pub(crate) struct Out {
-    path: PathBuf,
-    _lock: File,
+/// All requests of a plan.
+pub(super) struct Requests {
+    out: Out,
+    plan: ReclaimPlan,
+    /// Each with the name that its files have, and its bytes.
+    all: Vec<(String, VoidRequest, Vec<u8>)>,
 }
 
-impl Out {
-    /// Takes the directory; makes it if need be, so that no power cut takes it away.
-    pub(crate) fn take(path: &Path) -> Result<Self> {
-        let folders = ["requests", "answers"].map(|name| path.join(name));
-        for folder in folders.iter().chain([&files::key_set(path)]) {
-            files::create_directory(folder)?;
-        }
-        files::sync_directory(path)?;
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        files::sync_directory(above.unwrap_or(Path::new(".")))?;
-        Ok(Self { path: path.to_owned(), _lock: files::lock_directory(path)? })
-    }
-
-    /// The plan that an earlier run began with: one of `manifests` in this frame, of what never
-    /// left only, or not. `None` where no run began.
-    pub(crate) fn plan(
-        &self,
-        frame: &ReclaimPlan,
-        manifests: &[Manifest],
-        never_left: bool,
-    ) -> Result<Option<ReclaimPlan>> {
-        let path = self.path.join(PLAN);
-        let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
-        let (plan, only) =
-            decode_plan(&bytes).with_context(|| format!("{} {FOREIGN}", path.display()))?;
-        if only != never_left || !frame.frames(&plan, manifests) {
-            bail!(
-                "{} was made with other --seeds, --wave-seconds, --shards or --never-left; repeat \
-                 those, or choose another --out",
-                path.display()
-            );
-        }
-        Ok(Some(plan))
-    }
-
-    /// Writes plan and requests, unless they are there. When anything that is there is another
-    /// one, nothing is written.
-    pub(crate) fn begin(
-        self,
-        plan: ReclaimPlan,
-        never_left: bool,
-        keys: &CampaignKeys,
-    ) -> Result<Work> {
+impl Requests {
+    pub(super) fn of(out: Out, plan: ReclaimPlan, keys: &CampaignKeys) -> Self {
         let sign = keys.sign_key();
         let named = |request: VoidRequest| {
             let VoidRequest { generation, shard, first, .. } = request;
             let name = format!("void-{generation:03}-{:05}-{first:010}", shard.0);
             (name, request, request.encode(&sign))
         };
-        let requests = plan.requests().into_iter().map(named).collect();
-        let work = Work { out: self, plan, requests };
-        let out = work.out();
-        let plan = encode_plan(&work.plan, never_left);
-        let plan_missing = is_missing(&out.join(PLAN), &plan)?;
-        let missing = work.missing()?;
-        // Before the first request: what was granted once belongs to this plan for ever, and only
-        // who knows the plan can go on with it.
-        if plan_missing {
-            files::write(out, PLAN, files::MODE_PUBLIC, &[&plan])?;
-        }
-        for (name, bytes) in missing {
-            files::write(&out.join("requests"), &name, files::MODE_PUBLIC, &[bytes])?;
-        }
-        Ok(work)
+        let all = plan.requests().into_iter().map(named).collect();
+        Self { out, plan, all }
     }
-}
 
-/// The plan's bytes, one that says whether it asks for what never left only, and BLAKE3 of both.
-fn encode_plan(plan: &ReclaimPlan, never_left: bool) -> Vec<u8> {
-    let mut bytes = plan.encode();
-    bytes.push(u8::from(never_left));
-    bytes.extend(blake3::hash(&bytes).as_bytes());
-    bytes
-}
-
-fn decode_plan(bytes: &[u8]) -> Result<(ReclaimPlan, bool)> {
-    let (content, hash) = bytes.split_last_chunk::<32>().context("it is too short")?;
-    if blake3::hash(content) != *hash {
-        bail!("its hash is another one");
-    }
-    let (never_left, plan) = content.split_last().context("it is too short")?;
-    Ok((ReclaimPlan::decode(plan)?, *never_left == 1))
-}
-
-/// Whether there is no such file; a file with another content is an error.
-fn is_missing(path: &Path, content: &[u8]) -> Result<bool> {
-    match files::read_if_there(path)? {
-        None => Ok(true),
-        Some(found) if found == content => Ok(false),
-        Some(_) => bail!("{} {FOREIGN}", path.display()),
-    }
-}
-
-/// A plan whose requests are all there.
-pub(crate) struct Work {
-    out: Out,
-    plan: ReclaimPlan,
-    /// Each with the name that its files have.
-    requests: Vec<(String, VoidRequest, Vec<u8>)>,
-}
-
-impl Work {
-    pub(crate) const fn plan(&self) -> &ReclaimPlan {
+    pub(super) const fn plan(&self) -> &ReclaimPlan {
         &self.plan
     }
 
-    pub(crate) fn out(&self) -> &Path {
-        &self.out.path
+    pub(super) fn out(&self) -> &Path {
+        self.out.path()
     }
 
     /// The requests that have no file yet, by the file's name.
-    fn missing(&self) -> Result<Vec<(String, &[u8])>> {
+    ///
+    /// # Errors
+    /// A file of another plan or secret lies there.
+    pub(super) fn missing(&self) -> Result<Vec<(String, &[u8])>> {
         let folder = self.out().join("requests");
         let files: Vec<(String, &[u8])> = self
-            .requests
+            .all
             .iter()
             .map(|(name, _, bytes)| (format!("{name}{REQUEST}"), bytes.as_slice()))
             .collect();
@@ -168,15 +75,23 @@ impl Work {
         Ok(missing)
     }
 
+    /// Writes what is [missing](Self::missing).
+    pub(super) fn write(&self, missing: &[(String, &[u8])]) -> Result<()> {
+        for (name, bytes) in missing {
+            files::write(&self.out().join("requests"), name, files::MODE_PUBLIC, &[bytes])?;
+        }
+        Ok(())
+    }
+
     fn answer(&self, name: &str) -> PathBuf {
         self.out().join("answers").join(format!("{name}{ANSWER}"))
     }
 
     /// Posts every request that has no good answer yet; each answer is a file before the next is
     /// asked. One that is refused, or is to come again, holds up none behind it.
-    pub(crate) fn ask(&self, settlement: &Settlement, keys: &KeySet) -> Result<()> {
+    pub(super) fn ask(&self, settlement: &Settlement, keys: &KeySet) -> Result<()> {
         let mut unanswered = Vec::new();
-        for (name, request, bytes) in &self.requests {
+        for (name, request, bytes) in &self.all {
             // What curl wrote until its connection broke is no answer: the same one comes again.
             let there = files::read_if_there(&self.answer(name))?;
             if there.is_some_and(|there| check(&there, request, keys).is_ok()) {
@@ -197,9 +112,9 @@ impl Work {
     }
 
     /// Settlement's answers, in the order of the requests.
-    pub(crate) fn answers(&self, keys: &KeySet) -> Result<Vec<VoidAnswer>> {
+    pub(super) fn answers(&self, keys: &KeySet) -> Result<Vec<VoidAnswer>> {
         let mut answers = Vec::new();
-        for (name, request, _) in &self.requests {
+        for (name, request, _) in &self.all {
             let path = self.answer(name);
             let Some(bytes) = files::read_if_there(&path)? else {
                 bail!(
