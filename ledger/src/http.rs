@@ -32,7 +32,10 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 use tokio::{
@@ -69,7 +72,8 @@ pub struct Service {
     /// A second connection, for the audit.
     pub reader: Mutex<Store>,
     clock: Clock,
-    up_since: WallTime,
+    /// When a node was last heard, or this life began; as in [`Ground`].
+    heard_at: AtomicU64,
     room: Semaphore,
 }
 
@@ -79,8 +83,8 @@ impl Service {
     pub fn new(plans: Plans, keys: Arc<KeyDirectory>, writer: Writer, reader: Store) -> Self {
         let (reader, room) = (Mutex::new(reader), Semaphore::new(BATCHES_MAX));
         let clock = Clock::start();
-        let up_since = clock.wall();
-        Self { plans, keys, writer, reader, clock, up_since, room }
+        let heard_at = AtomicU64::new(clock.wall().0);
+        Self { plans, keys, writer, reader, clock, heard_at, room }
     }
 }
 
@@ -256,6 +260,11 @@ fn decoded<T>(
     .map_err(Refusal::Bytes)
 }
 
+/// A node said something. Whatever becomes of it, the node is not dead.
+fn heard(service: &Service) {
+    service.heard_at.fetch_max(service.clock.wall().0, Ordering::Relaxed);
+}
+
 /// Reads a request for a grant.
 fn granted(
     service: &Service,
@@ -263,6 +272,7 @@ fn granted(
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
     let request = decoded(service, |keys| GrantRequest::decode(bytes, keys))?;
+    heard(service);
     let planned = is_planned(&request, service.plans.of(request.generation));
     Ok(Job::Grant(GrantJob { request, digest: digest(bytes), planned, answer }))
 }
@@ -274,6 +284,7 @@ fn judged(
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
     let batch = decoded(service, |keys| Batch::decode(&bytes, keys))?;
+    heard(service);
     let manifests = service.plans.manifests();
     let admission = match admit(&batch, manifests, &service.keys.current()) {
         Admission::KeyMissing { .. } if service.keys.reload_if_due(Instant::now()) => {
@@ -283,9 +294,17 @@ fn judged(
     };
     match admission {
         Admission::Judged(genuine) => Ok(Job::Batch(BatchJob { batch, bytes, genuine, answer })),
-        Admission::KeyMissing { campaign, shard, epoch } => Err(Refusal::Missing(format!(
-            "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
-        ))),
+        Admission::KeyMissing { campaign, shard, epoch } => {
+            tracing::error!(
+                event = "key_missing",
+                shard = shard.0,
+                epoch = epoch.0,
+                "an open of a shard of which there is no public key waits; add it to --keys"
+            );
+            Err(Refusal::Missing(format!(
+                "no public key of campaign {campaign} shard {shard} epoch {epoch} in --keys yet\n"
+            )))
+        }
         Admission::ManifestMissing { generation, shard } => {
             tracing::error!(
                 event = "manifest_missing",
@@ -343,7 +362,7 @@ fn ground(service: &Service, keys: Arc<KeySet>) -> Ground {
         ticket_lifetime_us: plans.ticket_lifetime_us(),
         shards: epochs_of(plans.shards(), plans.campaign(), &keys),
         generations: plans.manifests().iter().map(Manifest::generation).collect(),
-        up_since: service.up_since,
+        heard_at: WallTime(service.heard_at.load(Ordering::Relaxed)),
         keys,
     }
 }

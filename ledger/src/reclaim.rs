@@ -65,8 +65,8 @@ pub enum Refused {
 
 /// When every ticket has expired and every node is drained: `shards` are those of every
 /// generation with the epochs in which each has a key, `since` is the last sign of life: the
-/// latest of when the child generation was asked for, when the ledger started, the last batch, the
-/// newest seal, and the end of the last grant.
+/// latest of when the child generation was asked for, when the ledger started, the last batch or
+/// request for a grant, the newest seal, and the end of the last grant.
 #[must_use]
 pub fn opening(
     policy: VoidPolicy,

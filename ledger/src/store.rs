@@ -104,7 +104,6 @@ impl Store {
     ) -> rusqlite::Result<Vec<Vec<OpenResult>>> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        reclaim::keep_alive_at(&transaction, now)?;
         let mut sequence = last_sequence(&transaction)?;
         let mut all = Vec::with_capacity(batches.len());
         for (batch, genuine) in batches {
@@ -201,7 +200,7 @@ fn settle_one(
         })
         .optional()?;
     // A packet whose open was refused may be void since: its user hears the same final word again.
-    if found.is_none() && reclaim::is_late(transaction, now, open)? {
+    if found.is_none() && reclaim::keep_if_late(transaction, now, open)? {
         return Ok(OpenResult::Reclaimed);
     }
     let wins = if found.is_none() { wins(transaction, body.user)? } else { Wins::default() };

@@ -150,12 +150,14 @@ impl Writer {
         let (queue, jobs) = sync_channel(QUEUE_JOBS);
         let counters = Arc::<WriterCounters>::default();
         let clock = Clock::start();
-        let ahead = store.bring_grants_back(clock.wall()).map_err(self::stopped)?;
-        if ahead > 0 {
+        let grants = store.bring_grants_back(clock.wall()).map_err(self::stopped)?;
+        let reclaim = store.bring_reclaim_back(clock.wall()).map_err(self::stopped)?;
+        if grants + reclaim > 0 {
             tracing::warn!(
                 event = "clock_was_ahead",
-                grants = ahead,
-                "their ends were brought back"
+                grants,
+                reclaim,
+                "ends of grants, and when seals and requests to void came, were brought back"
             );
         }
         let mut run = Run { store, rules, clock, counters: Arc::clone(&counters) };

@@ -60,8 +60,8 @@ impl World {
 
     fn ground(&self, shards: Vec<(ShardId, Vec<Epoch>)>) -> Ground {
         let keys = Arc::clone(&self.keys);
-        let up_since = WallTime(0);
-        Ground { ticket_lifetime_us: 0, shards, generations: vec![0], up_since, keys }
+        let heard_at = WallTime(0);
+        Ground { ticket_lifetime_us: 0, shards, generations: vec![0], heard_at, keys }
     }
 
     /// An open of the packet at `index` waits.

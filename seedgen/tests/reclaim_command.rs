@@ -353,6 +353,8 @@ fn who_is_refused_hears_where_to_go_on_and_who_is_early_when_to_come_again() {
     let refused = "refused are 2 requests: void-000-00000-0000000000, void-000-00001-0000000000";
     place.fail(&ask(|shard| if shard < 2 { 409 } else { 200 }), refused);
     assert_eq!(place.files("one/answers").len(), 1);
+    let both = "refused are 1 requests: void-000-00000-0000000000; 1 wait: void-000-00001-00000000";
+    place.fail(&ask(|shard| [409, 503, 200][shard as usize]), both);
     let waiting = "1 wait: void-000-00001-0000000000: settlement: because";
     place.ends(75, &ask(|shard| if shard == 1 { 503 } else { 200 }), waiting);
     assert_eq!(place.files("one/answers").len(), 2);

@@ -177,6 +177,8 @@ pub struct Process<'a> {
     crypto_queue: Receiver<ToCrypto>,
     disk_queue: Receiver<ToMoneyDisk>,
     spool_queue: Receiver<ToSpool>,
+    /// The issuer has not heard yet that clients leave.
+    leaving: bool,
     /// Messages that were looked at and not taken yet.
     next: Next,
 }
@@ -370,6 +372,7 @@ impl<'a> Process<'a> {
             crypto_queue,
             disk_queue,
             spool_queue,
+            leaving: false,
             next: Next::default(),
             node,
         })
@@ -379,7 +382,7 @@ impl<'a> Process<'a> {
     pub fn drain(&mut self, per_second: u32) {
         self.orders.drain(self.now(), per_second);
         self.next.shard = self.next.shard.take().or(Some(ToShard::Drain));
-        self.issuer.try_send(ToIssuer::Leaving).ok();
+        self.leaving = true;
     }
 
     /// Tells the issuer the schedule.
@@ -402,7 +405,7 @@ impl<'a> Process<'a> {
             }
             Thread::Issuer => {
                 next.issuer = next.issuer.take().or_else(|| self.issuer_queue.try_recv().ok());
-                next.issuer.is_some()
+                next.issuer.is_some() || self.leaving
             }
             Thread::MoneyDisk => {
                 next.disk = next.disk.take().or_else(|| self.disk_queue.try_recv().ok());
@@ -451,7 +454,12 @@ impl<'a> Process<'a> {
                 }
                 Some(Timestamp::NEVER)
             }
-            Thread::Issuer => self.desk.turn(self.next.issuer.take(), &self.issuer_queue),
+            Thread::Issuer => {
+                if self.leaving {
+                    self.leaving = self.issuer.try_send(ToIssuer::Leaving).is_err();
+                }
+                self.desk.turn(self.next.issuer.take(), &self.issuer_queue)
+            }
             Thread::MoneyDisk => self.money_disk.turn(self.next.disk.take()),
             Thread::Spool => self.spool.turn(self.next.spool.take(), &self.spool_queue),
             Thread::Link => Some(self.link.turn(now)),

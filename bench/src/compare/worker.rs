@@ -16,6 +16,8 @@ use std::{
 
 /// Every shake has its answer so soon after the last one was sent.
 const SETTLED_MAX: Duration = Duration::from_secs(2);
+/// One shake in so many may meet an earlier one that still waits for its answer.
+const PENDING_ONE_IN: u64 = 100;
 
 /// The generator of `netbench compare`; not for people
 #[derive(Clone, Debug, clap::Args)]
@@ -96,10 +98,13 @@ fn measure(fleet: &mut Fleet, meter: Meter, pace: Pace, window: Window) -> Resul
     let seconds = (crate::load::now_ns() - start) as f64 / 1e9;
     let (counts, latency_us, _) = fleet.take();
     for counts in [&warm, &counts] {
-        // "Pending" is what a rate that waits for nobody hears of a win whose vetting the machine
-        // held up; it costs what a draw without a win does.
         if counts.drawn() + counts.pending != counts.shakes || counts.troubles() > 0 {
             bail!("a reply was not the result of a draw, or a connection was lost: {counts:?}");
+        }
+        // "Pending" is what a rate that waits for nobody hears of a win whose vetting the machine
+        // held up. A few of them change no figure.
+        if counts.pending * PENDING_ONE_IN > counts.shakes {
+            bail!("of {} shakes {} met an unfinished vetting", counts.shakes, counts.pending);
         }
     }
     if counts.shakes == 0 {

@@ -192,13 +192,14 @@ impl Peer {
 
     /// Accepts and welcomes; expects `token`.
     pub(crate) async fn welcome(door: &Door, token: &str, interval_ms: u32) -> (Self, bool) {
-        loop {
+        // One connection that was given up before anything was said is followed by another.
+        for _ in 0..2 {
             let mut peer = Self::accept(door).await;
-            // A connection that was given up before anything was said is followed by another.
             if let Some(tally) = peer.greet_unless_gone(token, interval_ms).await {
                 return (peer, tally);
             }
         }
+        panic!("the client gives up one connection after the other");
     }
 
     /// As [`Peer::welcome`] where the door is TCP or TLS; but the peer's end, when it is dropped,

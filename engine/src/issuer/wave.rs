@@ -393,7 +393,9 @@ impl Wave {
                 self.waiting = self.waiting.without(sponsor);
             }
         }
-        self.overlooked = self.overlooked.min(self.queued);
+        // The oldest ones are those that were overlooked.
+        let dropped = u32::try_from(waited.len()).unwrap_or(u32::MAX);
+        self.overlooked = self.overlooked.saturating_sub(dropped).min(self.queued);
         waited
     }
 

@@ -25,8 +25,9 @@ pub struct Ground {
     pub shards: Vec<(ShardId, Vec<Epoch>)>,
     /// The generations of which there is a manifest.
     pub generations: Vec<u8>,
-    /// When this life of the ledger began: what nodes would have said before, nobody heard.
-    pub up_since: WallTime,
+    /// When a node was last heard: its newest batch or request for a grant, whatever became of it;
+    /// or when this life of the ledger began, for what would have come before nobody heard.
+    pub heard_at: WallTime,
     /// The keys by which seals are accepted.
     pub keys: Arc<KeySet>,
 }
@@ -78,6 +79,24 @@ impl Store {
         // When the child was first asked for counts, whatever came of it.
         transaction.commit()?;
         Ok(voided)
+    }
+
+    /// Brings back moments that are ahead of `now`, as a start sees when the clock was ahead in an
+    /// earlier life: nothing of that life is newer than this one. How many there were.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn bring_reclaim_back(&mut self, now: WallTime) -> rusqlite::Result<usize> {
+        let now = [signed(now.0)];
+        let mut ahead = 0;
+        for update in [
+            "UPDATE children SET asked_at = ?1 WHERE asked_at > ?1",
+            "UPDATE seals SET received_at = ?1 WHERE received_at > ?1",
+            "UPDATE second_seals SET received_at = ?1 WHERE received_at > ?1",
+        ] {
+            ahead += self.connection.prepare_cached(update)?.execute(now)?;
+        }
+        Ok(ahead)
     }
 
     /// The child generations for which packets are void, and how many.
@@ -178,7 +197,7 @@ fn void(
     let voided = ids(transaction, "SELECT packet FROM voids WHERE", request)?;
     let granted = granted(transaction)?;
     let mut seals = believed(transaction, policy, ground, &granted)?;
-    let since = alive_at(transaction, asked_at.max(ground.up_since), granted)?;
+    let since = alive_at(transaction, asked_at.max(ground.heard_at), granted)?;
     let opening = opening(policy, ground.ticket_lifetime_us, &ground.shards, &seals, since);
     seals.retain(|Sealed { seal, .. }| seal.shard == request.shard);
     let epochs = ground.epochs(request.shard);
@@ -302,22 +321,22 @@ fn read_id(row: &rusqlite::Row<'_>) -> rusqlite::Result<PacketId> {
     row.get(0).map(|id| PacketId(unsigned(id)))
 }
 
-/// The last sign of life: when we began to listen, which is when the child was asked for or when we
-/// started since, the last batch, the newest seal, the end of the last grant. Only then can silence
-/// begin to tell that a node is dead.
+/// The last sign of life: when the child was asked for and nodes were `heard_at`, the newest seal,
+/// also one that is a proof only, the end of the last grant. Only then can silence begin to tell
+/// that a node is dead.
 fn alive_at(
     transaction: &Transaction<'_>,
-    asked_at: WallTime,
+    heard_at: WallTime,
     granted: BTreeMap<ShardId, WallTime>,
 ) -> rusqlite::Result<WallTime> {
     let newest: i64 = transaction
         .prepare_cached(
             "SELECT MAX(
-                 (SELECT alive_at FROM campaign),
-                 COALESCE((SELECT MAX(received_at) FROM seals), 0))",
+                 COALESCE((SELECT MAX(received_at) FROM seals), 0),
+                 COALESCE((SELECT MAX(received_at) FROM second_seals), 0))",
         )?
         .query_row([], |row| row.get(0))?;
-    let newest = asked_at.max(WallTime(unsigned(newest)));
+    let newest = heard_at.max(WallTime(unsigned(newest)));
     Ok(granted.into_values().max().map_or(newest, |until| until.max(newest)))
 }
 
@@ -373,16 +392,8 @@ fn keep(
     Ok(())
 }
 
-/// Keeps in mind that a node delivered something.
-pub(super) fn keep_alive_at(transaction: &Transaction<'_>, now: WallTime) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("UPDATE campaign SET alive_at = ?1 WHERE alive_at < ?1")?
-        .execute([signed(now.0)])?;
-    Ok(())
-}
-
-/// Whether an open comes too late: its packet is void. It is kept, for somebody must look.
-pub(super) fn is_late(
+/// Whether an open comes too late: its packet is void. Then it is kept, for somebody must look.
+pub(super) fn keep_if_late(
     transaction: &Transaction<'_>,
     now: WallTime,
     open: &Open,

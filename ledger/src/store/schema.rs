@@ -8,8 +8,8 @@ use rusqlite::Transaction;
 use yao_protocol::CampaignId;
 
 /// `PRAGMA user_version` says how many of these a database has taken.
-pub(super) const STEPS: [&str; 7] =
-    [PACKETS, GRANTS, VOIDS, VOIDS_COUNTED, REQUESTS_UNBOUND, DELIVERED, ALIVE];
+pub(super) const STEPS: [&str; 6] =
+    [PACKETS, GRANTS, VOIDS, VOIDS_COUNTED, REQUESTS_UNBOUND, DELIVERED];
 
 /// What was opened.
 const PACKETS: &str = "
@@ -138,13 +138,6 @@ const DELIVERED: &str = "
         seal        BLOB NOT NULL,
         PRIMARY KEY (shard, generation, epoch)
     ) STRICT, WITHOUT ROWID;
-";
-
-/// When nodes last delivered anything. Kept apart, for clocks are put back, and then the newest row
-/// is not the last one.
-const ALIVE: &str = "
-    ALTER TABLE campaign ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;
-    UPDATE campaign SET alive_at = (SELECT COALESCE(MAX(settled_at), 0) FROM packets);
 ";
 
 /// Takes the steps that a database lacks; a new one becomes the campaign's.

@@ -53,8 +53,8 @@ pub(super) fn keep_delivered(transaction: &Transaction<'_>, batch: &Batch) -> ru
 
 impl Store {
     /// Keeps a seal, whose signature and plan were checked; the first of its shard, generation and
-    /// epoch stays for ever. One that is disproved is not kept, but for
-    /// one of another state, which stays as the proof against the first.
+    /// epoch stays for ever. One that is disproved is not kept, but for one of another state, which
+    /// stays as the proof against the first.
     ///
     /// # Errors
     /// Those of SQLite. Whether the commit happened is then unknown until the next start.
@@ -107,7 +107,12 @@ fn keep(
     if received_at.is_none() {
         seals.push(Sealed { seal: seal.clone(), received_at: now });
     }
-    if let Some(disproof) = disproved(transaction, ground.epochs(shard), &seals)? {
+    // Not by what is known of another epoch's seal: that one is false, and this one may be true.
+    let disproof = match contradicted(transaction, seal)? {
+        None => presented(transaction, ground.epochs(shard), &seals)?.map(Disproof::Presented),
+        found => found,
+    };
+    if let Some(disproof) = disproof {
         return Ok(Kept::Disproved(disproof));
     }
     if let Some(received_at) = received_at {

@@ -189,3 +189,42 @@ fn m7_opens_of_a_generation_wait_for_its_manifest() {
     assert_eq!(client.answer(&body, &bytes).results, [OpenResult::Applied; 2]);
     post(&client, "/v1/voids", &other, 200, "YAOW");
 }
+
+/// When the packets of a request that waits may be void.
+fn opening(client: &Client, request: &[u8]) -> String {
+    let (status, body) = client.post_to("/v1/voids", request).expect("alive");
+    assert_eq!(status, 503, "{}", text(&body));
+    let said = text(&body);
+    let (_, from) = said.split_once("come again at ").expect("it says when");
+    from.split([',', '\n']).next().expect("a first part").to_owned()
+}
+
+#[test]
+fn m10_the_claim_window_begins_with_whatever_the_ledger_hears_of_a_node() {
+    let setup = Setup::new();
+    let mut ledger = setup.start();
+    let client = ledger.client();
+    let request = setup.void_request(0, 10);
+    let mut last = opening(&client, &request);
+    let mut moves = |client: &Client, moved: bool, why: &str| {
+        let found = opening(client, &request);
+        assert_eq!(found != last, moved, "{why}: from {last} to {found}");
+        last = found;
+    };
+    moves(&client, false, "asked again");
+    // A node that visits another's tickets waits for a key, and so does all that it holds.
+    let late = setup.with_shard(18);
+    let (_, waiting) = setup.batch(&[late.open(2, 2, 0, 50)]);
+    post(&client, "/v1/opens", &waiting, 503, "no public key");
+    moves(&client, true, "a batch that waits");
+    let (_, foreign) = late.batch(&[late.open(1, 1, 0, 50)]);
+    post(&client, "/v1/opens", &foreign, 403, "not authentic");
+    moves(&client, false, "a batch of nobody");
+    post(&client, "/v1/seals", &setup.seal(HIGH), 200, "received_at");
+    moves(&client, true, "a seal");
+    post(&client, "/v1/seals", &setup.seal(HIGH), 200, "received_at");
+    moves(&client, false, "the same seal, as each run of the tool posts it");
+    ledger.kill();
+    let ledger = setup.start();
+    moves(&ledger.client(), true, "nobody was heard while the ledger was away");
+}

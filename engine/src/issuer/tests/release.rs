@@ -109,6 +109,27 @@ fn m1_while_clients_leave_h_rises_for_nobody_who_left() {
 }
 
 #[test]
+fn m1_a_drain_behind_a_standing_queue_raises_h_by_a_block_at_most() {
+    // 100 a second: B is 300, and the queue is full of what waits for a minute.
+    let mut world = World::running(plan(12_000, 120, 8), 120, 0);
+    world.run_to(70_000_000);
+    world.input(Input::Leaving);
+    let high = world.issuer.waves[0].high;
+    world.run_to(100_000_000);
+    let raised = world.issuer.waves[0].high - high;
+    assert!(raised <= 300, "{raised} positions more, and nobody is there");
+}
+
+#[test]
+fn those_who_are_still_here_win_while_others_leave() {
+    let mut world = World::running(plan(12_000, 120, 8), 120, 0);
+    crowd(&mut world, 0, 1_000_000);
+    world.input(Input::Leaving);
+    let won = crowd(&mut world, 1_000_000, 80_000_000);
+    assert!((7_800..=8_000).contains(&won), "{won} of some 7,900");
+}
+
+#[test]
 fn a_start_in_the_middle_makes_up_without_a_burst() {
     let mut world = World::running(plan(2_000, 20, 8), 20, 0);
     // Down for four seconds.

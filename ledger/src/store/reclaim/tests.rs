@@ -44,7 +44,7 @@ impl World {
             ticket_lifetime_us: 100,
             shards: Vec::new(),
             generations: vec![0],
-            up_since: WallTime(0),
+            heard_at: WallTime(0),
             keys: Arc::default(),
         };
         let mut world = Self { folder, store, ground };
@@ -103,11 +103,7 @@ impl World {
     }
 
     fn open(&mut self, index: u32, user: u64) -> OpenResult {
-        self.open_at(WallTime(60), index, user)
-    }
-
-    fn open_at(&mut self, now: WallTime, index: u32, user: u64) -> OpenResult {
-        self.settle(now, &batch(index, user))
+        self.settle(WallTime(60), &batch(index, user))
     }
 
     fn settle(&mut self, now: WallTime, batch: &Batch) -> OpenResult {
@@ -222,7 +218,6 @@ fn m10_a_plan_that_an_earlier_version_bound_for_nothing_is_free_again() {
          INSERT INTO void_requests VALUES (2, 0, {}, {HIGH}, 4, 1);
          DROP TABLE delivered;
          DROP TABLE second_seals;
-         ALTER TABLE campaign DROP COLUMN alive_at;
          PRAGMA user_version = 4;",
         "08".repeat(32),
         SHARD.0
@@ -303,6 +298,34 @@ fn m10_seals_of_two_states_of_a_shard_disprove_each_other() {
         assert_eq!(world.keep(SEALED, &other), Kept::Disproved(Disproof::Twice));
         assert_eq!(world.refused(SEALED, request(8, 1)).unsealed, [SHARD]);
     }
+    // Of another shard, epoch or generation that says nothing.
+    let of = |change: fn(&mut Seal)| {
+        let (mut first, mut second) = (seal(HIGH), Seal { settled: 2, ..seal(HIGH) });
+        [&mut first, &mut second].map(change);
+        [first, second]
+    };
+    for pair in [
+        of(|seal| seal.shard = ShardId(4)),
+        of(|seal| seal.epoch = Epoch(2)),
+        of(|seal| seal.generation = 1),
+    ] {
+        let mut world = World::sealed();
+        world.key(pair[0].shard, pair[0].epoch);
+        assert_eq!(world.keep(SEALED, &pair[0]), Kept::At(SEALED));
+        assert_eq!(world.keep(SEALED, &pair[1]), Kept::Disproved(Disproof::Twice));
+        assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
+    }
+}
+
+#[test]
+fn m10_a_seal_is_not_blamed_for_what_another_epochs_seal_left_out() {
+    let mut world = World::sealed();
+    world.key(SHARD, Epoch(2));
+    world.deliver(SEALED, 5);
+    let of_next = Seal { epoch: Epoch(2), ..seal(HIGH) };
+    assert_eq!(world.keep(SEALED, &of_next), Kept::At(SEALED));
+    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::Disproved(Disproof::Delivered(5)));
+    assert_eq!(world.refused(SEALED, request(8, 1)).unsealed, [SHARD], "one of them is false");
 }
 
 #[test]
@@ -326,13 +349,15 @@ fn m10_a_record_beyond_the_sealed_spool_disproves_the_seal() {
     assert_eq!(world.keep(SEALED, &seal(HIGH)), beyond);
     let right = Seal { settled: 2, ..seal(HIGH) };
     assert_eq!(world.keep(SEALED, &right), Kept::At(SEALED));
-    // What another epoch delivers says nothing of this one.
-    let mut world = World::sealed();
-    world.key(SHARD, Epoch(2));
-    let mut batch = batch(1, 7);
-    (batch.epoch, batch.records[0].0) = (Epoch(2), 5);
-    world.settle(SEALED, &batch);
-    assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
+    // What another epoch or another shard delivers says nothing of this one.
+    for (shard, epoch) in [(SHARD, Epoch(2)), (ShardId(4), EPOCH)] {
+        let mut world = World::sealed();
+        world.key(shard, epoch);
+        let mut batch = batch(1, 7);
+        (batch.shard, batch.epoch, batch.records[0].0) = (shard, epoch, 5);
+        world.settle(SEALED, &batch);
+        assert_eq!(world.keep(SEALED, &seal(HIGH)), Kept::At(SEALED));
+    }
 }
 
 /// Until when what may have left stays in doubt, when the last sign of life was at `since`.
@@ -353,8 +378,8 @@ fn m10_a_seal_that_our_rows_disprove_is_none() {
     // The row comes later: of what was believed until then the rest is not.
     let mut world = World::sealed();
     assert_eq!(world.voided(SEALED, request(8, 1)), [8]);
-    assert_eq!(world.open_at(WallTime(1_200), 7, 7), OpenResult::Applied);
-    let opening = Opening { at: in_doubt(1_200), unsealed: vec![SHARD] };
+    assert_eq!(world.open(7, 7), OpenResult::Applied);
+    let opening = Opening { at: in_doubt(SEALED.0), unsealed: vec![SHARD] };
     assert_eq!(world.refused(WallTime(1_300), request(HIGH, 2)), opening);
     assert_eq!(world.refused(WallTime(1_300), request(0, 2)), opening, "all of it is in doubt");
     assert_eq!(world.keep(WallTime(1_300), &seal(HIGH)), Kept::Disproved(presented(7)));
@@ -384,7 +409,8 @@ fn m10_the_claim_window_begins_with_the_last_sign_of_life() {
     let mut world = World::new();
     // Somebody tries the tool long before the event.
     assert_eq!(world.refused(WallTime(500), request(0, PACKETS)).at, in_doubt(500));
-    world.open_at(WallTime(80_000), 1, 7);
+    assert_eq!(world.open(1, 7), OpenResult::Applied);
+    world.ground.heard_at = WallTime(80_000);
     assert_eq!(world.refused(WallTime(90_000), request(0, PACKETS)).at, in_doubt(80_000));
     // The seal of another node.
     let other = ShardId(4);
@@ -406,30 +432,54 @@ fn m10_the_claim_window_begins_again_with_the_ledger() {
     assert_eq!(world.refused(WallTime(500), request(0, PACKETS)).at, in_doubt(500));
     // It was away while the window went by: nobody could have come.
     world.reopen();
-    world.ground.up_since = WallTime(10_000);
+    world.ground.heard_at = WallTime(10_000);
     assert_eq!(world.refused(in_doubt(500), request(0, PACKETS)).at, in_doubt(10_000));
     assert_eq!(world.voided(in_doubt(10_000), request(0, PACKETS)).len(), 10);
     // Who has all seals waits for no window.
     let mut world = World::sealed();
-    world.ground.up_since = WallTime(1_100);
+    world.ground.heard_at = WallTime(1_100);
     assert_eq!(world.voided(OPENS, request(0, PACKETS)).len(), 10);
 }
 
 #[test]
-fn m10_the_last_sign_of_life_is_the_newest_row_not_the_last_one() {
+fn m10_a_seal_of_another_state_is_a_sign_of_life() {
     let mut world = World::new();
-    world.open_at(WallTime(80_000), 1, 7);
-    // The ledger's clock is put back.
-    world.open_at(WallTime(20_000), 2, 8);
-    assert_eq!(world.refused(WallTime(20_100), request(0, PACKETS)).at, in_doubt(80_000));
-    // A database of an earlier version knows it, too.
-    let before = "ALTER TABLE campaign DROP COLUMN alive_at; PRAGMA user_version = 6;";
-    world.store.connection.execute_batch(before).expect("as version 6 left it");
+    let other = ShardId(4);
+    world.key(other, EPOCH);
+    let sealed = Seal { shard: other, ..seal(HIGH) };
+    assert_eq!(world.keep(SEALED, &sealed), Kept::At(SEALED));
+    assert_eq!(world.refused(SEALED, request(0, PACKETS)).at, in_doubt(SEALED.0));
+    // Just before the window ends: two states of a shard went on, and one may hold opens.
+    let now = WallTime(in_doubt(SEALED.0).0 - 1);
+    let second = Seal { settled: 2, ..sealed };
+    for later in 0..2 {
+        let came = world.keep(WallTime(now.0 + later), &second);
+        assert_eq!(came, Kept::Disproved(Disproof::Twice));
+    }
+    let opening = Opening { at: in_doubt(now.0), unsealed: vec![SHARD, other] };
+    assert_eq!(
+        world.refused(in_doubt(SEALED.0), request(0, PACKETS)),
+        opening,
+        "when it came first"
+    );
+}
+
+#[test]
+fn m10_a_clock_that_was_ahead_holds_nothing_back() {
+    let mut world = World::new();
+    let (other, year) = (ShardId(4), 40_000_000);
+    world.key(other, EPOCH);
+    let first = Seal { shard: other, ..seal(HIGH) };
+    let second = Seal { settled: 2, ..first.clone() };
+    assert_eq!(world.refused(WallTime(year), request(0, PACKETS)).at, in_doubt(year));
+    assert_eq!(world.keep(WallTime(year), &first), Kept::At(WallTime(year)));
+    assert_eq!(world.keep(WallTime(year), &second), Kept::Disproved(Disproof::Twice));
+    // The clock is right again, and the ledger is started.
     world.reopen();
-    assert_eq!(world.refused(WallTime(20_100), request(0, PACKETS)).at, in_doubt(80_000));
-    // What comes again is a sign of life as well: its node is not dead.
-    assert_eq!(world.open_at(WallTime(90_000), 1, 7), OpenResult::Same);
-    assert_eq!(world.refused(WallTime(90_000), request(0, PACKETS)).at, in_doubt(90_000));
+    assert_eq!(world.store.bring_reclaim_back(WallTime(2_000)), Ok(3));
+    assert_eq!(world.store.bring_reclaim_back(WallTime(2_001)), Ok(0), "it is right now");
+    assert_eq!(world.refused(WallTime(2_002), request(0, PACKETS)).at, in_doubt(2_000));
+    assert_eq!(world.voided(in_doubt(2_000), request(0, PACKETS)).len(), 10);
 }
 
 #[test]

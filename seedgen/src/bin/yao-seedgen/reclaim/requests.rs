@@ -20,8 +20,8 @@ use yao_seedgen::{CampaignKeys, reclaim::ReclaimPlan};
 /// Ending of a request, and of its answer.
 const REQUEST: &str = ".yaovoid";
 const ANSWER: &str = ".yaovoided";
-/// So many requests that wait are named: before the opening all of them do.
-const WAITING_NAMED_MAX: usize = 8;
+/// So many requests are named: before the opening all of them wait.
+const NAMED_MAX: usize = 8;
 
 /// All requests of a plan.
 pub(super) struct Requests {
@@ -90,7 +90,7 @@ impl Requests {
     /// Posts every request that has no good answer yet; each answer is a file before the next is
     /// asked. One that is refused, or is to come again, holds up none behind it.
     pub(super) fn ask(&self, settlement: &Settlement, keys: &KeySet) -> Result<()> {
-        let mut unanswered = Vec::new();
+        let mut unanswered = Unanswered::default();
         for (name, request, bytes) in &self.all {
             // What curl wrote until its connection broke is no answer: the same one comes again.
             let there = files::read_if_there(&self.answer(name))?;
@@ -98,17 +98,22 @@ impl Requests {
                 continue;
             }
             let answer = match settlement.post("/v1/voids", bytes) {
-                Err(error) if error.is::<Refused>() || error.is::<ComeAgain>() => {
-                    unanswered.push((name.as_str(), error));
+                Ok(answer) => answer,
+                Err(error) if error.is::<Refused>() => {
+                    unanswered.refused.push((name, error));
                     continue;
                 }
-                answer => answer?,
+                Err(error) if error.is::<ComeAgain>() => {
+                    unanswered.later.push((name, error));
+                    continue;
+                }
+                Err(gone) => return unanswered.tell(Some(gone)),
             };
             check(&answer, request, keys).with_context(|| format!("the answer to {name}"))?;
             let folder = self.out().join("answers");
             files::write(&folder, &format!("{name}{ANSWER}"), files::MODE_PUBLIC, &[&answer])?;
         }
-        all_answered(unanswered)
+        unanswered.tell(None)
     }
 
     /// Settlement's answers, in the order of the requests.
@@ -133,29 +138,49 @@ impl Requests {
     }
 }
 
-fn names<'a>(of: &[(&'a str, Error)]) -> Vec<&'a str> {
-    of.iter().map(|(name, _)| *name).collect()
+/// Requests without an answer, by name, and why.
+#[derive(Default)]
+struct Unanswered<'a> {
+    /// Somebody must look.
+    refused: Vec<(&'a str, Error)>,
+    /// To come again.
+    later: Vec<(&'a str, Error)>,
 }
 
-/// Fails with all that was not answered. What may come again only waits; what is refused is told
-/// first, for somebody must look.
-fn all_answered(unanswered: Vec<(&str, Error)>) -> Result<()> {
-    let (refused, later): (Vec<_>, Vec<_>) =
-        unanswered.into_iter().partition(|(_, error)| error.is::<Refused>());
-    if let Some((_, first)) = refused.first() {
-        let advice = if refused.iter().any(|(_, error)| is_contradiction(error)) {
-            format!("; {ANOTHER_PLAN}")
-        } else {
-            String::new()
-        };
-        let names = names(&refused).join(", ");
-        bail!("{first}{advice}; refused are {} requests: {names}", refused.len());
+impl Unanswered<'_> {
+    /// Fails with all of it, and with `gone`, why settlement was asked no further. Of these that
+    /// comes first which no later run mends by itself.
+    fn tell(self, gone: Option<Error>) -> Result<()> {
+        let Self { refused, mut later } = self;
+        let waiting =
+            (!later.is_empty()).then(|| format!("{} wait: {}", later.len(), named(&later)));
+        if let Some((_, first)) = refused.first() {
+            let mut text = first.to_string();
+            if refused.iter().any(|(_, error)| is_contradiction(error)) {
+                text.push_str("; ");
+                text.push_str(ANOTHER_PLAN);
+            }
+            let count = refused.len();
+            text.push_str(&format!("; refused are {count} requests: {}", named(&refused)));
+            for more in waiting.into_iter().chain(gone.map(|gone| format!("{gone:#}"))) {
+                text.push_str("; ");
+                text.push_str(&more);
+            }
+            bail!(text);
+        }
+        match (gone.or_else(|| later.pop().map(|(_, last)| last)), waiting) {
+            (None, _) => Ok(()),
+            (Some(error), None) => Err(error),
+            (Some(error), Some(waiting)) => Err(error.context(waiting)),
+        }
     }
-    let mut named = names(&later);
-    named.truncate(WAITING_NAMED_MAX);
-    let more = if named.len() < later.len() { ", ..." } else { "" };
-    let waiting = format!("{} wait: {}{more}", later.len(), named.join(", "));
-    later.into_iter().next_back().map_or(Ok(()), |(_, last)| Err(last.context(waiting)))
+}
+
+/// The names of the first few.
+fn named(requests: &[(&str, Error)]) -> String {
+    let names: Vec<&str> = requests.iter().take(NAMED_MAX).map(|(name, _)| *name).collect();
+    let more = if names.len() < requests.len() { ", ..." } else { "" };
+    format!("{}{more}", names.join(", "))
 }
 
 fn is_contradiction(error: &Error) -> bool {
