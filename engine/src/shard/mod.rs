@@ -305,6 +305,7 @@ impl ShardEngine {
         let connection = self.table.slot_mut(slot);
         connection.become_state(state);
         connection.heard_tick = wheel::tick_of(now);
+        connection.resend_tick = connection.heard_tick;
         self.wheel.link(&mut self.table, slot, tick);
         Some(self.id(slot))
     }

@@ -49,6 +49,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::new_at(at(1_000_000))
+    }
+
+    fn new_at(now: Timestamp) -> Self {
         let settings = Settings {
             thread: 3,
             connections_max: 1_000,
@@ -56,7 +60,6 @@ impl World {
             hint: hint("other:1"),
             ..Settings::new(CAMPAIGN, mac_key())
         };
-        let now = at(1_000_000);
         let mut engine = ShardEngine::new(settings, now);
         let connection = engine.handle_accepted(now, true, 0).expect("room");
         let surroundings = Surroundings {
@@ -77,10 +80,14 @@ impl World {
 
     /// A world whose connection has been welcomed.
     fn open() -> Self {
-        let mut world = Self::new();
+        Self::new().opened()
+    }
+
+    fn opened(mut self) -> Self {
+        let world = &mut self;
         world.greet(None);
         world.believe(USER);
-        world
+        self
     }
 
     fn greet(&mut self, tally: Option<&[u8; TALLY_BYTES]>) -> Vec<u8> {
@@ -322,6 +329,16 @@ fn m6_a_resent_shake_goes_to_the_issuer_whatever_the_gate_says() {
     assert_eq!(reason(&world.receive(&shake(9, true))), NoWinReason::TooSoon, "one a second");
     world.now = at(1_001_300);
     assert!(world.receive(&shake(9, true)).is_empty());
+}
+
+#[test]
+fn on_a_machine_that_is_up_for_long_lost_answers_can_be_asked_for() {
+    for days in [1, 100, 200, 300, 400, 700] {
+        let mut world = World::new_at(at(days * 86_400_000)).opened();
+        assert!(world.receive(&shake(9, true)).is_empty(), "after {days} days");
+        let twice = reason(&world.receive(&shake(9, true)));
+        assert_eq!(twice, NoWinReason::Pending, "after {days} days");
+    }
 }
 
 #[test]
