@@ -43,6 +43,9 @@ const EVENTS_MAX: usize = 8;
 const DATAGRAMS_MAX: u32 = 64;
 /// Handshakes begun before those who are here have their turn.
 const NEWCOMERS_MAX: u32 = 32;
+/// How long events gather while they come thick. A phone's answer comes later by so much at most: a
+/// hundredth of its way there and back.
+const GATHERING: Duration = Duration::from_millis(1);
 /// Counters are handed to the control thread, and new certificates looked for, this often.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -94,7 +97,7 @@ impl<'a> QuicThread<'a> {
         if !self.read_inbox() {
             return Ok(());
         }
-        let mut gather = Gather::new(self.now());
+        let mut gather = Gather::new(GATHERING, self.now());
         loop {
             self.ports.watch_writable(self.sessions.carrier.is_held())?;
             if !self.read_again {
