@@ -218,14 +218,14 @@ impl Fleet {
         self.flush_log()
     }
 
-    /// Lets answers that are under way arrive, for at most `duration`; whether each shake has its
-    /// own.
+    /// Lets answers that are under way arrive, for at most `duration`; returns how many users still
+    /// wait for one.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub(crate) fn settle(&mut self, duration: Duration) -> Result<bool> {
+    pub(crate) fn settle(&mut self, duration: Duration) -> Result<usize> {
         self.run_while(Pace::Silent, duration, |fleet| fleet.peers.iter().any(|p| !p.is_idle()))?;
-        Ok(self.peers.iter().all(Peer::owes_nothing))
+        Ok(self.peers.iter().filter(|peer| !peer.owes_nothing()).count())
     }
 
     /// From now on tickets are opened as they come; those that were kept, `per_second` of them a
