@@ -170,7 +170,8 @@ impl<'a> Shard<'a> {
 
     fn on_time(&mut self, now: Timestamp, surroundings: &Surroundings) {
         if now >= self.accept_at {
-            self.accept(now);
+            // Who comes has come since the thread was woken: his deadlines begin now.
+            self.accept(self.now());
         }
         self.sessions.on_time(now, surroundings);
         if now >= self.flush_at {
