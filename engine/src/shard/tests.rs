@@ -84,9 +84,8 @@ impl World {
     }
 
     fn opened(mut self) -> Self {
-        let world = &mut self;
-        world.greet(None);
-        world.believe(USER);
+        self.greet(None);
+        self.believe(USER);
         self
     }
 

@@ -1,6 +1,6 @@
-//! Seals in SQLite, and which of them are believed: a state that was put back to an older one
-//! seals what its node has forgotten, and the ledger's own rows know better. Never says what a seal
-//! opens; the rules are in [`crate::reclaim`].
+//! Seals in SQLite, the last record that each node delivered, and which seals are believed: a state
+//! that was put back to an older one seals what its node has forgotten, and the ledger's own rows
+//! know better. Never says what a seal opens; the rules are in [`crate::reclaim`].
 
 use super::{Store, reclaim::Ground, signed, unsigned};
 use crate::reclaim::{Sealed, VoidPolicy, never_left};
