@@ -18,7 +18,8 @@ pub struct ConnectionId {
 }
 
 impl ConnectionId {
-    /// Whether this connection, which opens now, was accepted before `open`, which is open already.
+    /// Whether this connection, which is heard of now, was accepted before `open`, which was heard
+    /// of earlier.
     #[must_use]
     pub const fn is_overtaken_by(self, open: Self) -> bool {
         let ahead = open.number.wrapping_sub(self.number);

@@ -365,13 +365,7 @@ impl Event {
 
     /// Ends the node in order and says whether every client had left.
     pub(crate) fn stop_access(&mut self) -> Result<()> {
-        let process = self.access.take().context("the node runs")?;
-        let log = process.log_tail();
-        let status = process.terminate()?;
-        if !status.success() {
-            bail!("the node ended with {status}:\n{log}");
-        }
-        Ok(())
+        self.access.take().context("the node runs")?.end()
     }
 
     /// Waits for a node that was told to end, and says how it did.
@@ -381,11 +375,7 @@ impl Event {
 
     /// Ends the ledger in order.
     pub(crate) fn stop_ledger(&mut self) -> Result<()> {
-        let status = self.ledger.take().context("the ledger runs")?.terminate()?;
-        if !status.success() {
-            bail!("the ledger ended with {status}");
-        }
-        Ok(())
+        self.ledger.take().context("the ledger runs")?.end()
     }
 
     /// Ends what runs and removes the event's files.

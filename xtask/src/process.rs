@@ -99,10 +99,10 @@ impl Process {
         Ok(self.child.wait()?.signal() == Some(SIGKILL))
     }
 
-    /// Asks it to end and waits.
-    pub(crate) fn terminate(mut self) -> Result<ExitStatus> {
+    /// Asks it to end, and waits.
+    pub(crate) fn end(self) -> Result<()> {
         signal("TERM", self.child.id())?;
-        Ok(self.child.wait()?)
+        self.finish()
     }
 
     /// Waits for it to end by itself.

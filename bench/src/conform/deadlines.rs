@@ -217,13 +217,10 @@ fn ends(facts: &Facts) -> Vec<Case> {
         let reason = "the server does not end so: --ending";
         if told.ending == Some(ending) { Ok(steps) } else { Err(reason) }
     };
-    // From GOAWAY's arrival, a little later than it was sent.
-    let window = LEAVE_MS - 500..=LEAVE_MS + DEADLINE_LATE_MS + told.slack_ms;
-    let left = [leaving(facts), mark(), vec![Step::After(window), Step::Farewell]].concat();
+    let left = [leaving(facts), mark(), vec![Step::After(due(facts, LEAVE_MS)), Step::Farewell]];
+    let left = left.concat();
     let gone = |ms: u64| {
-        // The order was given a little before the end is looked for.
-        let window = ms.saturating_sub(500)..=ms + DEADLINE_LATE_MS + told.slack_ms;
-        [open(facts), vec![Step::Ending, Step::After(window), Step::Gone]].concat()
+        [open(facts), vec![Step::Ending, Step::After(due(facts, ms)), Step::Gone]].concat()
     };
     let what = "whoever is left when the drain's time is over is cut";
     let cut = case_if("W9.6-04", what, script(Ending::Cut, gone(told.drain_seconds * 1_000)));

@@ -32,12 +32,15 @@ impl Issuer {
             self.win(candidate.connection, candidate.request_id, &body);
             return;
         }
-        // Still being vetted, and asked for from a new connection: that one gets the answer.
+        // Still being vetted, and asked for once more: the newest connection gets the answer. What
+        // the older one sent may come later, over another thread, and it is about to be replaced.
         if let Some(claim) = self.claim_of(candidate.user)
             && claim.candidate.shake == candidate.shake
         {
-            claim.candidate.connection = candidate.connection;
-            claim.candidate.request_id = candidate.request_id;
+            if !candidate.connection.is_overtaken_by(claim.candidate.connection) {
+                claim.candidate.connection = candidate.connection;
+                claim.candidate.request_id = candidate.request_id;
+            }
             return;
         }
         match self.claim(now, candidate) {

@@ -11,10 +11,14 @@ use quinn::{
     VarInt, crypto::rustls::QuicClientConfig,
 };
 use std::{
+    convert::Infallible,
     future::pending,
     io::{self, ErrorKind},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,9 +30,16 @@ use tokio::{
 /// Application code of the CONNECTION_CLOSE that ends a session (wire.md 1.5).
 const CLOSE_CODE: VarInt = VarInt::from_u32(0);
 
-/// Makes connections to one server.
+/// The server has heard of every end within this time, or never will.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+/// Makes connections to one server. Dropping it waits until the server has heard of every end: a
+/// session whose client is gone without a word lives on.
 pub(super) struct Connector {
     reactor: Handle,
+    /// Every stream has one of these until its end was sent.
+    under_way: Option<SyncSender<Infallible>>,
+    ended: Mutex<Receiver<Infallible>>,
     config: ClientConfig,
     tls: rustls::ClientConfig,
     local: SocketAddr,
@@ -40,8 +51,8 @@ pub(super) struct Connector {
 pub(super) struct Stream {
     reactor: Handle,
     endpoint: Endpoint,
-    /// Closed when this is dropped.
     connection: Connection,
+    under_way: Option<SyncSender<Infallible>>,
     outgoing: SendStream,
     incoming: RecvStream,
     patience: Duration,
@@ -71,7 +82,9 @@ impl Connector {
         thread::Builder::new()
             .name("quic-reactor".to_owned())
             .spawn(move || runtime.block_on(pending::<()>()))?;
-        Ok(Self { reactor, config, tls, local, address, name })
+        let (under_way, ended) = sync_channel(0);
+        let (under_way, ended) = (Some(under_way), Mutex::new(ended));
+        Ok(Self { reactor, under_way, ended, config, tls, local, address, name })
     }
 
     pub(super) fn connect(&self, patience: Duration) -> Result<Stream> {
@@ -95,6 +108,7 @@ impl Connector {
             reactor,
             endpoint,
             connection,
+            under_way: self.under_way.clone(),
             outgoing,
             incoming,
             patience,
@@ -130,6 +144,26 @@ fn for_quic(tls: rustls::ClientConfig) -> Result<ClientConfig> {
     transport.mtu_discovery_config(None);
     config.transport_config(Arc::new(transport));
     Ok(config)
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        self.under_way = None;
+        let ended = self.ended.get_mut().expect("no holder panics");
+        // The last sender is gone, or the time is over.
+        ended.recv_timeout(FAREWELL_MAX).ok();
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.close(CLOSE_CODE, &[]);
+        let (endpoint, under_way) = (self.endpoint.clone(), self.under_way.take());
+        self.reactor.spawn(async move {
+            endpoint.wait_idle().await;
+            drop(under_way);
+        });
+    }
 }
 
 impl Wire for Stream {

@@ -148,3 +148,17 @@ fn m6_a_win_decided_after_the_user_came_back_follows_him() {
     world.input(Input::Verdict { call, allowed: false });
     assert!(world.lost.is_empty() && world.wins.is_empty());
 }
+
+#[test]
+fn m6_what_the_older_connection_sent_and_comes_late_does_not_take_the_answer_back() {
+    let mut world = World::running(thousand(), 10, 2_000_000);
+    world.input(Input::AgentAvailable(true));
+    let mut newer = world.candidate(1, 77);
+    newer.connection = ConnectionId { thread: 3, slot: 4, number: 5 };
+    let late = world.candidate(1, 77);
+    world.input(Input::Resend(newer));
+    world.input(Input::Candidate(late));
+    let call = world.vets[0].call;
+    world.input(Input::Verdict { call, allowed: true });
+    assert_eq!((world.wins.len(), world.wins[0].request_id), (1, newer.request_id));
+}
