@@ -108,11 +108,11 @@ fn measure(fleet: &mut Fleet, meter: Meter, pace: Pace, window: Window) -> Resul
         if counts.drawn() + counts.pending != counts.shakes || counts.troubles() > 0 {
             bail!("a reply was not the result of a draw, or a connection was lost: {counts:?}");
         }
-        // "Pending" is what a rate that waits for nobody hears of a win whose vetting the machine
-        // held up. A few of them change no figure.
-        if counts.pending * PENDING_ONE_IN > counts.shakes {
-            bail!("of {} shakes {} met an unfinished vetting", counts.shakes, counts.pending);
-        }
+    }
+    // "Pending" is what a rate that waits for nobody hears of a win whose vetting the machine held
+    // up. A few of them change no figure.
+    if counts.pending * PENDING_ONE_IN > counts.shakes {
+        bail!("of {} shakes {} met an unfinished vetting", counts.shakes, counts.pending);
     }
     if counts.shakes == 0 {
         bail!("the server answered nothing: {counts:?}");

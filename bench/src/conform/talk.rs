@@ -144,7 +144,9 @@ struct Talk<'a> {
     current: usize,
     replies: Vec<Reply>,
     mark: Option<Instant>,
-    /// The server was told to end after this.
+    /// The server was told to end after we came to wait for it,
+    arrived: Option<Instant>,
+    /// and, if it asks all to leave at once, after this.
     untold: Option<Instant>,
     window: Option<RangeInclusive<u64>>,
     /// Connections that stay open and unheard.
@@ -153,23 +155,31 @@ struct Talk<'a> {
 
 /// Plays `steps`; an error says at which step the server did something else.
 pub(super) fn play(stage: &Stage<'_>, steps: &[Step]) -> Result<()> {
-    let mut talk = Talk {
-        stage,
-        peers: Vec::new(),
-        current: 0,
-        replies: Vec::new(),
-        mark: None,
-        untold: None,
-        window: None,
-        held: Vec::new(),
-    };
-    for (index, step) in steps.iter().enumerate() {
-        talk.act(step).with_context(|| format!("step {}", index + 1))?;
-    }
-    Ok(())
+    Talk::new(stage).play(steps)
 }
 
-impl Talk<'_> {
+impl<'a> Talk<'a> {
+    fn new(stage: &'a Stage<'a>) -> Self {
+        Self {
+            stage,
+            peers: Vec::new(),
+            current: 0,
+            replies: Vec::new(),
+            mark: None,
+            arrived: None,
+            untold: None,
+            window: None,
+            held: Vec::new(),
+        }
+    }
+
+    fn play(mut self, steps: &[Step]) -> Result<()> {
+        for (index, step) in steps.iter().enumerate() {
+            self.act(step).with_context(|| format!("step {}", index + 1))?;
+        }
+        Ok(())
+    }
+
     /// The current connection, opened when it is first needed.
     fn peer(&mut self) -> Result<&mut Peer> {
         let index = self.current;
@@ -239,20 +249,20 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// The window that `After` set, in time.
-    fn window(&mut self) -> Result<Option<RangeInclusive<Instant>>> {
+    /// The window that `After` set, in time. Of what it is counted from we may have heard late, so
+    /// that less has passed than it seems: `untold` is a time at which it surely had not happened.
+    fn window(&mut self, untold: Option<Instant>) -> Result<Option<RangeInclusive<Instant>>> {
         let Some(window) = self.window.take() else { return Ok(None) };
         let since = match self.mark {
             Some(mark) => mark,
             None => self.peer()?.since,
         };
-        // Of the end we may have heard late, so that it came sooner than it seems.
-        let first = self.untold.unwrap_or(since) + Duration::from_millis(*window.start());
+        let first = untold.unwrap_or(since) + Duration::from_millis(*window.start());
         Ok(Some(first..=since + Duration::from_millis(*window.end())))
     }
 
     fn closed(&mut self) -> Result<()> {
-        let window = self.window()?;
+        let window = self.window(self.untold)?;
         let until = window.as_ref().map_or_else(|| Instant::now() + CLOSE_MAX, |it| *it.end());
         match self.peer()?.next(until)? {
             Next::Closed => in_time(window.as_ref(), &"the end"),
@@ -263,7 +273,8 @@ impl Talk<'_> {
 
     /// The connection is cut; over UDP nobody is told before he asks.
     fn gone(&mut self) -> Result<()> {
-        let window = self.window()?;
+        // PONGs come in a drain, too, until it is this session's turn.
+        let window = self.window(self.arrived)?;
         let until = *window.as_ref().context("when is it cut?")?.end();
         while Instant::now() < until {
             self.peer()?.send(&ping(PING))?;
@@ -284,7 +295,8 @@ impl Talk<'_> {
 
     /// Keeps the session until the server was told to end.
     fn ending(&mut self) -> Result<()> {
-        self.untold = Some(Instant::now());
+        self.arrived = Some(Instant::now());
+        self.untold = self.arrived;
         let arrival = self.stage.ending.arrive();
         let mut told = false;
         while !arrival.is_over(BEAT)? {
@@ -300,20 +312,22 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// PING and its PONG. Returns whether something else came before it, which is kept: the end.
+    /// PING and its PONG. Returns whether something else came before it: the end, which is heard
+    /// again.
     fn beat(&mut self) -> Result<bool> {
         let peer = self.peer()?;
         peer.send(&ping(PING))?;
         let (until, mut others) = (Instant::now() + ANSWER_MAX, Vec::new());
-        loop {
+        let is_gone = loop {
             match peer.next(until)? {
-                Next::Frame(reply) if reply.header.request_id == PING => break,
+                Next::Frame(reply) if reply.header.request_id == PING => break false,
                 Next::Frame(reply) => reply.put(&mut others),
-                Next::Closed => bail!("closed, where the end was waited for"),
+                // A server that dies is gone before whoever told it to is back.
+                Next::Closed => break true,
                 Next::Nothing => bail!("no PONG, where the end was waited for"),
             }
-        }
-        let told = !others.is_empty();
+        };
+        let told = is_gone || !others.is_empty();
         others.append(&mut peer.unread);
         peer.unread = others;
         Ok(told)
@@ -360,7 +374,7 @@ impl Talk<'_> {
     }
 
     fn expect(&mut self, answers: &[(u32, Answer)]) -> Result<()> {
-        let window = self.window()?;
+        let window = self.window(self.untold)?;
         let mut open: Vec<&(u32, Answer)> = answers.iter().collect();
         while !open.is_empty() {
             let until = window.as_ref().map_or_else(|| Instant::now() + ANSWER_MAX, |it| *it.end());
@@ -559,7 +573,17 @@ mod tests {
         check(error(longer), refused(2, Refused::PROTOCOL), Some("another ERROR"));
         let late = |from| [vec![Step::After(from..=5_000)], expect(2, Answer::Pong)].concat();
         check(pong(2), late(0), None);
-        check(pong(2), late(4_000), Some("before 4000 ms"));
+        check(pong(2), late(4_000), Some("too soon"));
+        // Whoever was told late has no say in how soon that was.
+        let untold = Instant::now().checked_sub(Duration::from_secs(4)).expect("up for long");
+        let said = || [send([0; 8]), expect(2, Answer::Pong)].concat();
+        for (untold, too_soon) in [(None, true), (Some(untold), false)] {
+            let (server, ending) = (server(pong(2)), Ending::default());
+            let stage = Stage { server: &server, campaign: CampaignId(1), ending: &ending };
+            let steps = [vec![Step::Mark, Step::After(4_000..=5_000)], said()].concat();
+            let played = Talk { untold, ..Talk::new(&stage) }.play(&steps);
+            assert_eq!(played.is_err(), too_soon, "{played:?}");
+        }
         check(pong(2), vec![Step::Silence(2_000)], Some("where nothing was to happen"));
         check(pong(2), vec![Step::Closed], Some("was to close"));
     }

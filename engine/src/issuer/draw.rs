@@ -166,7 +166,9 @@ impl Issuer {
     /// Sends a user the tickets that he can still open.
     pub(super) fn greet(&mut self, now: Timestamp, connection: ConnectionId, user: UserId) {
         // What is being decided for an older connection follows too, unasked.
-        if let Some(claim) = self.claim_of(user) {
+        if let Some(claim) = self.claim_of(user)
+            && !connection.is_overtaken_by(claim.candidate.connection)
+        {
             (claim.candidate.connection, claim.candidate.request_id) = (connection, 0);
         }
         let wall = self.settings.anchor.wall(now);

@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 pub(super) const TICK_NS: u64 = 8 * 1_000_000;
 /// Slots of the wheel; 16,384 ticks are some two minutes, longer deadlines are put back.
 const WHEEL_SLOTS: u32 = 16_384;
+/// Ticks that are searched for the next connection; a second of them.
+const SEARCHED_MAX: u32 = 125;
 
 /// Deadlines of the connections in a [`Table`].
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Wheel {
     /// Takes out the next connection whose tick has passed at `now`.
     pub(super) fn fire(&mut self, table: &mut Table, now: Timestamp) -> Option<u32> {
         let current = tick_of(now);
-        while self.next_tick != current {
+        while current.wrapping_sub(self.next_tick).cast_signed() > 0 {
             let slot = self.heads[(self.next_tick % WHEEL_SLOTS) as usize];
             if slot != NONE {
                 self.unlink(table, slot);
@@ -85,13 +87,17 @@ impl Wheel {
         None
     }
 
-    /// When the wheel next wants to be looked at: the start of the next tick, or at once while
-    /// something of an earlier one has not fired.
-    pub(super) const fn deadline(&self, now: Timestamp) -> Timestamp {
-        if self.next_tick != tick_of(now) {
-            return now;
+    /// When the wheel next wants to be looked at: once the next tick that has a connection is
+    /// over, and about a second from now at the latest. A thread with few connections sleeps.
+    pub(super) fn deadline(&self, now: Timestamp) -> Timestamp {
+        let occupied = |tick: &u32| self.heads[(tick % WHEEL_SLOTS) as usize] != NONE;
+        let tick = |ahead| self.next_tick.wrapping_add(ahead);
+        let next = (0..SEARCHED_MAX).map(tick).find(occupied).unwrap_or(tick(SEARCHED_MAX));
+        let ahead = next.wrapping_sub(tick_of(now)).cast_signed();
+        match u64::try_from(ahead) {
+            Ok(ahead) => Timestamp::from_ns((now.as_ns() / TICK_NS + ahead + 1) * TICK_NS),
+            Err(_) => now,
         }
-        Timestamp::from_ns((now.as_ns() / TICK_NS + 1) * TICK_NS)
     }
 }
 
@@ -127,5 +133,42 @@ mod tests {
         }
         let late = wheel.fire(&mut table, at(135_000));
         assert_eq!(late, Some(slots[3]), "beyond the horizon it fires early, to be put back");
+    }
+
+    #[test]
+    fn the_wheel_asks_to_be_looked_at_when_something_is_due_and_hardly_else() {
+        // Ticks wrap on the way.
+        let wrap = (1 << 32) * TICK_NS / 1_000_000;
+        for start in [1_000, wrap - 5_000] {
+            let mut table = Table::new(1);
+            let mut wheel = Wheel::new(at(start));
+            let slot = table.take(0).expect("room");
+            table.slot_mut(slot).become_state(State::Greeting);
+            wheel.link(&mut table, slot, tick_after(at(start), 10_000));
+            let (mut now, mut looks) = (at(start), 0);
+            while wheel.fire(&mut table, now).is_none() {
+                let next = wheel.deadline(now);
+                assert!(next > now, "what is due has fired");
+                (now, looks) = (next, looks + 1);
+            }
+            let ms = (now.as_ns() - at(start).as_ns()) / 1_000_000;
+            assert!((10_000..=10_016).contains(&ms), "fired after {ms} ms");
+            assert!(looks <= 11, "{looks} looks in ten seconds");
+        }
+    }
+
+    #[test]
+    fn what_was_left_in_an_earlier_tick_is_due_at_once() {
+        let mut table = Table::new(2);
+        let mut wheel = Wheel::new(at(1_000));
+        for number in 0..2 {
+            let slot = table.take(number).expect("room");
+            table.slot_mut(slot).become_state(State::Greeting);
+            wheel.link(&mut table, slot, tick_after(at(1_000), 100));
+        }
+        assert!(wheel.fire(&mut table, at(2_000)).is_some());
+        assert_eq!(wheel.deadline(at(2_000)), at(2_000));
+        assert!(wheel.fire(&mut table, at(1_900)).is_some(), "time that goes back does no harm");
+        assert!(wheel.fire(&mut table, at(1_500)).is_none());
     }
 }

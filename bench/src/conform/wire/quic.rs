@@ -33,8 +33,8 @@ const CLOSE_CODE: VarInt = VarInt::from_u32(0);
 /// The server has heard of every end within this time, or never will.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
-/// Makes connections to one server. Dropping it waits until the server has heard of every end: a
-/// session whose client is gone without a word lives on.
+/// Makes connections to one server. Dropping it waits until the server has heard of every session's
+/// end: one whose client is gone without a word lives on.
 pub(super) struct Connector {
     reactor: Handle,
     /// Every stream has one of these until its end was sent.

@@ -158,6 +158,8 @@ fn m6_what_the_older_connection_sent_and_comes_late_does_not_take_the_answer_bac
     let late = world.candidate(1, 77);
     world.input(Input::Resend(newer));
     world.input(Input::Candidate(late));
+    let (user, wins, sponsors, bearer) = (UserId(1), 0, SponsorSet::EMPTY, Bearer::default());
+    world.input(Input::Welcomed { connection: late.connection, user, wins, sponsors, bearer });
     let call = world.vets[0].call;
     world.input(Input::Verdict { call, allowed: true });
     assert_eq!((world.wins.len(), world.wins[0].request_id), (1, newer.request_id));
