@@ -276,6 +276,13 @@ impl Event {
         self.program_by(&[], name, None)
     }
 
+    /// The same, before (below 0) or behind everybody else on this machine: clients share no
+    /// processor with their node. Who may not come before others runs beside them.
+    pub(crate) fn program_at(&self, niceness: i8, name: &str) -> Command {
+        let starter = ["nice", "-n", &niceness.to_string()].map(OsString::from);
+        self.program_by(&starter, name, None)
+    }
+
     /// The same, started by another program, and with so many descriptors.
     fn program_by(
         &self,

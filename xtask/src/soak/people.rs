@@ -51,11 +51,7 @@ impl People {
         target: &[String],
         options: &[&str],
     ) -> Result<Self> {
-        let program = event.program("netbench");
-        let mut nice = Command::new("nice");
-        nice.args(["-n", "19"]).arg(program.get_program()).args(program.get_args());
-        nice.current_dir(event.directory());
-        Self::start_as(nice, event, name, target, options)
+        Self::start_as(event.program_at(19, "netbench"), event, name, target, options)
     }
 
     fn start_as(
