@@ -55,8 +55,10 @@ impl Checks {
             format!("packet {} was issued at {:?}, due {due:?}", body.packet, body.issued_at)
         })?;
         self.limits(node, &body)?;
-        // Else it is of a life before, and first seen now.
-        if body.issued_at >= self.nodes[node].began {
+        // Else it is of a life before, and first seen now. The dates alone do not tell: the clock
+        // may have been put back between the two.
+        let before = &self.nodes[node].issued_before;
+        if body.issued_at >= self.nodes[node].began && !before.contains(&body.packet) {
             must("pacing", body.issued_at <= seen.wall, || {
                 format!("packet {} is dated {:?} at {:?}", body.packet, body.issued_at, seen.wall)
             })?;

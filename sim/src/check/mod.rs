@@ -79,6 +79,8 @@ struct NodeBook {
     in_doubt: BTreeSet<PacketId>,
     /// When the running process began, by its own clock.
     began: WallTime,
+    /// Packets that its journal had as issued then.
+    issued_before: BTreeSet<PacketId>,
     /// Tickets of this life that were seen, by wave.
     fresh: [u32; WAVES as usize],
     /// Disk operations at the last look.
