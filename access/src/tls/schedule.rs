@@ -1,7 +1,7 @@
 //! The key schedule of TLS 1.3 over SHA-256, by the `hkdf` crate. A handshake derives some 30
 //! secrets from ten keys; aws-lc prepares the key of an HMAC anew for each of them, `hkdf` once:
 //! measured, a tenth of a handshake (docs/costs.md). All cryptography is the libraries': this file
-//! only says which of them derives.
+//! only says which of them derives. What is kept is wiped when it goes, as aws-lc does it.
 
 use hkdf::{
     Hkdf as Library,
@@ -18,7 +18,7 @@ use rustls::{
 };
 use sha2::Sha256;
 use std::sync::LazyLock;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a SHA-256.
 const HASH: usize = 32;
@@ -82,7 +82,9 @@ impl Hkdf for Schedule {
     }
 
     fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
-        Box::new(Expander(Library::new(salt, secret)))
+        let (mut key, prepared) = Library::extract(salt, secret);
+        key.as_mut_slice().zeroize();
+        Box::new(Expander(prepared))
     }
 
     fn expander_for_okm(&self, okm: &OkmBlock) -> Box<dyn HkdfExpander> {

@@ -188,11 +188,11 @@ impl Checks {
     /// A node starts: what it does not find in its journal was taken by the death before.
     pub fn starts(&mut self, node: usize, disk: &SimDisk) -> Checked {
         let journal = self.read_journal(node, disk)?;
-        let issued = |said: &Journaled| match said {
+        let issued_packet = |said: &Journaled| match said {
             Journaled::Issued(body) => Some(body.packet),
             _ => None,
         };
-        self.nodes[node].issued_before = journal.said.iter().filter_map(issued).collect();
+        self.nodes[node].issued_before = journal.said.iter().filter_map(issued_packet).collect();
         for (packet, issued) in &self.issued {
             let index = packet.index().0 as usize;
             if issued.node == node && !matches!(journal.said[index], Journaled::Issued(_)) {

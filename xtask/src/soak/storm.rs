@@ -6,6 +6,7 @@ use super::{
     people::{self, People, now_us},
     ready,
     rehearsal::{DEMO, Rehearsal, STREAM_THREAD},
+    windows::Ratio,
 };
 use crate::{
     event::{Event, Plan, Way},
@@ -80,7 +81,6 @@ pub(super) fn run(clients: u64, rounds: u64, release: bool) -> Result<()> {
     let mut rehearsal = Rehearsal::new("storm");
     rehearsal.tell("clients", clients);
     rehearsal.tell("rounds", rounds);
-    let mut ratios = Vec::new();
     for (round, cut) in cuts.iter().enumerate() {
         let key = |what: &str| format!("cut_{}_{what}", round + 1);
         let returns = played.returns(&["tcp", "tls"], cut.at_us);
@@ -90,22 +90,15 @@ pub(super) fn run(clients: u64, rounds: u64, release: bool) -> Result<()> {
         rehearsal.at_most(&key("accepts_by_budget"), over, OVER_BUDGET_MAX);
         // All came back through the door that was watched.
         rehearsal.at_least(&key("accepted"), cut.accepted, clients);
-        let ratio = cut.p99_during as f64 / cut.p99_before.max(1) as f64;
         rehearsal.tell(&key("untouched_p99_us_before"), cut.p99_before);
         rehearsal.tell(&key("untouched_p99_us_during"), cut.p99_during);
         rehearsal.exactly(&key("untouched_troubles"), cut.troubles, 0);
-        ratios.push(ratio);
     }
-    rehearsal.at_most("untouched_p99_ratio_median", median(ratios)?, RATIO_MAX);
+    let p99s = |of: fn(&Cut) -> u64| cuts.iter().map(of).collect::<Vec<_>>();
+    let ratio = Ratio::of(&p99s(|cut| cut.p99_during), &p99s(|cut| cut.p99_before));
+    rehearsal.at_most("untouched_p99_ratio_median", ratio.median, RATIO_MAX);
     rehearsal.judge()?;
     event.remove()
-}
-
-/// The middle one, or what lies between the two middle ones.
-fn median(mut ratios: Vec<f64>) -> Result<f64> {
-    ratios.sort_by(f64::total_cmp);
-    let middle = |index: usize| ratios.get(index).copied().context("there was a round");
-    Ok(f64::midpoint(middle(ratios.len().saturating_sub(1) / 2)?, middle(ratios.len() / 2)?))
 }
 
 struct Cut {

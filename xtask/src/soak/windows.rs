@@ -96,7 +96,7 @@ impl Ratio {
         let within = (count * 3_842).div_ceil(1_000).isqrt();
         let outside = (count.saturating_sub(within) / 2).saturating_sub(1);
         Self {
-            median: at(count / 2),
+            median: middle(&ratios),
             low: at(outside),
             high: at(count.saturating_sub(outside + 1)),
         }
@@ -114,9 +114,17 @@ pub(super) fn between(before: &[u64], after: &[u64]) -> Vec<u64> {
     before.iter().zip(after).map(mean).collect()
 }
 
+/// The middle one, or what lies between the two middle ones; 0 of none.
 pub(super) fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or(0)
+    let values: Vec<f64> = values.into_iter().map(|value| value as f64).collect();
+    middle(&values) as u64
+}
+
+/// The middle one of `sorted`, or what lies between the two middle ones; NaN of none.
+fn middle(sorted: &[f64]) -> f64 {
+    let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+    f64::midpoint(at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2))
 }
 
 #[cfg(test)]
@@ -130,7 +138,10 @@ mod tests {
         assert!((ratio(&[110, 1_000, 900], &[100, 1_000, 1_000]) - 1.0).abs() < 1e-9);
         assert!((ratio(&[120, 1_200, 900], &[100, 1_000, 1_000]) - 1.2).abs() < 1e-9);
         assert!(ratio(&[], &[]).is_nan(), "nothing measured proves nothing");
+        assert!((ratio(&[100, 140], &[100, 100]) - 1.2).abs() < 1e-9, "of an even number");
         assert_eq!(median(vec![3, 1, 2]), 2);
+        assert_eq!(median(vec![9, 1, 3, 1]), 2);
+        assert_eq!(median(Vec::new()), 0);
         assert_eq!(between(&[100, 9], &[400, 1]), [200, 3]);
     }
 
