@@ -3,10 +3,10 @@
 //! idle connection sends none. All cryptography is the library's: this file only decides how long
 //! its contexts live, and makes padding light that was decrypted (`padding.rs`).
 
-use super::padding;
+use super::{Cpu, padding, schedule};
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, UnboundKey};
 use rustls::{
-    CipherSuite, Error, Tls13CipherSuite,
+    CipherSuite, Error, SupportedCipherSuite, Tls13CipherSuite,
     crypto::{
         CipherSuiteCommon,
         cipher::{AeadKey, Iv, Nonce},
@@ -25,9 +25,11 @@ struct Compact {
     integrity_limit: u64,
 }
 
-/// `suite` with compact packet keys. Made once: a suite lives for ever.
-pub(super) fn compacted(suite: &'static Tls13CipherSuite) -> &'static Tls13CipherSuite {
-    static MADE: [OnceLock<&'static Tls13CipherSuite>; 3] = [const { OnceLock::new() }; 3];
+/// `suite`, the quickest form of it for `cpu`, with compact packet keys. Made once: a suite lives
+/// for ever.
+pub(super) fn compacted(suite: &'static Tls13CipherSuite, cpu: Cpu) -> &'static Tls13CipherSuite {
+    static MADE: [[OnceLock<&'static Tls13CipherSuite>; 3]; 2] =
+        [const { [const { OnceLock::new() }; 3] }; 2];
     let (place, aead, confidentiality_limit, integrity_limit) = match suite.common.suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => (0, &aead::AES_128_GCM, 1 << 23, 1 << 52),
         CipherSuite::TLS13_AES_256_GCM_SHA384 => (1, &aead::AES_256_GCM, 1 << 23, 1 << 52),
@@ -37,7 +39,9 @@ pub(super) fn compacted(suite: &'static Tls13CipherSuite) -> &'static Tls13Ciphe
         _ => return suite,
     };
     let Some(library) = suite.quic else { return suite };
-    MADE[place].get_or_init(|| {
+    MADE[usize::from(cpu.has_sha)][place].get_or_init(|| {
+        let suite = schedule::quickest(SupportedCipherSuite::Tls13(suite), cpu);
+        let suite = suite.tls13().expect("as it was");
         let compact = Compact { library, aead, confidentiality_limit, integrity_limit };
         Box::leak(Box::new(Tls13CipherSuite {
             common: CipherSuiteCommon {
@@ -134,22 +138,24 @@ mod tests {
     use super::*;
     use rustls::crypto::aws_lc_rs::cipher_suite;
 
-    /// The key schedule of a suite gives both algorithms the same keys: what one seals, the other
-    /// opens, and no flipped bit passes either.
+    /// Whoever derives them, both algorithms have the same keys: what one seals, the other opens,
+    /// and no flipped bit passes either.
     #[test]
     fn a_compact_key_is_the_librarys_key() {
-        for suite in [
+        let suites = [
             cipher_suite::TLS13_AES_128_GCM_SHA256,
             cipher_suite::TLS13_AES_256_GCM_SHA384,
             cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ] {
+        ];
+        let cpus = [true, false].map(|has_sha| Cpu { has_aes: true, has_sha });
+        for (suite, cpu) in suites.into_iter().flat_map(|suite| cpus.map(|cpu| (suite, cpu))) {
             let library = suite.tls13().expect("TLS 1.3");
-            let compact = compacted(library);
-            let key = |suite: &Tls13CipherSuite| {
+            let compact = compacted(library, cpu);
+            let key = |suite: &'static Tls13CipherSuite| {
                 let version = rustls::quic::Version::V1;
                 let keys = rustls::quic::Keys::initial(
                     version,
-                    library,
+                    suite,
                     suite.quic.expect("has QUIC"),
                     &[1; 8],
                     rustls::Side::Server,

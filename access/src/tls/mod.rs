@@ -1,13 +1,15 @@
-//! TLS 1.3 for TCP and for QUIC: certificates, suites, and what a reload replaces. The handshake
-//! and every key are rustls' and aws-lc's; no cryptography of our own.
+//! TLS 1.3 for TCP and for QUIC: certificates, suites, and what a reload replaces. The handshake is
+//! rustls', keys and ciphers are aws-lc's and the `hkdf` crate's; no cryptography of our own.
 
 mod compact;
+mod cpu;
 mod padding;
 mod schedule;
 mod session;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpu::Cpu;
 pub(crate) use session::{Fed, TlsSession};
 
 use crate::config::{CertificateConfig, TlsConfig};
@@ -77,8 +79,8 @@ impl TlsSettings {
     /// # Errors
     /// See [`CertificateError`].
     pub fn prepare(&self, config: &TlsConfig) -> Result<Arc<Prepared>, CertificateError> {
-        let has_aes = cpu_has_aes();
-        self.prepare_with(config, crypto_provider(has_aes), quic_provider(has_aes))
+        let cpu = Cpu::here();
+        self.prepare_with(config, crypto_provider(cpu), quic_provider(cpu))
     }
 
     /// [`TlsSettings::prepare`] with these suites and groups.
@@ -146,38 +148,23 @@ fn server_config(
 
 /// Suites and groups in our order. Measured (docs/decisions/0011): AES-128 with SHA-256 spares
 /// 35 us a handshake against AES-256 with SHA-384; without AES in the CPU ChaCha20 is faster.
-pub(crate) fn crypto_provider(has_aes: bool) -> CryptoProvider {
-    let aes = schedule::quickened(provider::cipher_suite::TLS13_AES_128_GCM_SHA256);
-    let chacha = schedule::quickened(provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256);
+pub(crate) fn crypto_provider(cpu: Cpu) -> CryptoProvider {
+    let aes = schedule::quickest(provider::cipher_suite::TLS13_AES_128_GCM_SHA256, cpu);
+    let chacha = schedule::quickest(provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, cpu);
     let last = provider::cipher_suite::TLS13_AES_256_GCM_SHA384;
-    let cipher_suites = if has_aes { vec![aes, chacha, last] } else { vec![chacha, aes, last] };
+    let cipher_suites = if cpu.has_aes { vec![aes, chacha, last] } else { vec![chacha, aes, last] };
     let kx_groups = vec![provider::kx_group::X25519, provider::kx_group::SECP256R1];
     CryptoProvider { cipher_suites, kx_groups, ..provider::default_provider() }
 }
 
 /// The same with packet keys that take little memory.
-pub(crate) fn quic_provider(has_aes: bool) -> CryptoProvider {
-    let mut provider = crypto_provider(has_aes);
+pub(crate) fn quic_provider(cpu: Cpu) -> CryptoProvider {
+    let mut provider = crypto_provider(cpu);
     for suite in &mut provider.cipher_suites {
         let tls13 = suite.tls13().expect("we offer suites of TLS 1.3 only");
-        *suite = SupportedCipherSuite::Tls13(compact::compacted(tls13));
+        *suite = SupportedCipherSuite::Tls13(compact::compacted(tls13, cpu));
     }
     provider
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cpu_has_aes() -> bool {
-    std::arch::is_x86_feature_detected!("aes")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn cpu_has_aes() -> bool {
-    std::arch::is_aarch64_feature_detected!("aes")
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn cpu_has_aes() -> bool {
-    false
 }
 
 fn certified_key(

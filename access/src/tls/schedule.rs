@@ -1,8 +1,12 @@
-//! The key schedule of TLS 1.3 over SHA-256, by the `hkdf` crate. A handshake derives some 30
-//! secrets from ten keys; aws-lc prepares the key of an HMAC anew for each of them, `hkdf` once:
-//! measured, a tenth of a handshake (docs/costs.md). All cryptography is the libraries': this file
-//! only says which of them derives. What is kept is wiped when it goes, as aws-lc does it.
+//! The key schedule of TLS 1.3 over SHA-256, by the `hkdf` crate. A handshake expands 19 secrets
+//! from ten keys, over QUIC 46 from 22. aws-lc prepares the HMAC of a key for each of them, and
+//! extracts the key anew where it was extracted; `hkdf` does both once. Measured in memory, that is
+//! a tenth of a TLS handshake (docs/costs.md). All cryptography is the libraries': this file only
+//! says which of them derives.
+//!
+//! What is kept is wiped when it goes. What `hkdf` has on the stack meanwhile is not.
 
+use super::Cpu;
 use hkdf::{
     Hkdf as Library,
     hmac::{Hmac, KeyInit, Mac},
@@ -21,52 +25,37 @@ use std::sync::LazyLock;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a SHA-256.
-const HASH: usize = 32;
+const HASH_BYTES: usize = 32;
 
 /// `suite` with this key schedule, where that is quicker: a suite of SHA-256 on a CPU that has
 /// instructions for it. Without them aws-lc's assembly is the better one.
-pub(super) fn quickened(suite: SupportedCipherSuite) -> SupportedCipherSuite {
+pub(super) fn quickest(suite: SupportedCipherSuite, cpu: Cpu) -> SupportedCipherSuite {
     static AES_128: LazyLock<Tls13CipherSuite> =
         LazyLock::new(|| scheduled(cipher_suite::TLS13_AES_128_GCM_SHA256));
     static CHACHA20: LazyLock<Tls13CipherSuite> =
         LazyLock::new(|| scheduled(cipher_suite::TLS13_CHACHA20_POLY1305_SHA256));
     match suite.suite() {
-        CipherSuite::TLS13_AES_128_GCM_SHA256 if cpu_has_sha() => {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 if cpu.has_sha => {
             SupportedCipherSuite::Tls13(&AES_128)
         }
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 if cpu_has_sha() => {
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 if cpu.has_sha => {
             SupportedCipherSuite::Tls13(&CHACHA20)
         }
         _ => suite,
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn cpu_has_sha() -> bool {
-    std::arch::is_x86_feature_detected!("sha") && std::arch::is_x86_feature_detected!("sse4.1")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn cpu_has_sha() -> bool {
-    std::arch::is_aarch64_feature_detected!("sha2")
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn cpu_has_sha() -> bool {
-    false
-}
-
-fn scheduled(library: SupportedCipherSuite) -> Tls13CipherSuite {
-    let library = library.tls13().expect("a suite of TLS 1.3");
+fn scheduled(theirs: SupportedCipherSuite) -> Tls13CipherSuite {
+    let theirs = theirs.tls13().expect("a suite of TLS 1.3");
     Tls13CipherSuite {
         common: CipherSuiteCommon {
-            suite: library.common.suite,
-            hash_provider: library.common.hash_provider,
-            confidentiality_limit: library.common.confidentiality_limit,
+            suite: theirs.common.suite,
+            hash_provider: theirs.common.hash_provider,
+            confidentiality_limit: theirs.common.confidentiality_limit,
         },
         hkdf_provider: &Schedule,
-        aead_alg: library.aead_alg,
-        quic: library.quic,
+        aead_alg: theirs.aead_alg,
+        quic: theirs.quic,
     }
 }
 
@@ -78,7 +67,7 @@ struct Expander(Library<Sha256>);
 
 impl Hkdf for Schedule {
     fn extract_from_zero_ikm(&self, salt: Option<&[u8]>) -> Box<dyn HkdfExpander> {
-        self.extract_from_secret(salt, &[0; HASH])
+        self.extract_from_secret(salt, &[0; HASH_BYTES])
     }
 
     fn extract_from_secret(&self, salt: Option<&[u8]>, secret: &[u8]) -> Box<dyn HkdfExpander> {
@@ -106,13 +95,13 @@ impl HkdfExpander for Expander {
     }
 
     fn expand_block(&self, info: &[&[u8]]) -> OkmBlock {
-        let mut block = Zeroizing::new([0; HASH]);
+        let mut block = Zeroizing::new([0; HASH_BYTES]);
         self.0.expand_multi_info(info, &mut *block).expect("one block is not too long");
         OkmBlock::new(&*block)
     }
 
     fn hash_len(&self) -> usize {
-        HASH
+        HASH_BYTES
     }
 }
 
@@ -120,48 +109,88 @@ impl HkdfExpander for Expander {
 mod tests {
     use super::*;
 
+    const LIBRARYS: [SupportedCipherSuite; 2] =
+        [cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_CHACHA20_POLY1305_SHA256];
+
     /// Whatever rustls asks of a key schedule, both libraries answer alike.
     #[test]
     fn the_libraries_derive_the_same_secrets() {
-        let theirs = cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("TLS 1.3").hkdf_provider;
+        let theirs = LIBRARYS[0].tls13().expect("TLS 1.3").hkdf_provider;
         let bytes: Vec<u8> = (0..=255).collect();
-        let expanders = |salt: Option<&[u8]>, secret: &[u8]| {
-            let okm = OkmBlock::new(&bytes[secret.len() % 100..][..HASH]);
-            [
-                (Schedule.extract_from_zero_ikm(salt), theirs.extract_from_zero_ikm(salt)),
-                (
-                    Schedule.extract_from_secret(salt, secret),
-                    theirs.extract_from_secret(salt, secret),
-                ),
-                (Schedule.expander_for_okm(&okm), theirs.expander_for_okm(&okm)),
-            ]
-        };
         for length in [0, 1, 31, 32, 33, 63, 64, 65, 200] {
-            let salts: [Option<&[u8]>; 3] = [None, Some(&bytes[7..][..length]), Some(&[])];
-            for (salt, secret) in
-                salts.into_iter().zip([&bytes[..length], &bytes[..32], &bytes[..]])
-            {
-                for (ours, theirs) in expanders(salt, secret) {
-                    assert_eq!(ours.hash_len(), theirs.hash_len());
-                    let info: [&[u8]; 3] = [&bytes[..length], b"", &bytes[..3]];
-                    let (block, expected) = (ours.expand_block(&info), theirs.expand_block(&info));
-                    assert_eq!(block.as_ref(), expected.as_ref());
-                    for wanted in [0, 1, 12, 16, 32, 33, 64, 65, 255 * HASH] {
-                        let (mut a, mut b) = (vec![0; wanted], vec![0; wanted]);
-                        assert!(ours.expand_slice(&info, &mut a).is_ok());
-                        assert!(theirs.expand_slice(&info, &mut b).is_ok());
-                        assert_eq!(a, b, "{wanted} bytes from a secret of {length}");
-                    }
-                    let mut too_long = vec![0; 255 * HASH + 1];
-                    assert!(ours.expand_slice(&info, &mut too_long).is_err());
+            let (some, okm) =
+                (&bytes[7..][..length], OkmBlock::new(&bytes[length..][..HASH_BYTES]));
+            let mut expanders =
+                vec![(Schedule.expander_for_okm(&okm), theirs.expander_for_okm(&okm))];
+            for salt in [None, Some(some), Some(&bytes[..HASH_BYTES])] {
+                expanders.push((
+                    Schedule.extract_from_zero_ikm(salt),
+                    theirs.extract_from_zero_ikm(salt),
+                ));
+                for secret in [some, &bytes[..HASH_BYTES], &bytes[..]] {
+                    expanders.push((
+                        Schedule.extract_from_secret(salt, secret),
+                        theirs.extract_from_secret(salt, secret),
+                    ));
                 }
             }
-            let key = OkmBlock::new(&bytes[..HASH]);
-            let (tag, expected) = (
-                Schedule.hmac_sign(&key, &bytes[..length]),
-                theirs.hmac_sign(&key, &bytes[..length]),
-            );
+            for (ours, theirs) in expanders {
+                assert_eq!(ours.hash_len(), theirs.hash_len());
+                let info: [&[u8]; 3] = [some, b"", &bytes[..3]];
+                let (block, expected) = (ours.expand_block(&info), theirs.expand_block(&info));
+                assert_eq!(block.as_ref(), expected.as_ref());
+                for wanted in [0, 1, 12, 16, 32, 33, 64, 65, 255 * HASH_BYTES] {
+                    let (mut output, mut expected) = (vec![0; wanted], vec![0; wanted]);
+                    assert!(ours.expand_slice(&info, &mut output).is_ok());
+                    assert!(theirs.expand_slice(&info, &mut expected).is_ok());
+                    assert_eq!(output, expected, "{wanted} bytes");
+                }
+                let mut too_long = vec![0; 255 * HASH_BYTES + 1];
+                assert!(ours.expand_slice(&info, &mut too_long).is_err());
+                assert!(theirs.expand_slice(&info, &mut too_long).is_err());
+            }
+            let (tag, expected) = (Schedule.hmac_sign(&okm, some), theirs.hmac_sign(&okm, some));
             assert_eq!(tag.as_ref(), expected.as_ref());
         }
+    }
+
+    /// The example of RFC 9001, A.1: a client's first secret follows from the id that it chose.
+    #[test]
+    fn the_first_secret_of_quic_is_that_of_the_rfc() {
+        let salt = hex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a");
+        let expander = Schedule.extract_from_secret(Some(&salt), &hex("8394c8f03e515708"));
+        let label: [&[u8]; 4] = [&[0, 32], &[15], b"tls13 client in", &[0]];
+        let expected = hex("c00cf151ca5be075ed0ebfb5c80323c42d6b7db67881289af4008f1f6c357aea");
+        assert_eq!(expander.expand_block(&label).as_ref(), expected);
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
+        (0..text.len()).step_by(2).map(byte).collect()
+    }
+
+    /// Whoever derives, a suite keeps all else; one of SHA-384, and any on a CPU without
+    /// instructions for SHA-256, stays as it was.
+    #[test]
+    fn only_the_derivation_is_another() {
+        let is_same = |one: &Tls13CipherSuite, other| std::ptr::eq(one, other);
+        for library in LIBRARYS {
+            let theirs = library.tls13().expect("TLS 1.3");
+            let quick = quickest(library, Cpu { has_aes: true, has_sha: true });
+            let quick = quick.tls13().expect("as it was");
+            assert!(!is_same(quick, theirs), "by another library");
+            assert_eq!(quick.common.suite, theirs.common.suite);
+            assert_eq!(quick.common.confidentiality_limit, theirs.common.confidentiality_limit);
+            let hash = |suite: &Tls13CipherSuite| suite.common.hash_provider.algorithm();
+            assert_eq!(hash(quick), hash(theirs));
+            assert_eq!(quick.aead_alg.key_len(), theirs.aead_alg.key_len());
+            let key_bytes = |suite: &Tls13CipherSuite| suite.quic.map(|quic| quic.aead_key_len());
+            assert_eq!(key_bytes(quick), key_bytes(theirs));
+            let slow = quickest(library, Cpu { has_aes: true, has_sha: false });
+            assert!(is_same(slow.tls13().expect("as it was"), theirs));
+        }
+        let longer = cipher_suite::TLS13_AES_256_GCM_SHA384;
+        let same = quickest(longer, Cpu { has_aes: true, has_sha: true });
+        assert!(is_same(same.tls13().expect("as it was"), longer.tls13().expect("TLS 1.3")));
     }
 }

@@ -117,8 +117,8 @@ pub(super) fn between(before: &[u64], after: &[u64]) -> Vec<u64> {
 /// The middle one, or what lies between the two middle ones; 0 of none.
 pub(super) fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
-    let values: Vec<f64> = values.into_iter().map(|value| value as f64).collect();
-    middle(&values) as u64
+    let at = |place: usize| values.get(place).copied().unwrap_or(0);
+    u64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
 }
 
 /// The middle one of `sorted`, or what lies between the two middle ones; NaN of none.

@@ -3,7 +3,7 @@
 //! records a second it is half a million years away, and a key is replaced long before.
 
 use super::*;
-use crate::tls::server_config;
+use crate::tls::{Cpu, schedule, server_config};
 use rustls::{
     ConnectionTrafficSecrets, SupportedCipherSuite, Tls13CipherSuite,
     crypto::{
@@ -60,7 +60,8 @@ impl Tls13AeadAlgorithm for Counted {
 
 /// AES-128 whose keys are used up after [`RECORDS_MAX`] records, alone.
 pub(super) fn short_lived() -> (CryptoProvider, &'static Counted) {
-    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("TLS 1.3");
+    let suite = schedule::quickest(aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, Cpu::here());
+    let suite = suite.tls13().expect("TLS 1.3");
     let counted: &'static Counted = Box::leak(Box::new(Counted {
         library: suite.aead_alg,
         sealing: AtomicU32::new(0),

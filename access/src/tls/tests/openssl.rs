@@ -4,7 +4,7 @@
 use super::limits;
 use crate::{
     server::testing::{CAMPAIGN, Rig, token},
-    tls::{crypto_provider, quic_provider},
+    tls::{Cpu, crypto_provider, quic_provider},
 };
 use std::{
     io::{Read, Write},
@@ -164,7 +164,7 @@ fn openssl_updates_its_keys_and_asks_for_ours() {
 fn openssl_follows_keys_that_are_used_up() {
     let rig = Rig::start("tls = ['127.0.0.1:0']\nthreads = 1");
     let (provider, counted) = limits::short_lived();
-    let prepared = rig.tls.prepare_with(&rig.tls_config, provider, quic_provider(true));
+    let prepared = rig.tls.prepare_with(&rig.tls_config, provider, quic_provider(Cpu::here()));
     rig.tls.put_in_force(prepared.expect("good certificates"));
     let Some(mut phone) = Phone::open(&rig, &[]) else { return };
     let before = counted.sealing();
@@ -186,7 +186,8 @@ fn openssl_is_served_by_chacha20_where_the_cpu_has_no_aes() {
     for (has_aes, expected) in
         [(false, "TLS_CHACHA20_POLY1305_SHA256"), (true, "TLS_AES_128_GCM_SHA256")]
     {
-        let (stream, quic) = (crypto_provider(has_aes), quic_provider(has_aes));
+        let cpu = Cpu { has_aes, ..Cpu::here() };
+        let (stream, quic) = (crypto_provider(cpu), quic_provider(cpu));
         let prepared = rig.tls.prepare_with(&rig.tls_config, stream, quic);
         rig.tls.put_in_force(prepared.expect("good certificates"));
         let Some((_, text)) = run(&rig, &["-brief", "-alpn", "yao/1"]) else { return };

@@ -1,7 +1,7 @@
 //! Which suite is picked: by what the CPU can, and by what the client can.
 
 use super::*;
-use crate::tls::{crypto_provider, quic_provider, server_config};
+use crate::tls::{Cpu, crypto_provider, quic_provider, server_config};
 use rustls::{
     CipherSuite::{
         self, TLS13_AES_128_GCM_SHA256 as AES_128, TLS13_AES_256_GCM_SHA384 as AES_256,
@@ -23,9 +23,9 @@ fn offering(suites: &[CipherSuite]) -> Arc<ClientConfig> {
 }
 
 /// What is picked over TCP.
-fn over_tcp(has_aes: bool, client: &Arc<ClientConfig>) -> Option<CipherSuite> {
+fn over_tcp(cpu: Cpu, client: &Arc<ClientConfig>) -> Option<CipherSuite> {
     let certificates = &certificates().config;
-    let settings = server_config(certificates, crypto_provider(has_aes)).expect("good");
+    let settings = server_config(certificates, crypto_provider(cpu)).expect("good");
     let mut pair = Pair::new(&self::settings(), client);
     pair.server = TlsSession::new(Arc::new(settings)).expect("a session");
     pair.exchange(usize::MAX).expect("a good handshake");
@@ -34,9 +34,9 @@ fn over_tcp(has_aes: bool, client: &Arc<ClientConfig>) -> Option<CipherSuite> {
 }
 
 /// What is picked over QUIC, whose packets are quinn's affair.
-fn over_quic(has_aes: bool, client: &Arc<ClientConfig>) -> Option<CipherSuite> {
+fn over_quic(cpu: Cpu, client: &Arc<ClientConfig>) -> Option<CipherSuite> {
     let certificates = &certificates().config;
-    let settings = Arc::new(server_config(certificates, quic_provider(has_aes)).expect("good"));
+    let settings = Arc::new(server_config(certificates, quic_provider(cpu)).expect("good"));
     let name = ServerName::try_from("localhost").expect("a good name");
     let client = quic::ClientConnection::new(Arc::clone(client), Version::V1, name, Vec::new());
     let mut client = client.expect("a client");
@@ -64,8 +64,11 @@ fn the_suite_is_the_cheapest_for_this_cpu_that_the_client_knows() {
     let check = |offered: &[CipherSuite], with_aes: CipherSuite, without: CipherSuite| {
         let client = offering(offered);
         for (has_aes, expected) in [(true, with_aes), (false, without)] {
-            assert_eq!(over_tcp(has_aes, &client), Some(expected), "{offered:?}, AES: {has_aes}");
-            assert_eq!(over_quic(has_aes, &client), Some(expected), "{offered:?}, AES: {has_aes}");
+            // Who derives the keys makes no difference.
+            for cpu in [true, false].map(|has_sha| Cpu { has_aes, has_sha }) {
+                assert_eq!(over_tcp(cpu, &client), Some(expected), "{offered:?}, {cpu:?}");
+                assert_eq!(over_quic(cpu, &client), Some(expected), "{offered:?}, {cpu:?}");
+            }
         }
     };
     check(&[AES_256, AES_128, CHACHA20], AES_128, CHACHA20);
