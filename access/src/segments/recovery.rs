@@ -453,7 +453,10 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
 
 /// Keeps the damaged bytes for people, once: whole and on disk under its name, or not at all. What
 /// they were copied from may be removed when this returns.
-fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
+///
+/// # Errors
+/// Those of the operating system; there may be a draft then.
+pub(crate) fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
     // Not the room that was never written.
     let bytes = &bytes[..written_length(bytes)];
     let named = |ending: &str| {

@@ -28,7 +28,7 @@ macro_rules! counters {
             pub oldest_unsettled_us: AtomicU64,
             /// Dead letters that could not be written to their file.
             pub dead_letter_failures: AtomicU64,
-            /// Places of damage found at start.
+            /// Places of damage found at start, and segments that went bad since.
             pub damage: AtomicU64,
             /// Bytes of a torn tail cut off at start.
             pub torn_bytes: AtomicU64,

@@ -232,6 +232,8 @@ pub struct Runner {
     spool: Spool,
     store: Store,
     counters: Arc<SpoolCounters>,
+    /// Places of damage that the start found.
+    damage_at_start: usize,
     bytes_max: u64,
     /// What the log last said of the spool's fullness.
     level: Level,
@@ -268,7 +270,6 @@ impl Runner {
         for damage in &found.damage {
             log_damage(damage);
         }
-        counters.damage.store(found.damage.len() as u64, Ordering::Relaxed);
         counters.torn_bytes.store(found.torn_bytes, Ordering::Relaxed);
         let settled = store.settled();
         tracing::info!(
@@ -289,6 +290,7 @@ impl Runner {
             ways,
             store,
             counters: Arc::clone(counters),
+            damage_at_start: found.damage.len(),
             bytes_max: settings.bytes_max,
             level: Level::Normal,
             issue_percent: 100,
@@ -341,6 +343,8 @@ impl Runner {
         let store = &self.store;
         let wall = self.node.clock.wall();
         self.counters.publish(&self.spool, store.bytes(), store.is_on_fallback(), wall);
+        let damage = self.damage_at_start + store.rotten();
+        self.counters.damage.store(damage as u64, Ordering::Relaxed);
     }
 
     /// Once a second: whether an agent serves, how much room the file system has, and whether
@@ -358,7 +362,7 @@ impl Runner {
         if let Some(bytes) = self.store.space_bytes() {
             self.counters.space_bytes.store(bytes, Ordering::Relaxed);
             self.spool.handle(now, Input::Space { bytes });
-            self.remove_settled(self.spool.settled_on_disk());
+            self.remove_settled(self.spool.settled_on_disk(), bytes);
         }
     }
 
@@ -507,12 +511,14 @@ impl Runner {
             return fence(&error);
         }
         let settled = watermark.settled;
-        self.remove_settled(settled);
+        // The file system's room is made at the next look: as it was at the last one it would be
+        // made again and again.
+        self.remove_settled(settled, u64::MAX);
         Input::WatermarkSaved { settled }
     }
 
-    fn remove_settled(&mut self, settled_on_disk: u64) {
-        let space_bytes = self.counters.space_bytes.load(Ordering::Relaxed);
+    /// Removes settled segments beyond `spool.bytes_max`, and what the file system lacks.
+    fn remove_settled(&mut self, settled_on_disk: u64, space_bytes: u64) {
         let keep = retention::keep_bytes(self.store.bytes(), space_bytes, self.bytes_max);
         match self.store.remove_settled(settled_on_disk, keep) {
             Ok(Some(through)) => {

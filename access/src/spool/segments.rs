@@ -5,7 +5,7 @@
 
 use crate::{
     disk::{Access, Disk},
-    segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog},
+    segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog, recovery::copy_aside},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,12 +23,18 @@ use yao_protocol::{
 
 /// Why records could not be read back.
 #[derive(Debug, Error)]
-#[error("cannot read spooled opens from {path}: {error}", path = path.display())]
-pub(super) struct ReadError {
-    /// The segment.
-    path: PathBuf,
-    /// The answer of the operating system.
-    error: io::Error,
+pub(super) enum ReadError {
+    /// The operating system refuses.
+    #[error("cannot read spooled opens from {path}: {error}", path = path.display())]
+    Io {
+        /// The segment.
+        path: PathBuf,
+        /// The answer of the operating system.
+        error: io::Error,
+    },
+    /// Opens are missing from a segment, and no copy of it can be kept.
+    #[error("cannot keep a copy of a damaged spool segment: {0}")]
+    Aside(#[from] SegmentError),
 }
 
 /// The spool's segments.
@@ -36,9 +42,9 @@ pub(super) struct ReadError {
 pub(super) struct SpoolSegments {
     disk: Arc<dyn Disk>,
     log: SegmentLog,
-    /// The records of the damaged segment that was read last.
-    salvaged: Option<(PathBuf, Vec<(u64, Open)>)>,
-    /// Segments that a start found good, and that cannot be read any more.
+    /// The damaged segment that was read last, as it was then, and its records.
+    salvaged: Option<(Segment, Vec<(u64, Open)>)>,
+    /// Segments that a start found good and of which records are missing since. Each has a copy.
     rotten: BTreeSet<PathBuf>,
 }
 
@@ -87,6 +93,12 @@ impl SpoolSegments {
     #[must_use]
     pub(super) fn allocate_bytes(&self) -> u64 {
         self.log.allocate_bytes()
+    }
+
+    /// Segments that were good at the start and of which records are missing since.
+    #[must_use]
+    pub(super) fn rotten(&self) -> usize {
+        self.rotten.len()
     }
 
     /// Bytes of all segments.
@@ -178,7 +190,9 @@ impl SpoolSegments {
     ///
     /// # Errors
     /// [`ReadError`] when the operating system refuses. Bad bytes are no error: the records around
-    /// them are returned, and the machine learns that nothing else comes.
+    /// them are returned, and the machine learns that nothing else comes. Before it does, a copy
+    /// of the segment is kept: the watermark will pass what is missing, the segment will go, and
+    /// what was read badly now may be read well at the next start.
     pub(super) fn read(
         &mut self,
         after: u64,
@@ -195,17 +209,13 @@ impl SpoolSegments {
         };
         let end = through.min(first.saturating_add(count_max as u64 - 1));
         for segment in &segments {
-            if segment.damaged
-                || segment.first_sequence > first
-                || self.rotten.contains(&segment.path)
-            {
+            if segment.damaged || segment.first_sequence > first {
                 continue;
             }
             let end = end.min(segment.next_sequence - 1);
             if let Some(records) = read_clean(&*self.disk, segment, first, end)? {
                 return Ok((records, end));
             }
-            self.rotten.insert(segment.path.clone());
         }
         // No good segment holds the first: what the bad ones hold, up to where another begins,
         // which may hold what these do not.
@@ -219,20 +229,33 @@ impl SpoolSegments {
             let salvaged = self.salvage(segment)?.iter().copied();
             records.extend(salvaged.filter(|(sequence, _)| (first..=end).contains(sequence)));
         }
+        if (records.len() as u64) < end - first + 1 {
+            for segment in bad.iter().filter(|segment| !segment.damaged) {
+                self.keep_aside(segment)?;
+            }
+        }
         Ok((records.into_iter().collect(), end))
     }
 
+    /// Keeps a copy of a segment of which records are missing, once in a life.
+    fn keep_aside(&mut self, segment: &Segment) -> Result<(), ReadError> {
+        if self.rotten.contains(&segment.path) {
+            return Ok(());
+        }
+        copy_aside(&*self.disk, &segment.path, &read_whole(&*self.disk, &segment.path)?)?;
+        self.rotten.insert(segment.path.clone());
+        tracing::error!(
+            segment = %segment.path.display(),
+            "this spool segment went bad since the start: a copy is kept as *.corrupt, readable \
+             opens are delivered, acknowledged ones may be missing"
+        );
+        Ok(())
+    }
+
+    /// The readable records of a damaged segment. The one that is being written grows meanwhile.
     fn salvage(&mut self, segment: &Segment) -> Result<&[(u64, Open)], ReadError> {
-        if self.salvaged.as_ref().is_none_or(|(path, _)| *path != segment.path) {
-            tracing::error!(
-                segment = %segment.path.display(),
-                "this spool segment is damaged; what can be read of it is delivered"
-            );
-            let mut bytes = Vec::new();
-            self.disk
-                .open(&segment.path, Access::Read)
-                .and_then(|file| file.read_to_end(&mut bytes))
-                .map_err(read_error(&segment.path))?;
+        if self.salvaged.as_ref().is_none_or(|(read, _)| read != segment) {
+            let bytes = read_whole(&*self.disk, &segment.path)?;
             let body = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
             let mut scan = Scan::new(body, segment.first_sequence);
             let mut records: Vec<Record<'_>> = scan.by_ref().collect();
@@ -240,10 +263,18 @@ impl SpoolSegments {
             let opens = records
                 .iter()
                 .filter_map(|record| decode(record).ok().map(|open| (record.sequence, open)));
-            self.salvaged = Some((segment.path.clone(), opens.collect()));
+            self.salvaged = Some((segment.clone(), opens.collect()));
         }
         Ok(self.salvaged.as_ref().map_or(&[], |(_, records)| records.as_slice()))
     }
+}
+
+fn read_whole(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::new();
+    disk.open(path, Access::Read)
+        .and_then(|file| file.read_to_end(&mut bytes))
+        .map_err(read_error(path))?;
+    Ok(bytes)
 }
 
 /// The records `first..=end` of a segment in which all records have the same size and follow one
@@ -281,5 +312,5 @@ const fn extent(segment: &Segment) -> retention::Extent {
 }
 
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError + '_ {
-    move |error| ReadError { path: path.to_owned(), error }
+    move |error| ReadError::Io { path: path.to_owned(), error }
 }

@@ -206,6 +206,12 @@ impl Store {
         self.segments.remove_settled(settled_on_disk, bytes_max)
     }
 
+    /// Segments that went bad since the start.
+    #[must_use]
+    pub(super) fn rotten(&self) -> usize {
+        self.segments.rotten()
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub(super) fn bytes(&self) -> u64 {

@@ -4,10 +4,17 @@
 mod two_disks;
 
 use super::{segments::SpoolSegments, *};
-use crate::{disk::RealDisk, inbox, inbox::Inbox, messages::ToShard};
+use crate::{
+    disk::RealDisk,
+    inbox,
+    inbox::Inbox,
+    messages::ToShard,
+    segments::{LogKind, recovery},
+};
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::FileExt,
     sync::mpsc::{Receiver, channel},
     time::Instant,
 };
@@ -189,7 +196,7 @@ fn watermark_on_disk(directory: &Path) -> u64 {
 fn spooled(directory: &Path) -> BTreeMap<u64, Open> {
     let mut opens = BTreeMap::new();
     for (first, path) in
-        crate::segments::recovery::list(&RealDisk, directory, crate::segments::LogKind::SPOOL)
+        recovery::list(&RealDisk, directory, LogKind::SPOOL)
             .expect("list")
     {
         let bytes = fs::read(path).expect("read");
@@ -405,11 +412,7 @@ fn records_are_read_back_across_segments_gaps_and_damage() {
         assert_eq!(read_all(&mut segments, count_max, 12), (1..=12).collect::<Vec<_>>());
     }
     // A record goes bad while we run; then a segment is lost, and the rest read at a new start.
-    let files = crate::segments::recovery::list(
-        &RealDisk,
-        directory.path(),
-        crate::segments::LogKind::SPOOL,
-    );
+    let files = recovery::list(&RealDisk, directory.path(), LogKind::SPOOL);
     let files = files.expect("list");
     let mut bytes = fs::read(&files[1].1).expect("read");
     bytes[64 + 3 * 172 + 60] ^= 1;
@@ -426,14 +429,68 @@ fn records_are_read_back_across_segments_gaps_and_damage() {
 }
 
 #[test]
+fn m7_damage_in_the_segment_being_written_hides_nothing_that_comes_later() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut segments = small_segments(directory.path(), 5);
+    let damage = |sequence: u64| {
+        let path = directory.path().join(LogKind::SPOOL.file_name(1));
+        let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("open");
+        let (offset, mut byte) = (64 + (sequence - 1) * RECORD_BYTES + 60, [0]);
+        file.read_exact_at(&mut byte, offset).expect("read");
+        file.write_all_at(&[byte[0] ^ 1], offset).expect("write");
+    };
+    damage(3);
+    assert_eq!(read_all(&mut segments, 100, 5), [1, 2, 4, 5]);
+    assert_eq!(segments.rotten(), 1);
+    for sequence in 6..=9 {
+        let open = Open { accepted_at: WallTime(sequence), ticket: *ticket(9, 7) };
+        segments.append(sequence, &open);
+        segments.commit().expect("commit");
+    }
+    assert_eq!(read_all(&mut segments, 100, 9), [1, 2, 4, 5, 6, 7, 8, 9]);
+    // Once more: what was read of it before is not what it holds now.
+    damage(8);
+    segments.append(10, &Open { accepted_at: WallTime(10), ticket: *ticket(10, 7) });
+    segments.commit().expect("commit");
+    assert_eq!(read_all(&mut segments, 3, 10), [1, 2, 4, 5, 6, 7, 9, 10]);
+    assert_eq!(segments.rotten(), 1, "one segment");
+}
+
+#[test]
+fn m10_what_goes_bad_while_the_node_runs_is_kept_before_it_is_passed_over() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut segments = small_segments(directory.path(), 35);
+    let set_aside = || {
+        recovery::set_aside(&RealDisk, directory.path(), LogKind::SPOOL).expect("list")
+    };
+    let files = recovery::list(&RealDisk, directory.path(), LogKind::SPOOL).expect("list");
+    let (first, path) = &files[1];
+    let mut bytes = fs::read(path).expect("read");
+    bytes[64 + 3 * 172 + 60] ^= 1;
+    fs::write(path, &bytes).expect("write");
+    assert_eq!(segments.read(0, first + 2, 100).expect("read").1, first - 1);
+    assert_eq!(segments.read(first - 1, first + 2, 100).expect("read").0.len(), 3);
+    assert_eq!((segments.rotten(), set_aside()), (0, vec![]), "nobody has missed anything");
+    // Where the copy's draft must be made stands what cannot be removed as a file.
+    let draft = path.with_extension("yaospool.corrupt.draft");
+    fs::create_dir(&draft).expect("create");
+    let error = segments.read(first + 2, 35, 100).expect_err("no copy, no passing over");
+    assert!(error.to_string().contains("cannot keep a copy"), "{error}");
+    fs::remove_dir(&draft).expect("remove");
+    let (records, _) = segments.read(first + 2, 35, 100).expect("read");
+    assert_eq!(records[0].0, first + 4);
+    assert_eq!((segments.rotten(), set_aside().len()), (1, 1));
+    assert_eq!(fs::read(&set_aside()[0]).expect("read"), bytes, "as it was");
+    // The segment goes, its copy stays.
+    segments.remove_settled(35, 0).expect("remove");
+    assert!(!path.exists() && set_aside().len() == 1);
+}
+
+#[test]
 fn only_settled_segments_are_removed_and_only_beyond_the_bound() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut segments = small_segments(directory.path(), 35);
-    let second = crate::segments::recovery::list(
-        &RealDisk,
-        directory.path(),
-        crate::segments::LogKind::SPOOL,
-    )
+    let second = recovery::list(&RealDisk, directory.path(), LogKind::SPOOL)
     .expect("list")[1]
         .0;
     assert_eq!(segments.remove_settled(35, u64::MAX).expect("remove"), None);
@@ -454,10 +511,7 @@ fn a_watermark_beyond_lost_segments_is_never_issued_again() {
     rig.send(ToSpool::AgentAvailable(true));
     rig.answer(SETTLEMENT_SEED, OpenResult::Applied);
     rig.stop();
-    let kind = crate::segments::LogKind::SPOOL;
-    for (_, path) in
-        crate::segments::recovery::list(&RealDisk, directory.path(), kind).expect("list")
-    {
+    for (_, path) in recovery::list(&RealDisk, directory.path(), LogKind::SPOOL).expect("list") {
         fs::remove_file(path).expect("remove");
     }
     let mut rig = Rig::start(directory.path(), 2);
