@@ -43,7 +43,7 @@ use tokio::{
     task::spawn_blocking,
 };
 use yao_protocol::{
-    Fen, PacketId, SponsorId, WallTime, WireError,
+    CampaignId, Fen, PacketId, ShardId, SponsorId, WallTime, WireError,
     grant::GrantRequest,
     keys::KeySet,
     manifest::Manifest,
@@ -171,11 +171,13 @@ fn too_early(opening: &Opening, now: WallTime) -> Response {
 }
 
 async fn opens(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    heard(&service, Batch::sender(&body));
     let make = move |service: &Service, answer| judged(service, body.into(), answer);
     written(service, make).await.map(octets)
 }
 
 async fn grants(State(service): State<Arc<Service>>, body: Bytes) -> Result<Response, Refusal> {
+    heard(&service, GrantRequest::sender(&body));
     let make = move |service: &Service, answer| granted(service, &body, answer);
     written(service, make).await.map(octets)
 }
@@ -260,9 +262,16 @@ fn decoded<T>(
     .map_err(Refusal::Bytes)
 }
 
-/// A node said something. Whatever becomes of it, the node is not dead.
-fn heard(service: &Service) {
-    service.heard_at.fetch_max(service.clock.wall().0, Ordering::Relaxed);
+/// Somebody says to be the node of a shard. Whatever becomes of what it says, and although its key
+/// may not have reached us, no node is taken for dead: who lies about it can only put off voids.
+fn heard(service: &Service, sender: Option<(CampaignId, ShardId)>) {
+    let plans = &service.plans;
+    let is_ours = |(campaign, shard)| {
+        campaign == plans.campaign() && plans.shards().any(|planned| planned == shard)
+    };
+    if sender.is_some_and(is_ours) {
+        service.heard_at.fetch_max(service.clock.wall().0, Ordering::Relaxed);
+    }
 }
 
 /// Reads a request for a grant.
@@ -272,7 +281,6 @@ fn granted(
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
     let request = decoded(service, |keys| GrantRequest::decode(bytes, keys))?;
-    heard(service);
     let planned = is_planned(&request, service.plans.of(request.generation));
     Ok(Job::Grant(GrantJob { request, digest: digest(bytes), planned, answer }))
 }
@@ -284,8 +292,16 @@ fn judged(
     answer: oneshot::Sender<Vec<u8>>,
 ) -> Result<Job, Refusal> {
     let batch = decoded(service, |keys| Batch::decode(&bytes, keys))?;
-    heard(service);
-    let manifests = service.plans.manifests();
+    let (campaign, manifests) = (service.plans.campaign(), service.plans.manifests());
+    if batch.campaign != campaign {
+        // INVALID is final: the opens of a node that asks the wrong ledger would be lost.
+        let message = format!(
+            "the ledger is of campaign {campaign}, the batch of {}; correct the agent's settlement \
+             URL",
+            batch.campaign
+        );
+        return Err(Refusal::Contradicts(message));
+    }
     let admission = match admit(&batch, manifests, &service.keys.current()) {
         Admission::KeyMissing { .. } if service.keys.reload_if_due(Instant::now()) => {
             admit(&batch, manifests, &service.keys.current())
@@ -473,6 +489,7 @@ fn totals_json(service: &Service, totals: &Totals) -> Value {
         ("conflicts".to_owned(), json!(totals.conflicts)),
         ("voided".to_owned(), json!(totals.voided)),
         ("late_opens".to_owned(), json!(totals.late_opens)),
+        ("ungranted_opens".to_owned(), json!(totals.ungranted_opens)),
         ("sponsors".to_owned(), Value::Array(sponsors)),
         (
             "since_start".to_owned(),

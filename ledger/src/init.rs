@@ -84,7 +84,7 @@ fn load(path: &Path) -> Result<(PrivateKeyFile, SignKey), LedgerError> {
 }
 
 /// Writes a new file that is there as a whole or not at all, and never replaces one.
-fn create(path: &Path, text: &str, mode: u32) -> Result<(), LedgerError> {
+pub(crate) fn create(path: &Path, text: &str, mode: u32) -> Result<(), LedgerError> {
     let fail = |error: io::Error| LedgerError::config(path, format!("cannot be written: {error}"));
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

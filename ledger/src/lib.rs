@@ -18,6 +18,7 @@
 
 pub mod admission;
 pub mod clock;
+mod database;
 pub mod error;
 pub mod grants;
 pub mod http;

@@ -1,7 +1,7 @@
 //! `yao-ledger serve`: opens everything, says `ready`, serves until SIGTERM or a failed write.
 
 use crate::{
-    LedgerError,
+    LedgerError, database,
     grants::GrantPolicy,
     http::{Service, router},
     init,
@@ -65,12 +65,14 @@ pub fn serve(options: &Options, ready: impl FnOnce(SocketAddr)) -> Result<(), Le
             ),
         ));
     }
+    let claimed = database::claim(&options.database, &options.signing_key, plans.campaign())?;
     let open = || {
         Store::open(&options.database, plans.campaign())
             .map_err(|error| open_error(&options.database, error))
     };
     let (store, reader) = (open()?, open()?);
     check_generations(&store, &plans, &options.database)?;
+    let _claimed = claimed.made();
     let (stopped, writer_stopped) = oneshot::channel();
     let (limits, grants, voids) = (Limits::of(plans.root()), options.grants, options.voids);
     let rules = Rules { limits, grants, voids, key, key_id };

@@ -55,6 +55,8 @@ pub struct Totals {
     pub voided: u64,
     /// Opens of packets that had been taken back. Never expected.
     pub late_opens: u64,
+    /// Opens of packets that had been granted to nobody. Never expected.
+    pub ungranted_opens: u64,
 }
 
 /// An open database.
@@ -117,7 +119,7 @@ impl Store {
                 } else if grants::may_have_been_issued(&transaction, body)? {
                     settle_one(&transaction, limits, now, &mut sequence, open)?
                 } else {
-                    tracing::error!(packet = %body.packet, "a valid ticket beyond every grant");
+                    grants::keep_ungranted(&transaction, now, open)?;
                     OpenResult::Invalid
                 });
             }
@@ -139,7 +141,7 @@ impl Store {
             transaction.prepare_cached(&query)?.query_row([], |row| row.get(0)).map(unsigned)
         };
         let (conflicts, voided) = (count("conflicts")?, count("voids")?);
-        let late_opens = count("late_opens")?;
+        let (late_opens, ungranted_opens) = (count("late_opens")?, count("ungranted_opens")?);
         let mut statement = transaction.prepare_cached(
             "SELECT state, sponsor, COUNT(*), SUM(amount) FROM packets
              GROUP BY state, sponsor ORDER BY state, sponsor",
@@ -150,7 +152,7 @@ impl Store {
                 Ok((state(row.get(0)?), sponsor(row.get(1)?), unsigned(count), Fen(unsigned(sum))))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Totals { sequence, parts, conflicts, voided, late_opens })
+        Ok(Totals { sequence, parts, conflicts, voided, late_opens, ungranted_opens })
     }
 
     /// At most `limit` rows with a packet id above `after`, rising.

@@ -178,6 +178,8 @@ fn unreadable_and_foreign_batches_are_refused_and_a_late_key_is_found() {
     let client = ledger.client();
     let status = |bytes: &[u8]| client.post(bytes).expect("alive").0;
     let (_, good) = setup.batch(&opens_of(0..3));
+    let foreign = setup.foreign_batch(&opens_of(0..3));
+    assert_eq!(status(&foreign), 403, "no key");
     let mut forged = good.clone();
     forged[60] ^= 1;
     assert_eq!(status(b"nonsense"), 400);
@@ -198,6 +200,10 @@ fn unreadable_and_foreign_batches_are_refused_and_a_late_key_is_found() {
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(status(&visiting), 200);
+    // INVALID would be final: a node that asks the wrong ledger keeps what it has.
+    let (refused, text) = client.post(&foreign).expect("alive");
+    let text = String::from_utf8_lossy(&text);
+    assert!(refused == 409 && text.contains("the batch of 2016"), "{refused}: {text}");
     assert_eq!(client.rows().len(), 2);
 }
 
@@ -225,7 +231,14 @@ fn it_ends_on_sigterm_and_says_what_is_wrong() {
     run(&[("--signing-key", "/nonexistent/key")], 78, "yao-ledger init");
     run(&[("--manifest", "/nonexistent/manifest")], 78, "/nonexistent/manifest");
     run(&[("--keys", "/nonexistent/keys")], 78, "/nonexistent/keys");
-    run(&[("--database", "/nonexistent/ledger.db")], 1, "/nonexistent/ledger.db");
+    // A database that is not there although this key has served the campaign.
+    run(&[("--database", "/nonexistent/ledger.db")], 78, "would pay everything again");
+    let serving = setup.start();
+    run(&[], 78, "another yao-ledger serves it");
+    drop(serving);
+    let other = Setup::new();
+    let nowhere = other.arguments(&[("--database", "/nonexistent/ledger.db")]);
+    check(&nowhere.iter().map(String::as_str).collect::<Vec<_>>(), 1, "/nonexistent/ledger.db");
     setup.spoil_manifest();
     run(&[], 78, "not authentic");
     let again = Ledger::init(&setup);

@@ -35,6 +35,7 @@ use crate::{
     codec::{Put, Reader},
     keys::{Context, KeySet, PublicKey, SIGNATURE_BYTES, SignKey, context},
     limits::NODE_NAME_BYTES_MAX,
+    settlement,
 };
 use std::fmt;
 
@@ -164,6 +165,12 @@ pub struct GrantRequest {
 }
 
 impl GrantRequest {
+    /// Whose request these bytes say they are. Nothing is checked.
+    #[must_use]
+    pub fn sender(bytes: &[u8]) -> Option<(CampaignId, ShardId)> {
+        settlement::sender(bytes, REQUEST_MAGIC)
+    }
+
     /// The signed bytes.
     #[must_use]
     pub fn encode(&self, key: &SignKey) -> Vec<u8> {

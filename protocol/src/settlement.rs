@@ -52,6 +52,15 @@ pub fn digest(bytes: &[u8]) -> [u8; 32] {
     *blake3::hash(bytes).as_bytes()
 }
 
+/// Campaign and shard in the head of a batch or a request for a grant: both say them at the same
+/// places.
+pub(crate) fn sender(bytes: &[u8], magic: [u8; 4]) -> Option<(CampaignId, ShardId)> {
+    let rest = bytes.strip_prefix(&magic)?;
+    let campaign = rest.get(4..12)?.first_chunk()?;
+    let shard = rest.get(12..16)?.first_chunk()?;
+    Some((CampaignId(u64::from_le_bytes(*campaign)), ShardId(u32::from_le_bytes(*shard))))
+}
+
 /// Opens on their way to settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -94,6 +103,12 @@ impl Batch {
         let signature = key.sign(context::BATCH, &out);
         out.put(&signature);
         out
+    }
+
+    /// Whose batch these bytes say they are. Nothing is checked.
+    #[must_use]
+    pub fn sender(bytes: &[u8]) -> Option<(CampaignId, ShardId)> {
+        sender(bytes, BATCH_MAGIC)
     }
 
     /// Reads a batch and checks its own signature; those of its tickets are for the caller.

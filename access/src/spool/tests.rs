@@ -195,10 +195,7 @@ fn watermark_on_disk(directory: &Path) -> u64 {
 /// What the segments hold, read by themselves.
 fn spooled(directory: &Path) -> BTreeMap<u64, Open> {
     let mut opens = BTreeMap::new();
-    for (first, path) in
-        recovery::list(&RealDisk, directory, LogKind::SPOOL)
-            .expect("list")
-    {
+    for (first, path) in recovery::list(&RealDisk, directory, LogKind::SPOOL).expect("list") {
         let bytes = fs::read(path).expect("read");
         for record in yao_protocol::log::Scan::new(&bytes[64..], first) {
             opens.insert(record.sequence, Open::decode(record.payload).expect("an open"));
@@ -460,9 +457,8 @@ fn m7_damage_in_the_segment_being_written_hides_nothing_that_comes_later() {
 fn m10_what_goes_bad_while_the_node_runs_is_kept_before_it_is_passed_over() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut segments = small_segments(directory.path(), 35);
-    let set_aside = || {
-        recovery::set_aside(&RealDisk, directory.path(), LogKind::SPOOL).expect("list")
-    };
+    let set_aside =
+        || recovery::set_aside(&RealDisk, directory.path(), LogKind::SPOOL).expect("list");
     let files = recovery::list(&RealDisk, directory.path(), LogKind::SPOOL).expect("list");
     let (first, path) = &files[1];
     let mut bytes = fs::read(path).expect("read");
@@ -490,9 +486,7 @@ fn m10_what_goes_bad_while_the_node_runs_is_kept_before_it_is_passed_over() {
 fn only_settled_segments_are_removed_and_only_beyond_the_bound() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut segments = small_segments(directory.path(), 35);
-    let second = recovery::list(&RealDisk, directory.path(), LogKind::SPOOL)
-    .expect("list")[1]
-        .0;
+    let second = recovery::list(&RealDisk, directory.path(), LogKind::SPOOL).expect("list")[1].0;
     assert_eq!(segments.remove_settled(35, u64::MAX).expect("remove"), None);
     assert_eq!(segments.remove_settled(second - 2, 0).expect("remove"), None);
     assert_eq!(segments.remove_settled(second - 1, 0).expect("remove"), Some(second - 1));

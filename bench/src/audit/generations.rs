@@ -27,6 +27,20 @@ pub(super) fn judge_all(args: &AuditArgs, ledger: &Ledger) -> Result<Verdict> {
             ledger.late_opens, args.allow_late_opens
         ));
     }
+    if ledger.conflicts > 0 {
+        problems.push(format!(
+            "{} times a second user presented a valid ticket of a packet, and was not paid: it was \
+             issued twice (M1)",
+            ledger.conflicts
+        ));
+    }
+    if ledger.ungranted_opens > 0 {
+        problems.push(format!(
+            "{} opens were of packets that had been granted to nobody, and were not paid: a key was \
+             stolen, or the ledger's database put back (M4)",
+            ledger.ungranted_opens
+        ));
+    }
     share_opens(&mut all);
     let shards: Vec<_> = all.iter().map(Evidence::shard).collect();
     let mut verdicts = Vec::new();
@@ -43,6 +57,7 @@ pub(super) fn judge_all(args: &AuditArgs, ledger: &Ledger) -> Result<Verdict> {
     }
     let mut first = verdicts.remove(0);
     problems.extend(verdicts.iter().flat_map(|later| later.problems.clone()));
+    first.duplicates += ledger.conflicts;
     first.problem_count += problems.len() as u64;
     let room = PROBLEMS_SHOWN_MAX.saturating_sub(first.problems.len());
     first.problems.extend(problems.into_iter().take(room));

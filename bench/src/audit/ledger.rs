@@ -64,6 +64,10 @@ pub(super) struct Ledger {
     pub(super) totals: Vec<(String, Total)>,
     /// What was taken back, of every generation.
     pub(super) voids: Vec<Void>,
+    /// Packets of which a second user presented a valid ticket.
+    pub(super) conflicts: u64,
+    /// Opens with a valid ticket of packets that had been granted to nobody.
+    pub(super) ungranted_opens: u64,
     /// Opens that came after their packet had been taken back.
     pub(super) late_opens: u64,
     /// Which these are.
@@ -133,9 +137,12 @@ async fn read_pages(url: &str) -> Result<Ledger> {
             .with_context(|| format!("{url}/v1/audit has no total of {state}"))?;
         ledger.totals.push((state.to_owned(), total));
     }
-    let late_opens = totals["late_opens"].as_u64();
-    ledger.late_opens =
-        late_opens.with_context(|| format!("{url}/v1/audit tells no late_opens"))?;
+    let total = |name: &str| {
+        totals[name].as_u64().with_context(|| format!("{url}/v1/audit tells no {name}"))
+    };
+    ledger.late_opens = total("late_opens")?;
+    ledger.conflicts = total("conflicts")?;
+    ledger.ungranted_opens = total("ungranted_opens")?;
     if ledger.late_opens > 0 {
         let url = format!("{url}/v1/audit/late_opens");
         ledger.late = read_list(&client, &url, |late: &Late| late.packet).await?;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use yao_protocol::{
     Epoch, Incarnation, ShardId, WallTime, WaveIndex,
     grant::{Claim, GrantRequest, NodeName, Verdict},
+    spool::Open,
     ticket::TicketBody,
 };
 
@@ -147,21 +148,52 @@ impl Store {
 }
 
 /// Whether a ticket is of a packet that may have been issued: of a section that was granted only
-/// what was granted, of any other every packet (local mode).
+/// what was granted, of any other every packet (local mode). A packet is in the section in whose
+/// range it lies, whatever wave its ticket names.
 pub(super) fn may_have_been_issued(
     transaction: &Transaction<'_>,
     body: &TicketBody,
 ) -> rusqlite::Result<bool> {
-    let found: Option<(u32, u32)> = transaction
-        .prepare_cached(
-            "SELECT s.first, t.hi FROM sections s JOIN tenures t USING (tenure)
-             WHERE s.shard = ?1 AND s.wave = ?2",
-        )?
-        .query_row(params![body.shard.0, body.wave.0], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
     let index = body.packet.index().0;
-    Ok(found
-        .is_none_or(|(first, hi)| index.checked_sub(first).is_some_and(|position| position < hi)))
+    let mut statement = transaction.prepare_cached(
+        "SELECT s.wave, s.first, t.hi FROM sections s JOIN tenures t USING (tenure)
+         WHERE s.shard = ?1 AND (s.wave = ?2 OR (?3 >= s.first AND ?3 - s.first < s.count))",
+    )?;
+    let mut sections = statement.query(params![body.shard.0, body.wave.0, index])?;
+    while let Some(section) = sections.next()? {
+        let (wave, first, hi): (u16, u32, u32) =
+            (section.get(0)?, section.get(1)?, section.get(2)?);
+        let is_granted = index.checked_sub(first).is_some_and(|position| position < hi);
+        if wave != body.wave.0 || !is_granted {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Keeps an open of a packet that was granted to nobody. Its ticket is valid: either its key was
+/// stolen, or this database was put back to an older state and has forgotten a grant. Nobody can
+/// tell from here; while the row is there, the packet's value is not given out again.
+pub(super) fn keep_ungranted(
+    transaction: &Transaction<'_>,
+    now: WallTime,
+    open: &Open,
+) -> rusqlite::Result<()> {
+    let body = &open.ticket.body;
+    tracing::error!(
+        event = "ungranted_open",
+        packet = %body.packet,
+        "a valid ticket beyond every grant: its key is stolen, or this database is an older one"
+    );
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO ungranted_opens VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            signed(body.packet.0),
+            signed(body.user.0),
+            signed(open.accepted_at.0),
+            signed(now.0)
+        ])?;
+    Ok(())
 }
 
 fn section(
@@ -440,7 +472,10 @@ mod tests {
         check(500 + 139, 17, 1, true);
         check(500 + 140, 17, 1, false);
         check(499, 17, 1, false);
-        check(500 + 140, 17, 0, true);
+        check(2_000, 17, 0, true);
         check(500 + 140, 18, 1, true);
+        // A section's packets under the name of a wave that was never granted.
+        check(500 + 140, 17, 0, false);
+        check(500, 17, 0, false);
     }
 }

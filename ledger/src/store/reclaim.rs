@@ -195,6 +195,8 @@ fn void(
     // An open that was refused for good left its packet unopened (M8).
     let paid = ids(transaction, "SELECT packet FROM packets WHERE state = 1 AND", request)?;
     let voided = ids(transaction, "SELECT packet FROM voids WHERE", request)?;
+    // Somebody may hold a receipt for it; people must look first.
+    let ungranted = ids(transaction, "SELECT packet FROM ungranted_opens WHERE", request)?;
     let granted = granted(transaction)?;
     let mut seals = believed(transaction, policy, ground, &granted)?;
     let since = alive_at(transaction, asked_at.max(ground.heard_at), granted)?;
@@ -204,7 +206,7 @@ fn void(
     let mut void = Vec::with_capacity(request.count as usize);
     for position in 0..request.count {
         let packet = request.packet(position);
-        let free = !paid.contains(&packet) && !voided.contains(&packet);
+        let free = [&paid, &voided, &ungranted].iter().all(|taken| !taken.contains(&packet));
         if free && !(never_left(epochs, &seals, packet.index().0) || now >= opening.at) {
             return Ok(Err(Refused::TooEarly(opening)));
         }

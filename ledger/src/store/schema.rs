@@ -8,8 +8,8 @@ use rusqlite::Transaction;
 use yao_protocol::CampaignId;
 
 /// `PRAGMA user_version` says how many of these a database has taken.
-pub(super) const STEPS: [&str; 6] =
-    [PACKETS, GRANTS, VOIDS, VOIDS_COUNTED, REQUESTS_UNBOUND, DELIVERED];
+pub(super) const STEPS: [&str; 7] =
+    [PACKETS, GRANTS, VOIDS, VOIDS_COUNTED, REQUESTS_UNBOUND, DELIVERED, UNGRANTED];
 
 /// What was opened.
 const PACKETS: &str = "
@@ -137,6 +137,17 @@ const DELIVERED: &str = "
         received_at INTEGER NOT NULL,
         seal        BLOB NOT NULL,
         PRIMARY KEY (shard, generation, epoch)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// Opens with valid tickets of packets that by our rows were granted to nobody.
+const UNGRANTED: &str = "
+    CREATE TABLE ungranted_opens (
+        packet      INTEGER NOT NULL,
+        user        INTEGER NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        settled_at  INTEGER NOT NULL,
+        PRIMARY KEY (packet, user)
     ) STRICT, WITHOUT ROWID;
 ";
 

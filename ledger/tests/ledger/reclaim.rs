@@ -145,8 +145,8 @@ fn m10_a_generation_is_played_only_with_the_database_that_voided_for_it() {
     let mut ledger = setup.start();
     void_four(&setup, &ledger.client());
     assert_eq!(ledger.terminate(), Some(0));
-    // Another one, as a mistyped name makes it; and a generation that holds more or less.
-    refused(&setup.database("legder.db"), 4, "here 0 packets are void");
+    // A mistyped name makes no other one; and a generation that holds more or less.
+    refused(&setup.database("legder.db"), 4, "an empty database would pay everything again");
     refused(
         &database,
         5,
@@ -217,9 +217,16 @@ fn m10_the_claim_window_begins_with_whatever_the_ledger_hears_of_a_node() {
     let (_, waiting) = setup.batch(&[late.open(2, 2, 0, 50)]);
     post(&client, "/v1/opens", &waiting, 503, "no public key");
     moves(&client, true, "a batch that waits");
-    let (_, foreign) = late.batch(&[late.open(1, 1, 0, 50)]);
-    post(&client, "/v1/opens", &foreign, 403, "not authentic");
-    moves(&client, false, "a batch of nobody");
+    let (_, unknown) = late.batch(&[late.open(1, 1, 0, 50)]);
+    post(&client, "/v1/opens", &unknown, 403, "not authentic");
+    moves(&client, true, "a batch of a shard whose key has not come");
+    let strange = setup.with_shard(rig::PACKETS_PER_SHARD);
+    let (_, strange) = strange.batch(&[strange.open(1, 1, 0, 50)]);
+    let foreign = setup.foreign_batch(&[setup.open(1, 1, 0, 50)]);
+    for bytes in [&strange[..], &foreign, b"YAOB", b"nonsense"] {
+        assert_ne!(client.post(bytes).expect("alive").0, 200);
+    }
+    moves(&client, false, "no shard of the plan, another campaign, no batch");
     post(&client, "/v1/seals", &setup.seal(HIGH), 200, "received_at");
     moves(&client, true, "a seal");
     post(&client, "/v1/seals", &setup.seal(HIGH), 200, "received_at");

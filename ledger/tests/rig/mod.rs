@@ -167,6 +167,16 @@ impl Setup {
         self.own().batch(opens)
     }
 
+    /// A batch of another campaign, whose key is published here, too.
+    pub(crate) fn foreign_batch(&self, opens: &[Open]) -> Vec<u8> {
+        let (own, _) = self.batch(opens);
+        let batch = Batch { campaign: CampaignId(CAMPAIGN.0 + 1), ..own };
+        let (campaign, shard, epoch) = (batch.campaign, batch.shard, batch.epoch);
+        let owner = KeyOwner::Ticket { campaign, shard, epoch };
+        self.publish_key("ticket-of-another-campaign", owner, &shard_key(shard));
+        batch.encode(&shard_key(shard))
+    }
+
     pub(crate) fn open(&self, index: u32, user: u64, sponsor: u8, accepted_at: u64) -> Open {
         self.own().open(index, user, sponsor, accepted_at)
     }

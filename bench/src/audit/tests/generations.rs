@@ -234,6 +234,19 @@ fn m7_an_open_that_came_too_late_is_a_problem_until_somebody_has_looked() {
 }
 
 #[test]
+fn what_the_ledger_never_expects_balances_nowhere() {
+    let mut later = Later::new();
+    later.world.ledger.conflicts = 2;
+    let verdict = later.judge().expect("readable");
+    assert_eq!((verdict.duplicates, verdict.verdict), (2, "UNBALANCED"));
+    let [problem] = verdict.problems.as_slice() else { panic!("{:?}", verdict.problems) };
+    assert!(problem.contains("2 times a second user presented a valid ticket"), "{problem}");
+    let mut later = Later::new();
+    later.world.ledger.ungranted_opens = 1;
+    told(&later, &["1 opens were of packets that had been granted to nobody"]);
+}
+
+#[test]
 fn a_later_node_takes_an_earlier_ticket_and_delivers_it() {
     let later = Later::roaming();
     let verdict = later.judge().expect("readable");

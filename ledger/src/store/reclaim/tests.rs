@@ -6,7 +6,7 @@ use crate::{
     reclaim::Opening,
     state::Limits,
     store::{
-        Totals,
+        Totals, grants,
         seals::{Disproof, Kept},
     },
     testing::{
@@ -150,6 +150,19 @@ fn m10_a_packet_is_opened_or_void_whichever_comes_first() {
 }
 
 #[test]
+fn m10_what_was_opened_without_a_grant_is_not_given_out_again() {
+    let mut world = World::sealed();
+    let transaction = world.store.connection.unchecked_transaction().expect("a transaction");
+    let (_, open) = batch(5, 7).records[0];
+    for _ in 0..2 {
+        grants::keep_ungranted(&transaction, WallTime(60), &open).expect("kept");
+    }
+    transaction.commit().expect("commit");
+    assert_eq!(world.store.totals().expect("totals").ungranted_opens, 1);
+    assert_eq!(world.voided(OPENS, request(4, 3)), [4, 6]);
+}
+
+#[test]
 fn late_opens_are_shown_packet_by_packet() {
     let mut world = World::sealed();
     assert_eq!(world.voided(OPENS, request(0, 4)), [0, 1, 2, 3]);
@@ -218,6 +231,7 @@ fn m10_a_plan_that_an_earlier_version_bound_for_nothing_is_free_again() {
          INSERT INTO void_requests VALUES (2, 0, {}, {HIGH}, 4, 1);
          DROP TABLE delivered;
          DROP TABLE second_seals;
+         DROP TABLE ungranted_opens;
          PRAGMA user_version = 4;",
         "08".repeat(32),
         SHARD.0
