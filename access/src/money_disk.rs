@@ -196,7 +196,6 @@ impl MoneyDisk {
         let stop = matches!(message, Some(ToMoneyDisk::Stop));
         match message {
             Some(ToMoneyDisk::Journal(event)) => {
-                self.unsynced_since = self.unsynced_since.or(Some(self.now()));
                 self.taken += 1;
                 self.append(&event);
             }
@@ -259,6 +258,7 @@ impl MoneyDisk {
             let (kind, payload) = event.encode();
             self.journal.append(kind, &payload);
             self.counters.journal_records.add(1);
+            self.unsynced_since = self.unsynced_since.or(Some(self.now()));
         }
     }
 
@@ -329,10 +329,9 @@ impl MoneyDisk {
 
     /// Puts on disk that the right is gone: else the next life would go on with what this one was
     /// told to leave.
+    ///
+    /// Whatever else has failed: a cursor that has is not written again by itself.
     fn give_up(&mut self, wave: WaveIndex) -> Result<(), (Place, String)> {
-        if self.is_fenced() {
-            return Ok(());
-        }
         let at_cursor = |error: &dyn ToString| (Place::Cursor, error.to_string());
         let cursor = self.cursors.get_mut(&wave);
         let cursor = cursor.ok_or_else(|| at_cursor(&"no cursor of this wave is open"))?;

@@ -180,6 +180,35 @@ impl<'a> Scan<'a> {
         self.end
     }
 
+    /// After the end, of a segment that has `before` bytes in front of these: whether the bad bytes
+    /// are those of a record that was written as a whole and changed since. A write that was cut
+    /// off leaves zeros: to the end of what was written, or all over a sector of 512 bytes.
+    #[must_use]
+    pub fn was_whole(&self, before: usize) -> bool {
+        const SECTOR: usize = 512;
+        let rest = &self.bytes[self.at..];
+        let Some(length) = rest.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize)
+        else {
+            return false;
+        };
+        // No cut makes a length that no record has.
+        let bytes = RECORD_OVERHEAD_BYTES + length.min(LOG_PAYLOAD_BYTES_MAX);
+        if length <= LOG_PAYLOAD_BYTES_MAX && bytes > written_length(rest) {
+            return false;
+        }
+        let begin = before + self.at;
+        let end = begin + bytes.min(rest.len());
+        let mut at = begin;
+        while at < end {
+            let next = end.min((at / SECTOR + 1) * SECTOR);
+            if rest[at - begin..next - begin].iter().all(|byte| *byte == 0) {
+                return false;
+            }
+            at = next;
+        }
+        true
+    }
+
     /// After the end: valid records that still follow somewhere behind the bad bytes, which a torn
     /// tail cannot have. Their presence means corruption in the middle. Their sequences rise.
     ///

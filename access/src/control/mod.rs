@@ -28,6 +28,7 @@ pub use metrics::Exporter;
 pub(crate) use metrics::names as metric_names;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     pin::pin,
@@ -45,8 +46,12 @@ use tokio::{
 use yao_engine::{
     Timestamp,
     shard::{Hint, Reconnect},
+    wave_clock::WaveClock,
 };
-use yao_protocol::schedule::Schedule;
+use yao_protocol::{
+    WallTime, WaveIndex,
+    schedule::{Schedule, format_rfc3339},
+};
 
 /// The wall clock may differ from the node's anchor by this much before the node says so, us.
 const CLOCK_STEP_US_MAX: i64 = 500_000;
@@ -90,6 +95,8 @@ pub struct Control {
     pub orders: Arc<Orders>,
     /// The schedule in force.
     pub schedule: ArcSwap<Schedule>,
+    /// How long each wave of the shard lasts, us of wave time.
+    pub wave_us: BTreeMap<WaveIndex, u64>,
     /// When the process began.
     pub started: Timestamp,
     /// Notified when the node shall drain and end.
@@ -249,6 +256,14 @@ impl Control {
                 old.version
             ));
         }
+        if let Some((wave, end)) = self.over_at_once(&schedule) {
+            return Err(format!(
+                "{}: wave {wave} would be over at once, since {}, and a wave that is over stays \
+                 so; correct its t0",
+                path.display(),
+                format_rfc3339(end)
+            ));
+        }
         let version = schedule.version;
         if !same {
             let schedule = Arc::new(schedule);
@@ -272,6 +287,18 @@ impl Control {
             report += &format!("; changes in {} take effect at the next start", restart.join(", "));
         }
         Ok(report)
+    }
+
+    /// A wave to which `schedule` gives another T0, and since when it would be over by that.
+    fn over_at_once(&self, schedule: &Schedule) -> Option<(WaveIndex, WallTime)> {
+        let (now, old) = (self.node.clock.wall(), self.schedule.load());
+        self.wave_us.iter().find_map(|(wave, wave_us)| {
+            let (entry, before) = (schedule.wave(*wave)?, old.wave(*wave));
+            let t0 = entry.t0.filter(|t0| before.and_then(|before| before.t0) != Some(*t0))?;
+            let end = WaveClock::new(t0, entry.factor).due(*wave_us);
+            let end = end.plus_us(u64::from(entry.grace_seconds) * 1_000_000);
+            (end <= now).then_some((*wave, end))
+        })
     }
 
     /// Replaces the agent.

@@ -1,10 +1,10 @@
 //! What a start finds in the segments of a log: every valid record, a torn tail, damage.
 //!
-//! A torn tail is a write that a crash interrupted, with nothing valid behind it, or that failed
-//! before the log went on in another directory, which has all that can be read behind it: nothing
-//! in it was ever acknowledged, or it is there as well. It is cut off. Everything else that is no
-//! record is damage: the segment is copied aside, its valid records stay, and somebody must look.
-//! Never removes the only copy of a record.
+//! A torn tail is a write that a crash interrupted, with nothing valid behind it and a part that was
+//! never written, or that failed before the log went on in another directory, which has all that
+//! can be read behind it: nothing in it was ever acknowledged, or it is there as well. It is cut
+//! off. Everything else that is no record is damage: the segment is copied aside, its valid records
+//! stay, and somebody must look. Never removes the only copy of a record.
 
 use super::{LogKind, Segment, SegmentError, io_error, ranges::Ranges};
 use crate::{
@@ -278,16 +278,24 @@ impl Recovery<'_> {
         // record says was committed. Or one whose writing failed, where the log went on elsewhere.
         let interrupted = file.last && scan.next_sequence() > self.committed;
         let left = file.left_at.is_some_and(|left_at| left_at <= scan.next_sequence());
+        // Perhaps the last record, acknowledged and changed since.
+        let changed = salvaged.is_empty() && scan.was_whole(SEGMENT_HEADER_BYTES);
         if !segment.damaged && left {
             let (bytes, place) = (segment.bytes, self.segments.len());
             (segment.bytes, segment.next_sequence) = (valid_bytes, scan.next_sequence());
             self.doubts.push(Doubt { segment: place, error, salvaged, bytes });
-        } else if !segment.damaged && interrupted && salvaged.is_empty() {
+        } else if !segment.damaged && interrupted && salvaged.is_empty() && !changed {
             self.found.torn_bytes += segment.bytes - valid_bytes;
             segment.bytes = valid_bytes;
         } else {
             segment.damaged = true;
             self.bad_bytes(segment, (valid_bytes, scan.next_sequence()), error, &salvaged);
+            if changed {
+                // Its sequence may have been delivered.
+                let behind = scan.next_sequence().saturating_add(1);
+                self.found.next_sequence = self.found.next_sequence.max(behind);
+                self.expected = Some(self.found.next_sequence);
+            }
         }
     }
 

@@ -226,11 +226,52 @@ fn a_bad_end_that_was_committed_is_damage_not_a_torn_tail() {
     let (_, recovered, sequences) = open(directory.path()).expect("open");
     assert_eq!(sequences, [1, 2, 4]);
     assert!(matches!(recovered.damage[0], Damage::BadBytes { sequence: 3, salvaged: 0, .. }));
-    // Without the later segment nothing contradicts that the write was interrupted.
+    // Without the later segment nothing contradicts that a write was interrupted which did not
+    // reach its end.
     fs::remove_file(second).expect("remove");
+    bytes[end - 2..].fill(0);
+    fs::write(first, &bytes).expect("write");
     let (_, recovered, sequences) = open(directory.path()).expect("open");
     assert_eq!((sequences, recovered.damage), (vec![1, 2], vec![]));
-    assert_eq!(recovered.torn_bytes, RECORD_BYTES);
+    assert_eq!(recovered.torn_bytes, RECORD_BYTES - 3);
+}
+
+/// Flips every byte of the last record behind its length, one at a time: nobody says that it was
+/// committed, but no write that was cut off ends so.
+#[test]
+fn m7_a_last_record_that_changed_is_damage_and_its_sequence_is_not_used_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    written(directory.path(), &[1, 1], 1 << 20);
+    let path = only_segment(directory.path());
+    let whole = fs::read(&path).expect("read");
+    let record = usize::try_from(RECORD_BYTES).expect("small");
+    let second = SEGMENT_HEADER_BYTES + record;
+    for at in second + 4..second + record {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).expect("write");
+        let (mut log, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, recovered.next_sequence), (vec![1], 3), "byte {at}");
+        let damage = &recovered.damage[..];
+        assert!(matches!(damage, [Damage::BadBytes { sequence: 2, .. }]), "byte {at}: {damage:?}");
+        assert_eq!(log.append(1, &PAYLOAD), 3);
+        log.commit().expect("commit");
+        drop(log);
+        let (_, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, recovered.damage.len()), (vec![1, 3], 1), "byte {at}");
+        for (_, file) in recovery::list(&RealDisk, directory.path(), KIND).expect("list") {
+            fs::remove_file(file).expect("remove");
+        }
+    }
+    // Of the seventh, which lies in two sectors, the first one was never written.
+    written(directory.path(), &[1; 7], 1 << 20);
+    let mut bytes = fs::read(&path).expect("read");
+    let begin = SEGMENT_HEADER_BYTES + record * 6;
+    assert!(begin < 512 && 512 < begin + record);
+    bytes[begin..512].fill(0);
+    fs::write(&path, &bytes).expect("write");
+    let (_, recovered, _) = open(directory.path()).expect("open");
+    assert_eq!((recovered.damage, recovered.next_sequence), (vec![], 7));
 }
 
 #[test]

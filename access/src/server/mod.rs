@@ -43,6 +43,7 @@ use crate::{
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -55,7 +56,7 @@ use std::{
 };
 use yao_engine::shard::{Hint, Reconnect, Settings};
 use yao_protocol::{
-    Incarnation,
+    Incarnation, WaveIndex,
     keys::{MacKey, SignKey},
     manifest::Manifest,
     policy::Policy,
@@ -194,6 +195,8 @@ struct Parts {
     disk: SyncSender<ToMoneyDisk>,
     disk_counters: Arc<DiskCounters>,
     schedule: Arc<Schedule>,
+    /// As in [`Control`].
+    wave_us: BTreeMap<WaveIndex, u64>,
     spool: SpoolHandle,
     agent: Option<AgentHandle>,
     tokens: Arc<ArcSwap<TokenKeys>>,
@@ -241,6 +244,8 @@ impl Parts {
         let registry = Arc::<Registry>::default();
         recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
         let header = seed.header().clone();
+        let wave_us = header.sections.iter().map(|section| (section.wave, section.duration_us()));
+        let wave_us = wave_us.collect();
         let money_disk = MoneyDisk::new(
             Arc::clone(&node),
             seed,
@@ -269,6 +274,7 @@ impl Parts {
             disk,
             disk_counters,
             schedule: Arc::new(schedule),
+            wave_us,
             spool,
             agent,
             money_threads,
@@ -361,6 +367,7 @@ impl Parts {
             tls: self.tls,
             orders: Arc::clone(&self.orders),
             schedule: ArcSwap::new(schedule),
+            wave_us: self.wave_us,
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
             drain_order: ArcSwap::default(),

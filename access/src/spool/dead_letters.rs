@@ -18,6 +18,8 @@ use yao_protocol::{hex, settlement::OpenResult};
 pub(super) struct DeadLetterFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// A letter could not be written: half of it may be there, and what the disk has is unknown.
+    failed: bool,
 }
 
 impl DeadLetterFile {
@@ -28,7 +30,7 @@ impl DeadLetterFile {
     /// Those of the operating system.
     pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> io::Result<Self> {
         let path = directory.join("dead-letter.jsonl");
-        let file = Self { disk: Arc::clone(disk), path };
+        let file = Self { disk: Arc::clone(disk), path, failed: false };
         file.mend()?;
         Ok(file)
     }
@@ -41,9 +43,19 @@ impl DeadLetterFile {
     /// Appends one letter and syncs it.
     ///
     /// # Errors
-    /// Those of the operating system; then the file may end in half a letter, and nothing more must
-    /// be appended to it.
-    pub(super) fn append(&self, letter: &DeadLetter) -> io::Result<()> {
+    /// Those of the operating system; then the file may end in half a letter, and nothing more is
+    /// appended to it until the next start.
+    pub(super) fn append(&mut self, letter: &DeadLetter) -> io::Result<()> {
+        if self.failed {
+            return Err(io::Error::other("an earlier letter could not be written"));
+        }
+        self.failed = true;
+        self.write(letter)?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn write(&self, letter: &DeadLetter) -> io::Result<()> {
         let body = &letter.open.ticket.body;
         let mut line = serde_json::json!({
             "sequence": letter.sequence,

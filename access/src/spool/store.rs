@@ -164,7 +164,7 @@ impl Store {
     /// When the last directory fails.
     pub(super) fn keep(&mut self, letter: &DeadLetter) -> Result<(), SpoolError> {
         loop {
-            let letters = &self.places[self.current].letters;
+            let letters = &mut self.places[self.current].letters;
             match letters.append(letter) {
                 Ok(()) => return Ok(()),
                 Err(error) => {

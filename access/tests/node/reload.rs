@@ -12,6 +12,7 @@ use std::{
 };
 use yao_client::Trust;
 use yao_protocol::{
+    WallTime,
     client::{ErrorCode, Refusal, RetryClass},
     reconnect::RECONNECT_BYTES,
     token::TokenClaims,
@@ -211,6 +212,7 @@ const BAD_FILES: &[(&str, Bad, &str)] = &[
     ("schedule.toml", Bad::Missing, "point shard.schedule at"),
     ("schedule.toml", Bad::Cut, "TOML parse error at line"),
     ("schedule.toml", Bad::Text("version = 9\ncampaign = 1\n"), "is for campaign 1, this node"),
+    ("schedule.toml", Bad::LongAgo, "wave 0 would be over at once, since 2015-02-18T"),
     ("keys", Bad::Missing, "point node.keys at"),
 ];
 
@@ -224,6 +226,8 @@ enum Bad {
     /// By others than its owner.
     Readable,
     OfAnother,
+    /// Of an event that is over.
+    LongAgo,
 }
 
 impl Bad {
@@ -239,6 +243,7 @@ impl Bad {
             Self::Readable => {
                 fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("a file of ours");
             }
+            Self::LongAgo => event.write_schedule(9, Some(WallTime(1_424_269_800_000_000))),
             Self::OfAnother => {
                 write_certificate(&event.path("other.pem"), &path);
             }

@@ -172,12 +172,17 @@ impl Fleet {
         self.claim == Claim::Burn
     }
 
-    /// These lives of the same directory came before, too: each may have asked, been granted, and
-    /// died before it wrote that down. Of no consequence where the directory cannot
-    /// prove that it is the only one, and before the first grant.
+    /// These lives stand in the journal, oldest first: of those behind the holder each may have
+    /// asked, been granted, and died before it wrote that down. Those before it may be alive: the
+    /// journal of a copy begins with lives of the directory that it was made from, and only its
+    /// first grant tells where its own begin. Of no consequence where the directory cannot prove
+    /// that it is the only one, and before the first grant.
     pub fn follow(&mut self, lives: impl Iterator<Item = Incarnation>) {
         if self.claim == Claim::Resume {
-            self.writers.extend(lives);
+            let mut behind = lives.skip_while(|life| *life != self.previous);
+            if behind.next().is_some() {
+                self.writers.extend(behind);
+            }
         }
     }
 

@@ -79,8 +79,11 @@ impl Opening {
             because: "",
         };
         if found.moved_from.is_some() {
+            // Nor by a life that finds the first of the two slots that keep what this one is
+            // granted: it stands in this file, and names the grant of another directory.
+            let nobodys = |grant| GrantRecord { holder: Incarnation::default(), ..grant };
             let because = "the state directory is a copy or was restored";
-            return Self { because, ..base };
+            return Self { because, last: base.last.map(nobodys), ..base };
         }
         if witness == Witness::RolledBack {
             let because = "the state directory was put back to an older state";

@@ -469,7 +469,7 @@ fn m4_a_life_that_wrote_nothing_down_is_succeeded_too() {
 #[test]
 fn m4_several_lives_that_wrote_nothing_down_are_succeeded_too() {
     let mut world = World::new(&opening(Some(past()), Witness::Absent));
-    world.fleet.follow([OTHER, WRITER].into_iter());
+    world.fleet.follow([PREDECESSOR, OTHER, WRITER].into_iter());
     world.ask(1_000);
     world.refuse(1_001, Verdict::Held, 8, OTHER);
     let request = world.ask(1_051);
@@ -479,17 +479,32 @@ fn m4_several_lives_that_wrote_nothing_down_are_succeeded_too() {
     assert_eq!(world.ask(1_102).previous, OTHER, "it holds more than we knew");
     // Before the first grant no slot tells which lives were given up.
     let mut world = World::new(&opening(None, Witness::Absent));
-    world.fleet.follow([OTHER].into_iter());
+    world.fleet.follow([PREDECESSOR, OTHER].into_iter());
     world.ask(1_000);
     world.refuse(1_001, Verdict::Held, 8, OTHER);
     assert!(world.is_silent(1_052), "it waits to burn");
     // Nor does who burns.
     let mut world = World::new(&opening(Some(past()), Witness::RolledBack));
-    world.fleet.follow([OTHER].into_iter());
+    world.fleet.follow([PREDECESSOR, OTHER].into_iter());
     world.ask(1_000);
     world.refuse(1_001, Verdict::Held, 8, OTHER);
     let request = world.ask(1_051);
     assert_eq!((request.claim, request.previous), (Claim::Burn, NOBODY));
+}
+
+/// The journal of a copy begins with lives of the directory that it was made from. One of them may
+/// be alive, and hold the section: it began before whoever was granted something in the copy.
+#[test]
+fn m4_a_life_from_before_the_copy_is_not_succeeded() {
+    for lives in [&[OTHER, PREDECESSOR, WRITER][..], &[OTHER, WRITER]] {
+        let mut world = World::new(&opening(Some(past()), Witness::Absent));
+        world.fleet.follow(lives.iter().copied());
+        world.ask(1_000);
+        world.refuse(1_001, Verdict::Held, 8, OTHER);
+        assert!(world.is_silent(1_051), "it waits until that one's grant has ended");
+        let request = world.ask(6_001);
+        assert_eq!((request.claim, request.previous), (Claim::Burn, NOBODY));
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use yao_protocol::{
 
 /// Lives that are remembered: so many in a row may have asked settlement for a grant and died
 /// before they wrote it down.
-const LIVES_MAX: usize = 16;
+const LIVES_MAX: usize = 64;
 
 /// The journal, read from its first event to its last.
 #[derive(Debug)]

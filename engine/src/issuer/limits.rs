@@ -4,6 +4,8 @@
 pub(super) const QUEUE_WAIT_NS: u64 = 60 * 1_000_000_000;
 /// Reserving begins this long before T0, us, so that the first packet is there at its moment.
 pub(super) const LEAD_US: u64 = 10 * 1_000_000;
+/// Credit is capped at what is earned in this time, ns.
+pub(super) const CREDIT_NS: u64 = 1_000_000_000;
 /// Issue credit is capped at a second's packets, but at no less than this many, so that a slow wave
 /// is not held up.
 pub(super) const CREDIT_PACKETS_MIN: u64 = 2;

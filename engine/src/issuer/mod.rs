@@ -474,7 +474,7 @@ impl Issuer {
         let at = anchor.wall(now);
         for wave in &mut self.waves {
             let index = wave.wave;
-            let step = wave.step(now, &anchor);
+            let step = wave.step(now, &anchor, self.hold);
             for position in step.waited {
                 let first = PacketIndex(wave.first.0 + position);
                 let reason = SkipReason::Waited;

@@ -5,7 +5,9 @@
 
 use super::{
     RecoveredSection,
-    limits::{CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN},
+    limits::{
+        CATCH_UP_STEP_NS, CREDIT_NS, CREDIT_PACKETS_MIN, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN,
+    },
 };
 use crate::{
     Anchor,
@@ -88,6 +90,8 @@ pub(super) struct Wave {
     queued: u32,
     /// Queued packets that were on offer and that nobody took: they do not hold up H.
     overlooked: u32,
+    /// Since when they have been on offer without a break.
+    offered_at: Timestamp,
     /// Clients are leaving: nothing is overlooked any more.
     leaving: bool,
     /// Sponsors with a packet in their queue.
@@ -128,6 +132,7 @@ impl Wave {
             queues: vec![VecDeque::new(); SPONSORS_MAX],
             queued: 0,
             overlooked: 0,
+            offered_at: Timestamp::default(),
             leaving: false,
             waiting: SponsorSet::EMPTY,
             credit: 0,
@@ -234,8 +239,8 @@ impl Wave {
         matches!(self.state, WaveState::Armed | WaveState::Running)
     }
 
-    /// Brings the books to `now`.
-    pub(super) fn step(&mut self, now: Timestamp, anchor: &Anchor) -> Step {
+    /// Brings the books to `now`; nobody wins while the journal holds everything up.
+    pub(super) fn step(&mut self, now: Timestamp, anchor: &Anchor, hold: bool) -> Step {
         let mut step = Step::default();
         let wall = anchor.wall(now);
         let Some(clock) = self.clock.clone() else { return step };
@@ -245,6 +250,7 @@ impl Wave {
         if let Some(offset_us) = clock.offset_us(wall) {
             self.state = WaveState::Running;
             self.release(now, &clock, offset_us);
+            self.overlook(now, self.credit == self.credit_max(&clock, offset_us), hold);
             step.waited = self.drop_waiting(now);
             let close_at = clock.due(self.curve.end_us()).plus_us(self.grace_us);
             // The schedule may still put the end off while the disk is waited for.
@@ -299,11 +305,17 @@ impl Wave {
         let share = u64::from(self.share_percent);
         self.credit =
             self.credit.saturating_add(earned.saturating_mul(12 * share) / 1_000).min(cap);
-        if self.credit == cap && !self.leaving {
-            // A whole credit's worth was on offer and stayed: whoever is here may not take these.
+        self.offset_us = offset_us;
+    }
+
+    /// A whole credit's worth was on offer for the second in which it is earned, and stayed:
+    /// whoever is here may not take what is queued. What nobody could win was not overlooked.
+    fn overlook(&mut self, now: Timestamp, whole_credit: bool, hold: bool) {
+        if hold || !self.right.is_live(now) {
+            self.offered_at = now;
+        } else if whole_credit && !self.leaving && now >= self.offered_at.plus_ns(CREDIT_NS) {
             self.overlooked = self.queued;
         }
-        self.offset_us = offset_us;
     }
 
     /// From now on credit grows by `percent` hundredths of what it would.
