@@ -312,6 +312,14 @@ fn a_letter_that_was_left_half_way_is_cut_off_and_comes_again() {
         open();
         assert_eq!(fs::read(&path).expect("read"), first, "cut at {cut}");
     }
+    // Nothing is written behind a letter that failed: half of it may be there.
+    let mut failed = open();
+    fs::remove_file(&path).expect("ours");
+    fs::create_dir(&path).expect("in its way");
+    failed.append(&letter(1)).expect_err("a directory takes no letter");
+    fs::remove_dir(&path).expect("out of its way");
+    failed.append(&letter(2)).expect_err("not before the next start");
+    assert!(!path.exists());
     // A block of it never reached the disk.
     let mut torn = both.clone();
     torn[first.len()..first.len() + 100].fill(0);

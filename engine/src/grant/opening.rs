@@ -172,6 +172,9 @@ mod tests {
             let claim = if after == burn { Claim::Burn } else { Claim::Resume };
             check(found(), 1, Witness::Absent, after, (claim, HOLDER, false));
             check(found(), 1, Witness::RolledBack, after, (Claim::Burn, NOBODY, false));
+            // The first slot of a copy's first grant says that nobody holds the one before.
+            let first_slot = Opening::new(&moved, [1; 16], Witness::Absent, after).last;
+            assert_eq!(first_slot.map(|grant| (grant.id, grant.holder)), Some((5, NOBODY)));
             for witness in [Witness::Absent, Witness::Agrees, Witness::RolledBack] {
                 check(moved, 1, witness, after, (Claim::Burn, NOBODY, false));
                 check(moved, 2, witness, after, (Claim::Burn, NOBODY, false));

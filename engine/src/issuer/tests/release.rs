@@ -109,6 +109,21 @@ fn m1_while_clients_leave_h_rises_for_nobody_who_left() {
 }
 
 #[test]
+fn m1_what_nobody_could_win_was_not_overlooked() {
+    // 100 a second: B is 300. The journal holds everything up after the first second.
+    let mut world = World::running(plan(2_000, 20, 8), 20, 0);
+    crowd(&mut world, 0, 1_000_000);
+    world.input(Input::JournalHold(true));
+    world.run_to(10_000_000);
+    assert!(world.issuer.waves[0].unissued() <= 300, "a block, whoever was here");
+    world.input(Input::JournalHold(false));
+    world.run_to(10_900_000);
+    assert!(world.issuer.waves[0].unissued() <= 300, "they are on offer since a moment only");
+    world.run_to(14_000_000);
+    assert!(world.issuer.waves[0].unissued() > 600, "now nobody wanted them");
+}
+
+#[test]
 fn m1_a_drain_behind_a_standing_queue_raises_h_by_a_block_at_most() {
     // 100 a second: B is 300, and the queue is full of what waits for a minute.
     let mut world = World::running(plan(12_000, 120, 8), 120, 0);
