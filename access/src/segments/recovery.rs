@@ -1,10 +1,10 @@
 //! What a start finds in the segments of a log: every valid record, a torn tail, damage.
 //!
-//! A torn tail is a write that a crash interrupted, with nothing valid behind it and a part that was
-//! never written, or that failed before the log went on in another directory, which has all that
-//! can be read behind it: nothing in it was ever acknowledged, or it is there as well. It is cut
-//! off. Everything else that is no record is damage: the segment is copied aside, its valid records
-//! stay, and somebody must look. Never removes the only copy of a record.
+//! A torn tail is a write that a crash interrupted, with nothing valid behind it and a part that
+//! was never written, or that failed before the log went on in another directory, which has all
+//! that can be read behind it: nothing in it was ever acknowledged, or it is there as well. It is
+//! cut off. Everything else that is no record is damage: the segment is copied aside, its valid
+//! records stay, and somebody must look. Never removes the only copy of a record.
 
 use super::{LogKind, Segment, SegmentError, io_error, ranges::Ranges};
 use crate::{

@@ -14,6 +14,7 @@ use self::{
     threads::Way,
     wiring::{
         agent_sinks, backlog_per_second, grant_out, start_spool_and_agent, vet_ms_max, vet_out,
+        wave_us,
     },
 };
 use crate::{
@@ -243,9 +244,7 @@ impl Parts {
         };
         let registry = Arc::<Registry>::default();
         recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
-        let header = seed.header().clone();
-        let wave_us = header.sections.iter().map(|section| (section.wave, section.duration_us()));
-        let wave_us = wave_us.collect();
+        let (header, wave_us) = (seed.header().clone(), wave_us(seed.header()));
         let money_disk = MoneyDisk::new(
             Arc::clone(&node),
             seed,

@@ -11,7 +11,10 @@ use crate::{
 };
 use anyhow::Result;
 use arc_swap::ArcSwap;
-use std::sync::{Arc, OnceLock, mpsc::SyncSender};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, mpsc::SyncSender},
+};
 use yao_engine::wave_clock::{Curve, PACKET};
 use yao_protocol::{WaveIndex, policy::Policy, schedule::Schedule, seed_file::SeedHeader};
 
@@ -51,6 +54,11 @@ pub(super) fn vet_out(agent: Option<AgentHandle>) -> VetOut {
 /// The way of requests for grants to the agent.
 pub(super) fn grant_out(agent: Option<AgentHandle>) -> GrantOut {
     Box::new(move |id, request| agent.as_ref().is_some_and(|agent| agent.ask_grant(id, request)))
+}
+
+/// How long each wave of the shard lasts, us of wave time.
+pub(super) fn wave_us(header: &SeedHeader) -> BTreeMap<WaveIndex, u64> {
+    header.sections.iter().map(|section| (section.wave, section.duration_us())).collect()
 }
 
 /// Opens of the backlog that are delivered in a second unless the configuration says otherwise: 1.5

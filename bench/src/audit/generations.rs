@@ -36,8 +36,8 @@ pub(super) fn judge_all(args: &AuditArgs, ledger: &Ledger) -> Result<Verdict> {
     }
     if ledger.ungranted_opens > 0 {
         problems.push(format!(
-            "{} opens were of packets that had been granted to nobody, and were not paid: a key was \
-             stolen, or the ledger's database put back (M4)",
+            "{} opens were of packets that had been granted to nobody, and were not paid: a key \
+             was stolen, or the ledger's database put back (M4)",
             ledger.ungranted_opens
         ));
     }

@@ -220,7 +220,7 @@ fn m10_the_claim_window_begins_with_whatever_the_ledger_hears_of_a_node() {
     let (_, unknown) = late.batch(&[late.open(1, 1, 0, 50)]);
     post(&client, "/v1/opens", &unknown, 403, "not authentic");
     moves(&client, true, "a batch of a shard whose key has not come");
-    let strange = setup.with_shard(rig::PACKETS_PER_SHARD);
+    let strange = setup.with_shard(PACKETS_PER_SHARD);
     let (_, strange) = strange.batch(&[strange.open(1, 1, 0, 50)]);
     let foreign = setup.foreign_batch(&[setup.open(1, 1, 0, 50)]);
     for bytes in [&strange[..], &foreign, b"YAOB", b"nonsense"] {
