@@ -58,6 +58,8 @@ impl Event {
         for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "access.log", "ledger.log"] {
             remove(&self.path(name))?;
         }
+        // The signing key remembers where its campaign's database was, and would miss it.
+        remove(&self.path(&format!("settlement.key.json.campaign-{}", self.plan.campaign)))?;
         self.forget_state()
     }
 
