@@ -196,6 +196,7 @@ impl MoneyDisk {
         let stop = matches!(message, Some(ToMoneyDisk::Stop));
         match message {
             Some(ToMoneyDisk::Journal(event)) => {
+                self.unsynced_since = self.unsynced_since.or(Some(self.now()));
                 self.taken += 1;
                 self.append(&event);
             }
@@ -217,6 +218,10 @@ impl MoneyDisk {
             Some(ToMoneyDisk::Stop) | None => {}
         }
         let now = self.now();
+        if stop && self.journal.pending_bytes() > 0 {
+            // What tells of reservations and grants waits for the issues behind it. There are none.
+            self.unsynced_since = self.unsynced_since.or(Some(now));
+        }
         if let Some(since) = self.unsynced_since
             && (stop || now >= since.plus_ms(SYNC_MS_MAX))
         {
@@ -258,7 +263,6 @@ impl MoneyDisk {
             let (kind, payload) = event.encode();
             self.journal.append(kind, &payload);
             self.counters.journal_records.add(1);
-            self.unsynced_since = self.unsynced_since.or(Some(self.now()));
         }
     }
 
