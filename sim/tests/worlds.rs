@@ -106,6 +106,7 @@ fn m7_a_spool_whose_disk_dies_loses_nothing() {
         for seed in [seed as u64, 10 + seed as u64] {
             let report = run_plot(&Plot::with_faults(seed, faults, Canary::None), false);
             assert_eq!(report.violation, None, "seed {seed}, {:?}", faults.names());
+            assert_eq!(report.lost_nodes, 0, "seed {seed}: nobody turned a bit over");
         }
     }
 }

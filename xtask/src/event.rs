@@ -352,6 +352,16 @@ impl Event {
         self.access.take().context("the node runs")?.kill()
     }
 
+    /// The same; whether it hit a node that had not ended by itself.
+    pub(crate) fn strike_access(&mut self) -> Result<bool> {
+        self.access.take().context("the node runs")?.strike()
+    }
+
+    /// kill -9 of the ledger; whether it hit one that had not ended by itself.
+    pub(crate) fn strike_ledger(&mut self) -> Result<bool> {
+        self.ledger.take().context("the ledger runs")?.strike()
+    }
+
     /// kill -9 of the ledger.
     pub(crate) fn kill_ledger(&mut self) -> Result<()> {
         self.ledger.take().context("the ledger runs")?.kill()

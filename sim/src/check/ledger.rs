@@ -24,21 +24,30 @@ impl Checks {
             })?;
         }
         self.totals.paid = 0;
-        for (packet, row) in &now {
-            let Some(issued) = self.issued.get(packet) else {
+        let mut in_order: Vec<&Row> = now.values().collect();
+        in_order.sort_unstable_by_key(|row| row.sequence);
+        for row in in_order {
+            let Some(issued) = self.issued.get(&row.packet) else {
                 return must("money", false, || format!("{row:?} is of a packet that never left"));
             };
             let body = &issued.body;
             let as_issued =
                 (row.user, row.amount, row.sponsor) == (body.user, body.amount, body.sponsor);
             must("money", as_issued, || format!("{row:?} is of the ticket {body:?}"))?;
+            // What the node accepted in time and within the limits is paid; nothing else is.
+            let (count, sponsors) = paid.entry(row.user).or_default();
+            let has_room = *count < PAID_PER_USER && !sponsors.contains(row.sponsor);
+            let due = match () {
+                () if row.accepted_at >= body.expires_at => PacketState::Expired,
+                () if has_room => PacketState::Applied,
+                () => PacketState::OverLimit,
+            };
+            must("limits", row.state == due, || {
+                format!("{row:?} is of {body:?}, {count} paid before, and should be {due:?}")
+            })?;
             if row.state == PacketState::Applied {
                 self.totals.paid += 1;
-                let (count, sponsors) = paid.entry(row.user).or_default();
                 *count += 1;
-                must("limits", *count <= PAID_PER_USER && !sponsors.contains(row.sponsor), || {
-                    format!("user {} was paid {row:?} beyond the limits", row.user)
-                })?;
                 *sponsors = sponsors.with(row.sponsor);
             }
         }

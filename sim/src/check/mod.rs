@@ -127,7 +127,9 @@ pub struct Seen<'a> {
     pub disk: &'a SimDisk,
     /// Its own wall clock.
     pub wall: WallTime,
-    /// To whom it speaks, if he is honest and nothing that should hold him up has happened here.
+    /// To whom it speaks.
+    pub user: UserId,
+    /// The same, if he is honest and nothing that should hold him up has happened here.
     pub served: Option<UserId>,
 }
 
@@ -168,12 +170,20 @@ impl Checks {
             bytes = rest;
             match ServerMessage::decode(frame) {
                 Ok(ServerMessage::Win { ticket, .. }) => {
-                    let ticket = Ticket::decode(ticket);
-                    self.ticket(seen, &ticket.expect("a node's ticket is well formed"))?;
+                    let ticket = Ticket::decode(ticket).expect("a node's ticket is well formed");
+                    let winner = ticket.body.user;
+                    must("once", winner == seen.user, || {
+                        format!("user {} was sent the ticket of {winner}", seen.user)
+                    })?;
+                    self.ticket(seen, &ticket)?;
                 }
                 Ok(ServerMessage::Receipt(proof)) => {
-                    let receipt = Receipt::peek(proof);
-                    self.receipt(seen, &receipt.expect("a node's receipt is well formed"))?;
+                    let receipt = Receipt::decode(proof, &self.event.mac_key);
+                    let receipt = receipt.expect("a node's receipt is well formed and its own");
+                    must("opens", receipt.user == seen.user, || {
+                        format!("user {} was sent the receipt of {}", seen.user, receipt.user)
+                    })?;
+                    self.receipt(seen, &receipt)?;
                 }
                 Ok(ServerMessage::NoWin(no_win)) if no_win.reason == NoWinReason::NoneDue => {
                     if let Some(user) = seen.served {

@@ -185,8 +185,9 @@ impl Checks {
         Ok(())
     }
 
-    /// A node starts: what it does not find in its journal was taken by the death before.
-    pub fn starts(&mut self, node: usize, disk: &SimDisk) -> Checked {
+    /// A node starts: what it does not find in its journal was taken by the death before. An end in
+    /// order takes nothing.
+    pub fn starts(&mut self, node: usize, disk: &SimDisk, ended_well: bool) -> Checked {
         let journal = self.read_journal(node, disk)?;
         let issued_packet = |said: &Journaled| match said {
             Journaled::Issued(body) => Some(body.packet),
@@ -196,7 +197,10 @@ impl Checks {
         for (packet, issued) in &self.issued {
             let index = packet.index().0 as usize;
             if issued.node == node && !matches!(journal.said[index], Journaled::Issued(_)) {
-                self.nodes[node].orphans.insert(*packet);
+                let known = !self.nodes[node].orphans.insert(*packet);
+                must("money", known || !ended_well, || {
+                    format!("packet {packet} left node {node}, which ended in order without it")
+                })?;
                 self.nodes[node].forgotten.insert(issued.body.user);
             }
         }

@@ -201,8 +201,6 @@ impl World<'_> {
     /// A bit turns over in one of a node's files.
     fn rot(&mut self, node: usize) {
         let host = &mut self.hosts[node];
-        host.ruined = true;
-        self.checks.damaged(node);
         let mut files: Vec<PathBuf> = vec![PathBuf::from(SEED)];
         files.push(Path::new(STATE).join("spool").join("watermark.yaomark"));
         let waves = 0..WAVES;
@@ -218,6 +216,10 @@ impl World<'_> {
         }
         let offset = self.nemesis_random.index(length);
         let bit = self.nemesis_random.next().to_le_bytes()[0];
+        (host.ruined, host.rotten) = (true, true);
+        if path.starts_with(Path::new(STATE).join("journal")) {
+            self.checks.damaged(node);
+        }
         self.checks.spool_rots(node, &host.disk, path);
         host.disk.rot(path, offset, bit);
         self.trace.tell(self.now, "rot", node as u64, &path.display().to_string());
@@ -321,6 +323,8 @@ impl World<'_> {
             if self.hosts[node].process.is_none() {
                 self.after(SECOND, Event::Start(node));
             }
+            // A disk that failed or was full is well again: nothing on it is gone.
+            self.hosts[node].ruined = self.hosts[node].rotten;
         }
         Ok(())
     }

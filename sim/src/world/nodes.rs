@@ -55,8 +55,12 @@ pub(super) struct Host<'a> {
     pub(super) dies_dark: bool,
     /// Its disk lost or changed what it held: it may refuse to start.
     pub(super) ruined: bool,
+    /// A bit of its files turned over, which no start may get over.
+    pub(super) rotten: bool,
     /// It was given up.
     pub(super) lost: bool,
+    /// Its last process ended in order, on a disk that had been well all its life.
+    ended_well: bool,
     /// It was told to drain, and will be restarted.
     pub(super) drains: bool,
     /// Something went wrong on it, at any time.
@@ -95,7 +99,9 @@ impl Host<'_> {
             dark: false,
             dies_dark: false,
             ruined: false,
+            rotten: false,
             lost: false,
+            ended_well: false,
             drains: false,
             troubled: false,
             agents: BTreeMap::new(),
@@ -176,7 +182,8 @@ impl<'a> World<'a> {
         host.tell_time(self.now);
         host.agents.clear();
         host.timers = [0; 6];
-        self.checks.starts(node, &host.disk)?;
+        let ended_well = std::mem::take(&mut host.ended_well);
+        self.checks.starts(node, &host.disk, ended_well)?;
         let wall = yao_protocol::WallTime(
             (crate::plan::START.0 + self.now / 1_000).saturating_add_signed(host.skew_us),
         );
@@ -311,7 +318,7 @@ impl<'a> World<'a> {
         let Some(process) = host.process.take() else { return Ok(()) };
         let ended = catch_unwind(AssertUnwindSafe(|| process.stop()));
         match ended {
-            Ok(()) => {}
+            Ok(()) => self.hosts[node].ended_well = !self.hosts[node].ruined,
             Err(panic) if panic.is::<Killed>() => {}
             Err(panic) => return Err(Violation { rule: "panic", what: words(&*panic) }),
         }
@@ -360,7 +367,8 @@ impl<'a> World<'a> {
                 Carried::Bytes(link, bytes) => {
                     let served = self.served(node, link);
                     let disk = &self.hosts[node].disk;
-                    self.checks.sent(Seen { node, disk, wall, served }, &bytes)?;
+                    let user = self.phones[self.links[link].phone].user;
+                    self.checks.sent(Seen { node, disk, wall, user, served }, &bytes)?;
                     self.transmit(link, false, &bytes);
                 }
                 Carried::Closed(link) => self.node_closed(link, true),
