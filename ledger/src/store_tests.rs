@@ -207,6 +207,18 @@ fn the_voids_of_an_earlier_version_are_counted() {
     }
 }
 
+/// What was answered must outlive a power cut: without a sync for each commit it would not.
+#[test]
+fn m7_a_commit_is_on_disk_when_it_returns() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(&directory.path().join("ledger.db"), CAMPAIGN).expect("open");
+    let pragma = |name: &str| -> rusqlite::types::Value {
+        store.connection.pragma_query_value(None, name, |row| row.get(0)).expect("a pragma")
+    };
+    assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+    assert_eq!(pragma("synchronous"), 2.into(), "FULL");
+}
+
 #[test]
 fn a_database_of_an_earlier_version_goes_on_with_its_rows() {
     let directory = tempfile::tempdir().expect("a temporary directory");

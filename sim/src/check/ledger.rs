@@ -3,8 +3,11 @@
 
 use super::{Checked, Checks, must};
 use std::collections::BTreeMap;
-use yao_ledger::state::{PacketState, Row};
-use yao_protocol::{SponsorSet, UserId};
+use yao_ledger::{
+    state::{PacketState, Row},
+    store::Totals,
+};
+use yao_protocol::{Fen, SponsorId, SponsorSet, UserId};
 
 /// Packets that a user is paid at most.
 const PAID_PER_USER: u32 = 3;
@@ -14,8 +17,13 @@ impl Checks {
     ///
     /// # Errors
     /// What it breaks.
-    pub fn ledger(&mut self, rows: Vec<Row>, conflicts: u64) -> Checked {
+    pub fn ledger(&mut self, rows: Vec<Row>, totals: &Totals) -> Checked {
+        let Totals { conflicts, ungranted_opens, .. } = *totals;
         must("once", conflicts == 0, || format!("{conflicts} packets were opened by two users"))?;
+        must("once", ungranted_opens == 0, || {
+            format!("{ungranted_opens} packets were opened that nobody had been granted")
+        })?;
+        add_up(&rows, totals)?;
         let mut paid: BTreeMap<UserId, (u32, SponsorSet)> = BTreeMap::new();
         let now: BTreeMap<_, _> = rows.into_iter().map(|row| (row.packet, row)).collect();
         for (packet, row) in &self.rows {
@@ -55,4 +63,21 @@ impl Checks {
         self.rows = now;
         Ok(())
     }
+}
+
+/// What the ledger says of all its rows is what its rows say, to the fen.
+fn add_up(rows: &[Row], totals: &Totals) -> Checked {
+    let mut sums: BTreeMap<(&'static str, SponsorId), (u64, Fen)> = BTreeMap::new();
+    for row in rows {
+        let (count, sum) = sums.entry((row.state.name(), row.sponsor)).or_default();
+        (*count, *sum) = (*count + 1, sum.checked_add(row.amount).expect("within the budget"));
+    }
+    let told = totals
+        .parts
+        .iter()
+        .map(|(state, sponsor, count, sum)| ((state.name(), *sponsor), (*count, *sum)));
+    let told: BTreeMap<_, _> = told.collect();
+    must("money", told == sums && totals.sequence == rows.len() as u64, || {
+        format!("the ledger's totals are {totals:?}, its rows add up to {sums:?}")
+    })
 }

@@ -86,7 +86,7 @@ impl World<'_> {
         twin.skew_us = original.skew_us;
         twin.booted_at = self.now;
         twin.troubled = true;
-        twin.ruined = original.ruined;
+        (twin.ruined, twin.rotten) = (original.ruined, original.rotten);
         twin.tell_time(self.now);
         twin.initialise(self.show);
         let cloned = self.plot.burns() && self.nemesis_random.chance(500);

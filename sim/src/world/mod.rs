@@ -316,7 +316,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let (rows, totals) = (self.settlement.rows(), self.settlement.totals());
-        self.checks.ledger(rows, totals.conflicts)
+        self.checks.ledger(rows, &totals)
     }
 
     /// Which nodes are lost for good.
@@ -361,7 +361,7 @@ impl<'a> World<'a> {
 
     fn judge_end(&mut self) -> Checked {
         let (rows, totals) = (self.settlement.rows(), self.settlement.totals());
-        self.checks.ledger(rows, totals.conflicts)?;
+        self.checks.ledger(rows, &totals)?;
         self.checks.all_settled(&self.lost())?;
         for host in self.hosts.iter().filter(|host| !host.lost) {
             self.checks.all_journaled(host.index, &host.disk)?;

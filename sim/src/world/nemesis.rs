@@ -66,11 +66,25 @@ impl World<'_> {
         self.nemesis_random.between(least, most)
     }
 
-    pub(super) fn trouble(&mut self, trouble: Trouble) -> Checked {
-        let Trouble { fault, ends, node } = trouble;
+    /// Whom a fault befalls that was drawn for `node`: where a twin runs, often that one.
+    fn victim(&mut self, fault: Fault, node: usize) -> usize {
+        let befalls_twins = !matches!(fault, Fault::Twin | Fault::Restore);
+        let twins = self.hosts.len() - self.plot.nodes;
+        if befalls_twins && twins > 0 && self.nemesis_random.chance(500) {
+            self.plot.nodes + self.nemesis_random.index(twins)
+        } else {
+            node
+        }
+    }
+
+    pub(super) fn trouble(&mut self, mut trouble: Trouble) -> Checked {
         if self.healed {
             return Ok(());
         }
+        if !trouble.ends {
+            trouble.node = self.victim(trouble.fault, trouble.node);
+        }
+        let Trouble { fault, ends, node } = trouble;
         let about = [("fault", fault as u64), ("node", node as u64), ("ends", u64::from(ends))];
         self.trace.say(self.now, "trouble", &about);
         self.hosts[node].troubled = true;
