@@ -60,6 +60,10 @@ fn engine(now: Timestamp) -> ShardEngine {
     engine
 }
 
+/// Bytes of an entry that a table has room for when it has doubled: less than anything that a
+/// connection leaves behind in two rounds.
+const DOUBLED_MAX: i64 = 48;
+
 #[test]
 fn a_peer_that_is_not_known_yet_costs_at_most_4_kib_and_leaves_nothing() {
     let mut now = Timestamp::from_ns(1_000_000_000);
@@ -101,6 +105,8 @@ fn a_peer_that_is_not_known_yet_costs_at_most_4_kib_and_leaves_nothing() {
         assert_eq!((engine.connections(), engine.unopened()), (0, 0));
         after.push(LIVE.with(Cell::get));
     }
-    // Tables of 10,000 slots stay, for the next ones; they do not grow.
-    assert!(after[3] - after[1] <= 0, "{after:?}");
+    // Tables of 10,000 slots stay, for the next ones. A hash table may double once more: what is
+    // removed leaves marks in it, how many depends on where chance has put the entries.
+    let grown = after[3] - after[1];
+    assert!(grown <= DOUBLED_MAX * i64::from(PEERS), "{after:?}");
 }
