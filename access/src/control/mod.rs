@@ -289,10 +289,17 @@ impl Control {
         Ok(report)
     }
 
-    /// A wave to which `schedule` gives another T0, and since when it would be over by that.
+    /// A wave to which `schedule` gives another T0, and since when it would be over by that. One
+    /// that has begun is not moved, so that nothing about it keeps another one's correction out.
     fn over_at_once(&self, schedule: &Schedule) -> Option<(WaveIndex, WallTime)> {
         let (now, old) = (self.node.clock.wall(), self.schedule.load());
-        self.wave_us.iter().find_map(|(wave, wave_us)| {
+        let status = self.issuer_status.load();
+        let has_begun = |wave: &WaveIndex| {
+            let known = status.waves.iter().find(|known| known.wave == *wave);
+            known.is_some_and(|known| matches!(known.state, "running" | "closed"))
+        };
+        let mut waiting = self.wave_us.iter().filter(|(wave, _)| !has_begun(wave));
+        waiting.find_map(|(wave, wave_us)| {
             let (entry, before) = (schedule.wave(*wave)?, old.wave(*wave));
             let t0 = entry.t0.filter(|t0| before.and_then(|before| before.t0) != Some(*t0))?;
             let end = WaveClock::new(t0, entry.factor).due(*wave_us);

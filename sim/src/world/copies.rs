@@ -131,6 +131,8 @@ impl World<'_> {
         let cloned = self.plot.burns() && self.nemesis_random.chance(500);
         self.kill(node, cloned);
         backup.put(&self.hosts[node].disk, cloned);
+        // What it ended in order with is not there any more.
+        self.hosts[node].ended_well = false;
         let about = [("node", node as u64), ("cloned", u64::from(cloned))];
         self.trace.say(self.now, "put back", &about);
     }

@@ -233,6 +233,7 @@ impl World<'_> {
         (host.ruined, host.rotten) = (true, true);
         if path.starts_with(Path::new(STATE).join("journal")) {
             self.checks.damaged(node);
+            host.ended_well = false;
         }
         self.checks.spool_rots(node, &host.disk, path);
         host.disk.rot(path, offset, bit);

@@ -60,7 +60,7 @@ pub(super) struct Host<'a> {
     /// It was given up.
     pub(super) lost: bool,
     /// Its last process ended in order, on a disk that had been well all its life.
-    ended_well: bool,
+    pub(super) ended_well: bool,
     /// It was told to drain, and will be restarted.
     pub(super) drains: bool,
     /// Something went wrong on it, at any time.
