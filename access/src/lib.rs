@@ -23,6 +23,7 @@ pub mod issuer_thread;
 pub mod messages;
 pub mod money_disk;
 pub mod node;
+mod overdue;
 mod prefetch;
 pub mod quic;
 pub mod recovery;

@@ -14,6 +14,7 @@ use crate::{
     issuer_thread::IssuerStatus,
     messages::ToIssuer,
     node::{Node, Shards},
+    overdue::{self, overdue},
     registry::Registry,
     sessions::Orders,
     spool::SpoolCounters,
@@ -46,7 +47,6 @@ use tokio::{
 use yao_engine::{
     Timestamp,
     shard::{Hint, Reconnect},
-    wave_clock::WaveClock,
 };
 use yao_protocol::{
     WallTime, WaveIndex,
@@ -97,6 +97,9 @@ pub struct Control {
     pub schedule: ArcSwap<Schedule>,
     /// How long each wave of the shard lasts, us of wave time.
     pub wave_us: BTreeMap<WaveIndex, u64>,
+    /// Waves that the schedule of the start had ended before they began, and since when: they are
+    /// idle until a reload corrects their T0.
+    pub left_alone: Vec<(WaveIndex, WallTime)>,
     /// When the process began.
     pub started: Timestamp,
     /// Notified when the node shall drain and end.
@@ -266,10 +269,10 @@ impl Control {
         }
         let version = schedule.version;
         if !same {
-            let schedule = Arc::new(schedule);
-            let sent = self.issuer.try_send(ToIssuer::Schedule(Arc::clone(&schedule)));
+            let sent =
+                self.issuer.try_send(ToIssuer::Schedule(Arc::new(self.to_issuer(&schedule))));
             sent.map_err(|_| "the issuer's queue is full; ask again".to_owned())?;
-            self.schedule.store(schedule);
+            self.schedule.store(Arc::new(schedule));
         }
         if let Some(certificates) = certificates {
             self.tls.put_in_force(certificates);
@@ -292,20 +295,41 @@ impl Control {
     /// A wave to which `schedule` gives another T0, and since when it would be over by that. One
     /// that has begun is not moved, so that nothing about it keeps another one's correction out.
     fn over_at_once(&self, schedule: &Schedule) -> Option<(WaveIndex, WallTime)> {
-        let (now, old) = (self.node.clock.wall(), self.schedule.load());
+        let old = self.schedule.load();
+        let t0 = |schedule: &Schedule, wave| schedule.wave(wave).and_then(|entry| entry.t0);
+        let is_moved = |wave| t0(schedule, wave) != t0(&old, wave);
+        overdue(schedule, &self.wave_us, self.node.clock.wall())
+            .into_iter()
+            .find(|(wave, _)| is_moved(*wave) && !self.is_in(*wave, &["running", "closed"]))
+    }
+
+    /// Of `schedule` what the issuer is told: not the T0 that had a wave left alone at the start.
+    fn to_issuer(&self, schedule: &Schedule) -> Schedule {
+        let mut over = overdue(schedule, &self.wave_us, self.node.clock.wall());
+        over.retain(|(wave, _)| {
+            self.left_alone.iter().any(|(left, _)| left == wave) && self.is_in(*wave, &["idle"])
+        });
+        overdue::without(schedule, &over)
+    }
+
+    /// Whether the issuer last said that a wave is in one of these states.
+    fn is_in(&self, wave: WaveIndex, states: &[&str]) -> bool {
         let status = self.issuer_status.load();
-        let has_begun = |wave: &WaveIndex| {
-            let known = status.waves.iter().find(|known| known.wave == *wave);
-            known.is_some_and(|known| matches!(known.state, "running" | "closed"))
-        };
-        let mut waiting = self.wave_us.iter().filter(|(wave, _)| !has_begun(wave));
-        waiting.find_map(|(wave, wave_us)| {
-            let (entry, before) = (schedule.wave(*wave)?, old.wave(*wave));
-            let t0 = entry.t0.filter(|t0| before.and_then(|before| before.t0) != Some(*t0))?;
-            let end = WaveClock::new(t0, entry.factor).due(*wave_us);
-            let end = end.plus_us(u64::from(entry.grace_seconds) * 1_000_000);
-            (end <= now).then_some((*wave, end))
-        })
+        status.waves.iter().any(|known| known.wave == wave && states.contains(&known.state))
+    }
+
+    /// What somebody should look at, though the node serves.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.spool.warnings();
+        let left = self.left_alone.iter().filter(|(wave, _)| self.is_in(*wave, &["idle"]));
+        warnings.extend(left.map(|(wave, end)| {
+            format!(
+                "wave {wave}: not begun, for by its t0 it was over at {} already when the node \
+                 started; if that is wrong, correct t0, raise `version` and reload",
+                format_rfc3339(*end)
+            )
+        }));
+        warnings
     }
 
     /// Replaces the agent.

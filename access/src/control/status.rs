@@ -42,7 +42,7 @@ pub(super) fn status(control: &Control) -> Value {
         "shakes": sum("shakes_total"),
         "reloads_refused": control.reloads_refused.load(Ordering::Relaxed),
         "unready": control.unready_reasons(),
-        "warnings": control.spool.warnings(),
+        "warnings": control.warnings(),
         "fenced": issuer.fenced,
         "ownership": control.config.load().shard.ownership,
         "grants": issuer.grants,

@@ -13,7 +13,7 @@ use std::sync::{
 };
 use users::{Connected, Users};
 use yao_engine::ConnectionId;
-use yao_protocol::{UserId, WallTime, token::Identity};
+use yao_protocol::{UserId, WallTime, ticket::TicketBody, token::Identity};
 
 /// Parts with a lock each. Chosen as a power of two well above the number of shard threads.
 const PARTS: usize = 64;
@@ -137,6 +137,14 @@ impl Registry {
             }
             Opened { replaced: part.open(now, user, device, connection), drawn }
         })
+    }
+
+    /// A registry that knows of these wins, which the journal has.
+    #[must_use]
+    pub fn with_wins(wins: &[TicketBody]) -> Self {
+        let registry = Self::default();
+        wins.iter().for_each(|body| registry.drawn(body.user));
+        registry
     }
 
     /// A candidate of `user` goes to the issuer, or a win of his was found in the journal. Said

@@ -79,7 +79,9 @@ struct Found {
     first_sequence: u64,
     path: PathBuf,
     last: bool,
-    /// First sequence of the segment behind it, when that lies in another directory: the log went
+    /// First sequence of the segment behind it.
+    next: Option<u64>,
+    /// The same, when that lies in another directory: the log went
     /// on there, with everything that it had not synced here.
     left_at: Option<u64>,
 }
@@ -149,6 +151,7 @@ fn find(disk: &dyn Disk, directories: &[&Path], kind: LogKind) -> Result<Vec<Fou
         first_sequence,
         path,
         last: next.is_none(),
+        next: next.map(|(first, _)| first),
         left_at: next.filter(|(_, other)| *other != place).map(|(first, _)| first),
     });
     Ok(found.collect())
@@ -291,12 +294,22 @@ impl Recovery<'_> {
             segment.damaged = true;
             self.bad_bytes(segment, (valid_bytes, scan.next_sequence()), error, &salvaged);
             if changed {
-                // Its sequence may have been delivered.
-                let behind = scan.next_sequence().saturating_add(1);
-                self.found.next_sequence = self.found.next_sequence.max(behind);
-                self.expected = Some(self.found.next_sequence);
+                self.count_changed(segment, scan, file);
             }
         }
+    }
+
+    /// The sequence of a changed record may have been delivered, and those of others in the same
+    /// sector: none is used again. The last segment counts them as its own, so that it stays and
+    /// the next start knows, too; before another one they end where that begins.
+    fn count_changed(&mut self, segment: &mut Segment, scan: &Scan<'_>, file: &Found) {
+        let behind = scan.next_sequence().saturating_add(scan.bad_records_max());
+        let behind = file.next.map_or(behind, |next| behind.min(next.max(scan.next_sequence())));
+        if file.last {
+            segment.next_sequence = behind;
+        }
+        self.found.next_sequence = self.found.next_sequence.max(behind);
+        self.expected = Some(self.found.next_sequence);
     }
 
     /// Now that everything is read: a segment that was left ends in a torn tail when all that can
@@ -460,17 +473,30 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), SegmentError> {
 }
 
 /// Keeps the damaged bytes for people, once: whole and on disk under its name, or not at all. What
-/// they were copied from may be removed when this returns.
+/// they were copied from may be removed when this returns. Where the copy is: beside the segment.
 ///
 /// # Errors
 /// Those of the operating system; there may be a draft then.
-pub(crate) fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), SegmentError> {
+fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<PathBuf, SegmentError> {
+    copy_aside_in(disk, directory_of(path), path, bytes)
+}
+
+/// As [`copy_aside`], in another directory: that of the segment may be given up (M3).
+///
+/// # Errors
+/// Those of the operating system; there may be a draft then.
+pub(crate) fn copy_aside_in(
+    disk: &dyn Disk,
+    directory: &Path,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<PathBuf, SegmentError> {
     // Not the room that was never written.
     let bytes = &bytes[..written_length(bytes)];
     let named = |ending: &str| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(ending);
-        path.with_file_name(name)
+        directory.join(name)
     };
     // Another of that name may have been damaged before, or the copy of an older program was
     // interrupted: what is there stays, unless it only tells that the segment was missing.
@@ -483,7 +509,7 @@ pub(crate) fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(
         let file = disk.open(&copy, Access::Read).map_err(io_error("open", &copy))?;
         file.read_to_end(&mut kept).map_err(io_error("read", &copy))?;
         if bytes.is_empty() || kept[..written_length(&kept)] == *bytes {
-            return Ok(());
+            return Ok(copy);
         }
         if kept.is_empty() {
             break;
@@ -498,6 +524,6 @@ pub(crate) fn copy_aside(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(
     file.write_all_at(bytes, 0).map_err(io_error("write", &draft))?;
     file.sync_all().map_err(io_error("sync", &draft))?;
     disk.rename(&draft, &copy).map_err(io_error("rename", &draft))?;
-    let directory = directory_of(path);
-    disk.sync_directory(directory).map_err(io_error("sync", directory))
+    disk.sync_directory(directory).map_err(io_error("sync", directory))?;
+    Ok(copy)
 }

@@ -263,6 +263,28 @@ fn m7_a_last_record_that_changed_is_damage_and_its_sequence_is_not_used_again() 
             fs::remove_file(file).expect("remove");
         }
     }
+    // The only record of its segment: the next start must not use its sequence either, whether or
+    // not this one writes anything.
+    written(directory.path(), &[1], 1 << 20);
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[SEGMENT_HEADER_BYTES + 30] ^= 0x10;
+    fs::write(&path, &bytes).expect("write");
+    for _ in 0..2 {
+        let (log, recovered, sequences) = open(directory.path()).expect("open");
+        assert_eq!((sequences, log.next_sequence()), (vec![], 2));
+        assert_eq!(recovered.damage.len(), 1);
+    }
+    fs::remove_file(&path).expect("remove");
+    // A sector in which several records ended and began, the first with its length.
+    written(directory.path(), &[1; 4], 1 << 20);
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[SEGMENT_HEADER_BYTES + record..].fill(0xa5);
+    fs::write(&path, &bytes).expect("write");
+    let (log, _, sequences) = open(directory.path()).expect("open");
+    assert_eq!(sequences, [1]);
+    assert!(log.next_sequence() >= 5, "{}", log.next_sequence());
+    drop(log);
+    fs::remove_file(&path).expect("remove");
     // Of the seventh, which lies in two sectors, the first one was never written.
     written(directory.path(), &[1; 7], 1 << 20);
     let mut bytes = fs::read(&path).expect("read");

@@ -30,6 +30,7 @@ use crate::{
     messages::{ToCrypto, ToIssuer, ToShard},
     money_disk::{MoneyDisk, ToMoneyDisk},
     node::{Node, Shards},
+    overdue::{left_alone, overdue, without},
     quic::ResetSecret,
     recovery::{self, Recovered},
     registry::Registry,
@@ -57,11 +58,11 @@ use std::{
 };
 use yao_engine::shard::{Hint, Reconnect, Settings};
 use yao_protocol::{
-    Incarnation, WaveIndex,
+    Incarnation, WallTime, WaveIndex,
     keys::{MacKey, SignKey},
     manifest::Manifest,
     policy::Policy,
-    schedule::Schedule,
+    schedule::{Schedule, format_rfc3339},
     seed_file::ShardKey,
 };
 
@@ -117,8 +118,15 @@ fn check_files(config: &Config) -> Result<Checked> {
 pub fn check(config: &Config) -> Result<String> {
     let checked = check_files(config)?;
     let header = checked.seed.header();
+    // Not refused: the show may be over, or this wave of it.
+    let over = overdue(&checked.schedule, &wave_us(header), Clock::start().wall());
+    let over = over.iter().map(|(wave, end)| {
+        format!("; by its t0 wave {wave} is over since {}", format_rfc3339(*end))
+    });
+    let over: String = over.collect();
     Ok(format!(
-        "configuration is good: campaign {} ({}), shard {}, {} packets, {} {}; schedule version {}",
+        "configuration is good: campaign {} ({}), shard {}, {} packets, {} {}; schedule version \
+         {}{over}",
         header.campaign,
         checked.manifest.name,
         header.shard,
@@ -198,6 +206,8 @@ struct Parts {
     schedule: Arc<Schedule>,
     /// As in [`Control`].
     wave_us: BTreeMap<WaveIndex, u64>,
+    /// As in [`Control`].
+    left_alone: Vec<(WaveIndex, WallTime)>,
     spool: SpoolHandle,
     agent: Option<AgentHandle>,
     tokens: Arc<ArcSwap<TokenKeys>>,
@@ -242,9 +252,9 @@ impl Parts {
             ask_grant: grant_out(agent.clone()),
             status: Arc::clone(&issuer_status),
         };
-        let registry = Arc::<Registry>::default();
-        recovered.issuer.issued.iter().for_each(|body| registry.drawn(body.user));
+        let registry = Arc::new(Registry::with_wins(&recovered.issuer.issued));
         let (header, wave_us) = (seed.header().clone(), wave_us(seed.header()));
+        let left_alone = left_alone(&schedule, &wave_us, &node.clock, &recovered.issuer.sections);
         let money_disk = MoneyDisk::new(
             Arc::clone(&node),
             seed,
@@ -274,6 +284,7 @@ impl Parts {
             disk_counters,
             schedule: Arc::new(schedule),
             wave_us,
+            left_alone,
             spool,
             agent,
             money_threads,
@@ -347,7 +358,8 @@ impl Parts {
     /// Serves until told to end, then ends every thread in order.
     fn serve(self, config_path: &Path) -> Result<Ended> {
         let schedule = self.schedule;
-        self.issuer.send(ToIssuer::Schedule(Arc::clone(&schedule)))?;
+        let in_force = without(&schedule, &self.left_alone);
+        self.issuer.send(ToIssuer::Schedule(Arc::new(in_force)))?;
         let admin_address = self.admin.local_addr()?;
         let control = Arc::new(Control {
             node: Arc::clone(&self.node),
@@ -367,6 +379,7 @@ impl Parts {
             orders: Arc::clone(&self.orders),
             schedule: ArcSwap::new(schedule),
             wave_us: self.wave_us,
+            left_alone: self.left_alone,
             started: self.node.clock.now(),
             stop: tokio::sync::Notify::new(),
             drain_order: ArcSwap::default(),

@@ -5,10 +5,10 @@
 
 use crate::{
     disk::{Access, Disk},
-    segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog, recovery::copy_aside},
+    segments::{LogKind, Recovered, Segment, SegmentError, SegmentLog, recovery::copy_aside_in},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,6 +37,14 @@ pub(super) enum ReadError {
     Aside(#[from] SegmentError),
 }
 
+/// What is kept of a segment that went bad.
+#[derive(Debug)]
+struct Kept {
+    copy: PathBuf,
+    /// Sequence behind the last record that the copy may hold.
+    next_sequence: u64,
+}
+
 /// The spool's segments.
 #[derive(Debug)]
 pub(super) struct SpoolSegments {
@@ -45,7 +53,7 @@ pub(super) struct SpoolSegments {
     /// The damaged segment that was read last, as it was then, and its records.
     salvaged: Option<(Segment, Vec<(u64, Open)>)>,
     /// Segments that a start found good and of which records are missing since. Each has a copy.
-    rotten: BTreeSet<PathBuf>,
+    rotten: BTreeMap<PathBuf, Kept>,
 }
 
 impl SpoolSegments {
@@ -68,7 +76,7 @@ impl SpoolSegments {
         let about = (header, settled);
         let (log, recovered) = SegmentLog::open(disk, directories, LogKind::SPOOL, about, enter)?;
         let disk = Arc::clone(disk);
-        Ok((Self { disk, log, salvaged: None, rotten: BTreeSet::new() }, index, recovered))
+        Ok((Self { disk, log, salvaged: None, rotten: BTreeMap::new() }, index, recovered))
     }
 
     /// Closes segments at `bytes`; tests need many of them.
@@ -229,26 +237,34 @@ impl SpoolSegments {
             let salvaged = self.salvage(segment)?.iter().copied();
             records.extend(salvaged.filter(|(sequence, _)| (first..=end).contains(sequence)));
         }
-        if (records.len() as u64) < end - first + 1 {
+        let missing = (first..=end).rev().find(|sequence| !records.contains_key(sequence));
+        if let Some(missing) = missing {
             for segment in bad.iter().filter(|segment| !segment.damaged) {
-                self.keep_aside(segment)?;
+                self.keep_aside(segment, missing)?;
             }
         }
         Ok((records.into_iter().collect(), end))
     }
 
-    /// Keeps a copy of a segment of which records are missing, once in a life.
-    fn keep_aside(&mut self, segment: &Segment) -> Result<(), ReadError> {
-        if self.rotten.contains(&segment.path) {
+    /// Keeps a copy of a segment of which records up to `missing` are missing: one that has what
+    /// stood there, and another when the segment grew since, or when somebody took it away. Where
+    /// the spool writes now: the segment's own disk may be given up (M3).
+    fn keep_aside(&mut self, segment: &Segment, missing: u64) -> Result<(), ReadError> {
+        let kept = self.rotten.get(&segment.path);
+        if kept.is_some_and(|kept| missing < kept.next_sequence && self.disk.exists(&kept.copy)) {
             return Ok(());
         }
-        copy_aside(&*self.disk, &segment.path, &read_whole(&*self.disk, &segment.path)?)?;
-        self.rotten.insert(segment.path.clone());
+        let bytes = read_whole(&*self.disk, &segment.path)?;
+        let copy = copy_aside_in(&*self.disk, self.log.directory(), &segment.path, &bytes)?;
         tracing::error!(
             segment = %segment.path.display(),
-            "this spool segment went bad since the start: a copy is kept as *.corrupt, readable \
-             opens are delivered, acknowledged ones may be missing"
+            copy = %copy.display(),
+            missing,
+            "this spool segment went bad since the start: a copy is kept, readable opens are \
+             delivered, acknowledged ones may be missing"
         );
+        let next_sequence = segment.next_sequence;
+        self.rotten.insert(segment.path.clone(), Kept { copy, next_sequence });
         Ok(())
     }
 

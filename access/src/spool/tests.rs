@@ -459,6 +459,12 @@ fn m7_damage_in_the_segment_being_written_hides_nothing_that_comes_later() {
     segments.commit().expect("commit");
     assert_eq!(read_all(&mut segments, 3, 10), [1, 2, 4, 5, 6, 7, 9, 10]);
     assert_eq!(segments.rotten(), 1, "one segment");
+    // What the first copy cannot hold is in another one; and in a third when they are taken away.
+    let traces = || recovery::set_aside(&RealDisk, directory.path(), LogKind::SPOOL).expect("list");
+    assert_eq!(traces().len(), 2);
+    traces().iter().for_each(|path| fs::remove_file(path).expect("remove"));
+    assert_eq!(read_all(&mut segments, 3, 10).len(), 8);
+    assert_eq!(traces().len(), 1);
 }
 
 #[test]

@@ -268,6 +268,35 @@ fn put_back(event: &Event, name: &str, bytes: Option<Vec<u8>>) {
 }
 
 #[tokio::test]
+async fn a_start_closes_no_wave_that_its_schedule_ended_before_it_began() {
+    let event = Event::new();
+    let long_ago = Some(WallTime(1_424_269_800_000_000));
+    event.write_schedule(5, long_ago);
+    let node = event.start();
+    let stands = |expected: &'static str| {
+        move |status: &serde_json::Value| status["waves"][0]["state"] == expected
+    };
+    node.status_where("a wave that is left alone", stands("idle")).await;
+    let status = node.status();
+    let warning = status["warnings"][0].as_str().expect("one");
+    assert!(warning.contains("wave 0: not begun") && warning.contains("2015-02-18T"), "{warning}");
+    assert_eq!(node.logged("wave_left_alone")["wave"], 0);
+    // Whatever else is new, it stays so; and a certificate may always be new.
+    reload(&node);
+    event.write_schedule(6, long_ago);
+    reload(&node);
+    assert_eq!(node.status()["schedule_version"], 6);
+    event.write_schedule(7, Some(WallTime(1_424_269_900_000_000)));
+    let (code, said) = node.post("/reload");
+    assert!(code == 422 && said.contains("wave 0 would be over at once"), "{code}: {said}");
+    // Corrected it comes.
+    event.write_schedule(7, Some(WallTime(4_070_908_800_000_000)));
+    reload(&node);
+    node.status_where("an armed wave", stands("armed")).await;
+    assert_eq!(node.status()["warnings"], serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_good_changes_nothing_and_one_line_says_why() {
     let event = Event::new();
     let node = event.start();

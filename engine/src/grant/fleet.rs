@@ -375,9 +375,10 @@ impl Fleet {
                 (lowest..=asked.high.max(lowest)).contains(&record.lo)
                     && record.hi >= held.record.hi
             }
-            (Claim::First, _) | (Claim::Resume, Some(_)) => record.lo == asked.high,
-            // What a predecessor was granted above its H it may not have lived to write down.
-            (Claim::Extend | Claim::Resume | Claim::Burn, _) => record.lo >= asked.high,
+            (Claim::Resume, Some(_)) => record.lo == asked.high,
+            // What a predecessor was granted above its H it may not have lived to write down. And
+            // a ledger that has forgotten it may know of packets that were presented.
+            _ => record.lo >= asked.high,
         };
         let fresh = record.hi.saturating_sub(record.lo.max(asked.high));
         begins

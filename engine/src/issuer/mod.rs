@@ -10,6 +10,7 @@ mod draw;
 mod grants;
 mod history;
 mod limits;
+mod offer;
 #[cfg(test)]
 mod tests;
 mod wave;

@@ -5,9 +5,8 @@
 
 use super::{
     RecoveredSection,
-    limits::{
-        CATCH_UP_STEP_NS, CREDIT_NS, CREDIT_PACKETS_MIN, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN,
-    },
+    limits::{CATCH_UP_STEP_NS, CREDIT_PACKETS_MIN, LEAD_US, QUEUE_WAIT_NS, STEP_NS_MIN},
+    offer::Offer,
 };
 use crate::{
     Anchor,
@@ -90,8 +89,8 @@ pub(super) struct Wave {
     queued: u32,
     /// Queued packets that were on offer and that nobody took: they do not hold up H.
     overlooked: u32,
-    /// Since when they have been on offer without a break.
-    offered_at: Timestamp,
+    /// How long they have been on offer.
+    offer: Offer,
     /// Clients are leaving: nothing is overlooked any more.
     leaving: bool,
     /// Sponsors with a packet in their queue.
@@ -132,7 +131,7 @@ impl Wave {
             queues: vec![VecDeque::new(); SPONSORS_MAX],
             queued: 0,
             overlooked: 0,
-            offered_at: Timestamp::default(),
+            offer: Offer::default(),
             leaving: false,
             waiting: SponsorSet::EMPTY,
             credit: 0,
@@ -311,9 +310,9 @@ impl Wave {
     /// A whole credit's worth was on offer for the second in which it is earned, and stayed:
     /// whoever is here may not take what is queued. What nobody could win was not overlooked.
     fn overlook(&mut self, now: Timestamp, whole_credit: bool, hold: bool) {
-        if hold || !self.right.is_live(now) {
-            self.offered_at = now;
-        } else if whole_credit && !self.leaving && now >= self.offered_at.plus_ns(CREDIT_NS) {
+        let open = !hold && self.right.is_live(now);
+        self.offer.step(now, open);
+        if open && whole_credit && !self.leaving && self.offer.is_whole() {
             self.overlooked = self.queued;
         }
     }

@@ -130,6 +130,30 @@ fn m3_a_broken_disk_is_left_for_the_fallback_and_never_synced_again() {
 }
 
 #[test]
+fn m3_what_goes_bad_on_a_disk_that_was_given_up_is_kept_on_the_other() {
+    let disks = Disks::new();
+    let (mut store, ..) = disks.open();
+    for sequence in 1..=3 {
+        store.append(sequence, &open(sequence, 1));
+        store.commit().expect("commit");
+    }
+    store.break_disk();
+    store.append(4, &open(4, 1));
+    assert_eq!(store.commit().expect("commit"), 4);
+    let path = newest(&disks.own);
+    let mut bytes = fs::read(&path).expect("read");
+    let second = usize::try_from(64 + RECORD_BYTES).expect("small");
+    bytes[second + 60] ^= 1;
+    fs::write(&path, bytes).expect("write");
+    let read: Vec<u64> = read_all(&mut store, 4).iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(read, [1, 3, 4]);
+    let traces = |directory: &Path| {
+        recovery::set_aside(&RealDisk, directory, LogKind::SPOOL).expect("list").len()
+    };
+    assert_eq!((traces(&disks.own), traces(&disks.other)), (0, 1), "nothing is written there");
+}
+
+#[test]
 fn a_record_in_both_directories_is_one() {
     let disks = Disks::new();
     let (mut store, ..) = disks.open();
