@@ -130,19 +130,21 @@ pub fn is_planned(request: &GrantRequest, manifest: Option<&Manifest>) -> bool {
 }
 
 /// Rules on `request`, whose signature is good and whose bytes have this digest, given what is
-/// recorded of its section.
+/// recorded of its section: its newest grant, and the position behind the last packet that anybody
+/// ever presented. An older state of the database may know of no grant that reaches there; whoever
+/// did not issue those packets must not issue them again.
 #[must_use]
 pub fn rule(
     policy: GrantPolicy,
     now: WallTime,
-    found: Option<&Section>,
+    (found, presented): (Option<&Section>, u32),
     request: &GrantRequest,
     digest: [u8; 32],
 ) -> Ruling {
     let Some(section) = found else {
         return match request.claim {
             Claim::First => {
-                let section = fresh(policy, now, request, digest);
+                let section = fresh(policy, now, request, presented, digest);
                 Ruling::Granted { section, burnt: None }
             }
             _ => Ruling::Refused(Verdict::Unknown),
@@ -176,13 +178,13 @@ pub fn rule(
         }
         Claim::Burn if is_newest && !is_holder && (succeeds || is_over) => {
             // Also above what the asker's own disk calls issued.
-            let lo = section.hi.max(request.high);
+            let lo = section.hi.max(request.high).max(presented);
             let from = section.seen.max(section.lo);
             (lo, (from < lo).then_some((from, lo)))
         }
         _ => return Ruling::Refused(Verdict::Held),
     };
-    let granted = fresh(policy, now, request, digest);
+    let granted = fresh(policy, now, request, 0, digest);
     let section = Section {
         id: section.id + 1,
         lo,
@@ -203,8 +205,10 @@ fn fresh(
     policy: GrantPolicy,
     now: WallTime,
     request: &GrantRequest,
+    presented: u32,
     request_digest: [u8; 32],
 ) -> Section {
+    let lo = request.high.max(presented);
     Section {
         generation: request.generation,
         first: request.first,
@@ -212,8 +216,8 @@ fn fresh(
         merkle_root: request.merkle_root,
         seen: request.high,
         id: 1,
-        lo: request.high,
-        hi: reach(policy, request.high, request.count),
+        lo,
+        hi: reach(policy, lo, request.count),
         holder: request.incarnation,
         node: request.node.clone(),
         epoch: request.epoch,

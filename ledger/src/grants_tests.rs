@@ -61,7 +61,7 @@ fn held() -> Section {
 type Ruled = Result<((u32, u32), Option<(u32, u32)>), Verdict>;
 
 fn ruled(found: Option<&Section>, us: u64, request: &GrantRequest) -> Ruled {
-    match rule(POLICY, NOW.plus_us(us), found, request, [5; 32]) {
+    match rule(POLICY, NOW.plus_us(us), (found, 0), request, [5; 32]) {
         Ruling::Granted { section, burnt } => {
             assert_eq!(section.holder, request.incarnation);
             assert_eq!(section.id, found.map_or(1, |found| found.id + 1));
@@ -134,7 +134,7 @@ fn m4_what_is_left_of_a_burnt_grant_is_granted_to_nobody() {
 fn m4_whoever_burnt_and_died_before_it_was_written_down_is_succeeded() {
     let burn = GrantRequest { known: 4, ..request(Claim::Burn, B, 4, 120) };
     let Ruling::Granted { section, .. } =
-        rule(POLICY, NOW.plus_us(10_500_000), Some(&held()), &burn, [6; 32])
+        rule(POLICY, NOW.plus_us(10_500_000), (Some(&held()), 0), &burn, [6; 32])
     else {
         panic!("granted")
     };
@@ -152,7 +152,7 @@ fn m4_whoever_burnt_and_died_before_it_was_written_down_is_succeeded() {
 fn a_request_that_comes_twice_is_granted_once() {
     let extend = request(Claim::Extend, A, 4, 150);
     let answered = Section { request_digest: [5; 32], ..held() };
-    assert_eq!(rule(POLICY, NOW, Some(&answered), &extend, [5; 32]), Ruling::Repeated);
+    assert_eq!(rule(POLICY, NOW, (Some(&answered), 0), &extend, [5; 32]), Ruling::Repeated);
     let digest = answered.request_digest;
     let told = |now| {
         let asked = (&extend, digest);
@@ -279,7 +279,7 @@ impl Fleet {
         let request = GrantRequest { previous, ..request(claim, life, known, high) };
         let digest = [self.now.0.to_le_bytes(); 4].concat().try_into().expect("32 bytes");
         let Ruling::Granted { section, .. } =
-            rule(POLICY, self.now, found.as_ref(), &request, digest)
+            rule(POLICY, self.now, (found.as_ref(), 0), &request, digest)
         else {
             return;
         };

@@ -12,7 +12,8 @@ pub mod seals;
 
 use crate::state::{Decision, Limits, PacketState, Row, Settled, Wins, decide};
 use rusqlite::{
-    Connection, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig, params,
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig,
+    params,
 };
 use std::{path::Path, time::Duration};
 use yao_protocol::{
@@ -66,6 +67,17 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether there are tables in a database that is there.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn has_tables(path: &Path) -> rusqlite::Result<bool> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY_MAX)?;
+        let steps: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok(steps > 0)
+    }
+
     /// Opens the database, creating its tables when it is new.
     ///
     /// # Errors

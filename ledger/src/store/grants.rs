@@ -6,7 +6,7 @@ use crate::grants::{GRANT_LIFETIME_US_MAX, GrantPolicy, Ruling, Section, rule};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use yao_protocol::{
-    Epoch, Incarnation, ShardId, WallTime, WaveIndex,
+    Epoch, Incarnation, PacketId, PacketIndex, ShardId, WallTime, WaveIndex,
     grant::{Claim, GrantRequest, NodeName, Verdict},
     spool::Open,
     ticket::TicketBody,
@@ -77,7 +77,8 @@ impl Store {
                 all.push((Verdict::Contradicts, found));
                 continue;
             }
-            all.push(match rule(policy, now, found.as_ref(), request, *digest) {
+            let presented = presented(&transaction, request)?;
+            all.push(match rule(policy, now, (found.as_ref(), presented), request, *digest) {
                 Ruling::Granted { section, burnt } => {
                     keep(&transaction, request, &section, burnt)?;
                     (Verdict::Granted, Some(section))
@@ -194,6 +195,27 @@ pub(super) fn keep_ungranted(
             signed(now.0)
         ])?;
     Ok(())
+}
+
+/// Position behind the last packet of the request's section that anybody presented, 0
+/// without one.
+fn presented(transaction: &Transaction<'_>, request: &GrantRequest) -> rusqlite::Result<u32> {
+    let packet = |position: u32| {
+        let index = PacketIndex(request.first.saturating_add(position));
+        signed(PacketId::new(request.generation, request.shard, index).0)
+    };
+    let Some(last) = request.count.checked_sub(1) else { return Ok(0) };
+    let newest: Option<i64> = transaction
+        .prepare_cached(
+            "SELECT MAX(packet) FROM (
+                 SELECT MAX(packet) AS packet FROM packets WHERE packet BETWEEN ?1 AND ?2
+                 UNION ALL
+                 SELECT MAX(packet) FROM ungranted_opens WHERE packet BETWEEN ?1 AND ?2)",
+        )?
+        .query_row(params![packet(0), packet(last)], |row| row.get(0))?;
+    let Some(newest) = newest else { return Ok(0) };
+    let index = PacketId(unsigned(newest)).index().0;
+    Ok(index.saturating_sub(request.first).saturating_add(1))
 }
 
 fn section(
@@ -326,7 +348,7 @@ fn begin(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use yao_protocol::{CampaignId, Fen, PacketId, PacketIndex, ShakeId, SponsorId, UserId};
+    use yao_protocol::{CampaignId, Fen, ShakeId, SponsorId, UserId, ticket::Ticket};
 
     const POLICY: GrantPolicy =
         GrantPolicy { packets: 100, lifetime_us: 10_000_000, margin_ms: 500 };
@@ -419,6 +441,33 @@ mod tests {
             (tenures[0].holder.as_str(), tenures[0].node.as_str()),
             ("01".repeat(16).as_str(), "node-17")
         );
+    }
+
+    #[test]
+    fn m4_what_was_presented_is_granted_to_nobody_else() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("ledger.db");
+        let mut store = Store::open(&path, CampaignId(2015)).expect("open");
+        let asked = request(Claim::First, A, 0, 0);
+        store.grant(POLICY, WallTime(0), &[(&asked, [1; 32], true)]).expect("granted to 100");
+        // The database was put back: what A was granted since and has issued is beyond it.
+        let transaction = store.connection.unchecked_transaction().expect("a transaction");
+        let ticket = Ticket { body: ticket(500 + 150, 17, 1), signature: [0; 64] };
+        let open = Open { accepted_at: WallTime(1), ticket };
+        keep_ungranted(&transaction, WallTime(2), &open).expect("kept");
+        transaction.commit().expect("committed");
+        let burn = request(Claim::Burn, B, 1, 40);
+        let later = WallTime(20_000_000);
+        let ruled = store.grant(POLICY, later, &[(&burn, [2; 32], true)]).expect("ruled");
+        let (verdict, section) = ruled.into_iter().next().expect("one answer");
+        let section = section.expect("granted");
+        assert_eq!((verdict, section.lo, section.hi), (Verdict::Granted, 151, 251));
+        let tenure = store.tenures(1, 1).expect("read").pop().expect("B's");
+        assert_eq!((tenure.burnt_from, tenure.burnt_to), (Some(0), Some(151)));
+        // Another section's packets are nobody's concern here.
+        let other = GrantRequest { wave: WaveIndex(2), first: 1_500, ..asked };
+        let ruled = store.grant(POLICY, later, &[(&other, [3; 32], true)]).expect("ruled");
+        assert_eq!(ruled[0].1.as_ref().map(|section| section.lo), Some(0));
     }
 
     #[test]
