@@ -15,4 +15,12 @@ pub enum Canary {
     LedgerForgets,
     /// Settlement tells a node that burns that its range begins at its own H.
     BurnsNothing,
+    /// Nodes are told that waves begin a moment earlier than they do.
+    EarlyStart,
+    /// A node that is started again hears nothing of the last wave.
+    NeverAgain,
+    /// Settlement pays a user one packet more than it may.
+    PaysFour,
+    /// What a killed process had written to its journal last is gone from the page cache.
+    ForgetsJournal,
 }

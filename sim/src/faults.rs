@@ -173,6 +173,20 @@ impl Faults {
         self.0 >> fault as u64 & 1 == 1
     }
 
+    /// Whether a win, or the reading of packets, may be under way when a wave ends: something holds
+    /// it up, or a process has begun a moment ago.
+    #[must_use]
+    pub fn hold_up(self) -> bool {
+        use Fault::{
+            Crash, DiskError, DiskFull, Drain, MidWrite, Pause, Policy, PowerCut, Restore,
+            SlowDisk, SlowThread, SpoolDisk, Twin,
+        };
+        let held = [Pause, Policy, SlowDisk, SlowThread];
+        let begun =
+            [Crash, DiskError, DiskFull, Drain, MidWrite, PowerCut, Restore, SpoolDisk, Twin];
+        held.iter().chain(&begun).any(|fault| self.has(*fault))
+    }
+
     /// How many are on.
     #[must_use]
     pub const fn count(self) -> u64 {

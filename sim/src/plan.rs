@@ -23,7 +23,7 @@ pub const NODES_MAX: usize = 3;
 /// Users that a world has at most.
 pub const USERS_MAX: u64 = 140;
 /// Waves of the campaign.
-pub const WAVES: u16 = 2;
+pub const WAVES: u16 = 3;
 /// Sponsors of the campaign.
 pub const SPONSORS: u8 = 6;
 /// Wall time of a world's beginning.
@@ -51,7 +51,9 @@ fn campaign(ticket_lifetime: &str) -> String {
             curve = [{ seconds = 6, per_second = 20 }, { seconds = 9, per_second = 40 }]\n\
             amounts = \"uniform\"\n\
             [[wave]]\nname = \"second\"\nt0 = \"armed later\"\nbudget = \"240.00\"\npackets = 240\n\
-            curve = [{ seconds = 8, per_second = 30 }]\namounts = { fixed = \"1.00\" }\n"
+            curve = [{ seconds = 8, per_second = 30 }]\namounts = { fixed = \"1.00\" }\n\
+            [[wave]]\nname = \"third\"\nt0 = \"armed later\"\nbudget = \"144.00\"\npackets = 144\n\
+            curve = [{ seconds = 6, per_second = 24 }]\namounts = { fixed = \"1.00\" }\n"
 }
 
 /// One node's shard.

@@ -60,6 +60,26 @@ fn m4_a_ledger_that_burns_nothing_is_found() {
     check_canary(Canary::BurnsNothing, &["once"]);
 }
 
+#[test]
+fn m8_a_journal_that_forgets_what_it_was_told_is_found() {
+    check_canary(Canary::ForgetsJournal, &["money"]);
+}
+
+#[test]
+fn m5_a_packet_that_leaves_before_its_moment_is_found() {
+    check_canary(Canary::EarlyStart, &["pacing"]);
+}
+
+#[test]
+fn a_node_that_gives_nothing_after_a_restart_is_found() {
+    check_canary(Canary::NeverAgain, &["pacing", "liveness"]);
+}
+
+#[test]
+fn m9_a_ledger_that_pays_a_fourth_packet_is_found() {
+    check_canary(Canary::PaysFour, &["limits"]);
+}
+
 fn check_canary(canary: Canary, rules: &[&str]) {
     let found = search(0..CANARY_SEEDS_MAX, canary, 2, 1);
     let report = found.violations.first().expect("the canary sings");

@@ -2,7 +2,7 @@
 
 use super::{Checked, Checks, NodeBook, Seen, evidence, must};
 use yao_protocol::{
-    SponsorSet, WaveIndex,
+    PacketId, PacketIndex, SponsorSet, WaveIndex,
     ticket::{Ticket, TicketBody},
 };
 
@@ -14,8 +14,9 @@ const WINS_PER_USER: usize = 3;
 pub(super) struct Issued {
     /// What it says.
     pub(super) body: TicketBody,
-    /// Which node sent it first.
+    /// Which node sent it first, and when, ns.
     pub(super) node: usize,
+    pub(super) at: u64,
     /// What proves it: for the checkers that try to open it elsewhere.
     pub(super) ticket: Ticket,
 }
@@ -67,7 +68,7 @@ impl Checks {
             self.left(node, wave, body.issued_at)?;
         }
         self.totals.issued += 1;
-        self.issued.insert(body.packet, Issued { body, node, ticket: *ticket });
+        self.issued.insert(body.packet, Issued { body, node, at: seen.now, ticket: *ticket });
         Ok(())
     }
 
@@ -89,6 +90,12 @@ impl Checks {
         must("once", !others.any(|(_, book)| holds(book)), || {
             format!("M4: position {position} of {wave:?} left node {node}, and is another's, too")
         })
+    }
+
+    /// Whether this packet left a node in a ticket.
+    pub(super) fn has_left(&self, node: usize, index: PacketIndex) -> bool {
+        let packet = PacketId::new(0, self.shard(node).shard, index);
+        self.issued.contains_key(&packet) || self.journaled.contains_key(&packet)
     }
 
     /// What one node gives one user, unless a death made it forget.

@@ -8,10 +8,12 @@ mod ledger;
 mod money;
 mod opens;
 mod pace;
+mod skips;
 
 pub(crate) use evidence::{cursor_path, segments};
 
-use self::{issues::Issued, opens::Acknowledged, pace::Pace};
+pub(crate) use self::money::Death;
+use self::{issues::Issued, money::Journaled, opens::Acknowledged, pace::Pace, skips::Lives};
 use crate::{
     disk::SimDisk,
     plan::{Event, ShardPlan, WAVES},
@@ -61,10 +63,11 @@ struct NodeBook {
     shard: usize,
     /// What settlement granted it: wave, and the positions from and to before.
     granted: Vec<(WaveIndex, u32, u32)>,
-    /// The earliest T0 that the node was ever told, by wave.
+    /// The T0 that the node goes by, by wave; where nobody outside can tell, the earliest that it
+    /// was ever told.
     t0: [Option<WallTime>; WAVES as usize],
-    /// A T0 was corrected.
-    moved: bool,
+    /// Which of them nobody outside can tell.
+    moved: [bool; WAVES as usize],
     /// How each wave goes.
     pace: [Pace; WAVES as usize],
     /// Users of whom a death took a journal record: the node may let them win once more.
@@ -81,8 +84,12 @@ struct NodeBook {
     began: WallTime,
     /// Packets that its journal had as issued then.
     issued_before: BTreeSet<PacketId>,
+    /// What its journal said of each packet at the last look; empty when records may be gone since.
+    said: Vec<Journaled>,
     /// Tickets of this life that were seen, by wave.
     fresh: [u32; WAVES as usize],
+    /// Its processes that have ended.
+    lives: Lives,
     /// Disk operations at the last look.
     looked_at: u64,
 }
@@ -110,6 +117,9 @@ pub struct Checks {
     event: &'static Event,
     nodes: Vec<NodeBook>,
     issued: BTreeMap<PacketId, Issued>,
+    /// Whether a wave's close always knows the sum of what it leaves: nothing is held up, with the
+    /// agent or on the disk.
+    sums: bool,
     acknowledged: BTreeMap<PacketId, Acknowledged>,
     rows: BTreeMap<PacketId, Row>,
     /// What any journal ever issued.
@@ -121,6 +131,8 @@ pub struct Checks {
 /// The state of a node at the moment of a check.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
+    /// The true time, ns.
+    pub now: u64,
     /// Which node.
     pub node: usize,
     /// Its disk.
@@ -136,10 +148,11 @@ pub struct Seen<'a> {
 impl Checks {
     /// Nothing seen yet.
     #[must_use]
-    pub fn new(event: &'static Event, nodes: usize) -> Self {
+    pub fn new(event: &'static Event, nodes: usize, sums: bool) -> Self {
         let book = |shard| NodeBook { shard, ..NodeBook::default() };
         Self {
             event,
+            sums,
             nodes: (0..nodes).map(book).collect(),
             journaled: BTreeMap::new(),
             issued: BTreeMap::new(),
@@ -149,11 +162,16 @@ impl Checks {
         }
     }
 
-    /// A node was told when a wave begins.
-    pub fn told(&mut self, node: usize, wave: u16, t0: WallTime) {
+    /// A node was told when a wave begins; `in_time` when it goes by that, whatever it was told
+    /// before.
+    pub fn told(&mut self, node: usize, wave: u16, t0: WallTime, in_time: bool) {
         let book = &mut self.nodes[node];
         let known = &mut book.t0[usize::from(wave)];
-        book.moved |= known.is_some_and(|known| known != t0);
+        if in_time {
+            *known = Some(t0);
+            return;
+        }
+        book.moved[usize::from(wave)] |= known.is_some_and(|known| known != t0);
         *known = Some(known.map_or(t0, |known| known.min(t0)));
     }
 
@@ -218,8 +236,9 @@ impl Checks {
         &self.event.shards[self.nodes[node].shard]
     }
 
-    /// A node's process begins, at this time by its own clock.
-    pub fn began(&mut self, node: usize, wall: WallTime) {
+    /// A node's process begins, at this time, ns, and by its own clock.
+    pub fn began(&mut self, node: usize, now: u64, wall: WallTime) {
+        self.life_begins(node, now);
         self.nodes[node].fresh = [0; WAVES as usize];
         self.nodes[node].began = wall;
     }
@@ -227,6 +246,12 @@ impl Checks {
     /// A bit of a node's files was turned over, or a sync was lost: records may be missing there.
     pub fn damaged(&mut self, node: usize) {
         self.nodes[node].damaged = true;
+        self.may_lack(node);
+    }
+
+    /// What stood in a node's journal may be gone: it was not on the medium, or was taken away.
+    pub fn may_lack(&mut self, node: usize) {
+        self.nodes[node].said.clear();
     }
 
     /// Whether `user` was paid or may still be: for reports.

@@ -57,6 +57,7 @@ impl Checks {
     /// Forgets what was read of a disk whose power was cut.
     pub fn power_was_cut(&mut self, node: usize) {
         self.nodes[node].durable_opens.clear();
+        self.may_lack(node);
     }
 
     /// After everything has settled: every acknowledged open has its row.

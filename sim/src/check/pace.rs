@@ -63,14 +63,15 @@ fn passed(records: &[SeedRecord], from_us: u64, to_us: u64) -> usize {
 }
 
 impl Checks {
-    /// The section of a wave of this node, its packets, and when it began; `None` where its T0 was
-    /// corrected, for then nobody outside can tell which one the node goes by.
-    fn plan_of(
+    /// The section of a wave of this node, its packets, and when it began; `None` where nobody
+    /// outside can tell which T0 the node goes by.
+    pub(super) fn plan_of(
         &self,
         node: usize,
         wave: WaveIndex,
     ) -> Option<(&'static Section, &'static [SeedRecord], WallTime)> {
-        let t0 = self.nodes[node].t0[usize::from(wave.0)].filter(|_| !self.nodes[node].moved)?;
+        let (book, place) = (&self.nodes[node], usize::from(wave.0));
+        let t0 = book.t0[place].filter(|_| !book.moved[place])?;
         let shard = self.shard(node);
         let section = shard.header.section(wave)?;
         let indexes = section.indexes();
@@ -84,21 +85,25 @@ impl Checks {
         let pace = &mut self.nodes[node].pace[usize::from(wave.0)];
         pace.missed = 0;
         pace.left.push_back(at);
-        // A ticket may leave behind one that was issued later: its window ends where it was issued.
         let newest = pace.left.iter().copied().max().unwrap_or(at);
         pace.left.retain(|it| newest.us_since(*it) <= 2 * WINDOW_US);
-        let in_window = |it: &&WallTime| **it <= at && at.us_since(**it) <= WINDOW_US;
-        let count = pace.left.iter().filter(in_window).count() as u64;
         let Some((section, records, t0)) = plan else { return Ok(()) };
-        let to = at.us_since(t0);
-        let from = to.saturating_sub(WINDOW_US);
-        let moments = passed(records, from, to) as u64;
-        let earned = moments.max(planned(section, to) - planned(section, from)) * 12 / 10;
-        // A second's packets may have been saved up, and as many bound to people being vetted.
-        let most = earned + 2 * rate_max(section).max(2) + 2;
-        must("pacing", count <= most, || {
-            format!("node {node} issued {count} packets of {wave:?} in 2 s, {most} at most")
-        })
+        // A ticket may leave behind one that was issued later: its window ends where it was issued,
+        // and those that end later hold one more than they did.
+        for end in pace.left.iter().filter(|end| **end >= at && end.us_since(at) <= WINDOW_US) {
+            let in_window = |it: &&WallTime| *it <= end && end.us_since(**it) <= WINDOW_US;
+            let count = pace.left.iter().filter(in_window).count() as u64;
+            let to = end.us_since(t0);
+            let from = to.saturating_sub(WINDOW_US);
+            let moments = passed(records, from, to) as u64;
+            let earned = moments.max(planned(section, to) - planned(section, from)) * 12 / 10;
+            // A second's packets may have been saved up, and as many bound to people being vetted.
+            let most = earned + 2 * rate_max(section).max(2) + 2;
+            must("pacing", count <= most, || {
+                format!("node {node} issued {count} packets of {wave:?} in 2 s, {most} at most")
+            })?;
+        }
+        Ok(())
     }
 
     /// An honest user is told that nothing is due, by a node that had no trouble so far.
@@ -153,7 +158,10 @@ impl Checks {
         journal: &[Event],
     ) -> bool {
         let first = section.first.0;
-        let mut taken = vec![false; due.len()];
+        // What lies before the grant in force is burnt; the journal tells so with the next issue.
+        let mut granted = self.nodes[node].granted.iter().rev();
+        let begins = granted.find(|(wave, ..)| *wave == section.wave).map_or(0, |grant| grant.1);
+        let mut taken: Vec<bool> = (0..due.len()).map(|place| place < begins as usize).collect();
         let mut take = |index: u32| {
             let place = index.checked_sub(first).and_then(|place| taken.get_mut(place as usize));
             place.into_iter().for_each(|taken| *taken = true);

@@ -2,7 +2,7 @@
 //! somebody beside it must say who may issue (M4, fleet mode; docs/grants.md).
 
 use super::{Event, MS, SECOND, World, nodes::Host};
-use crate::{disk::SimDisk, node::STATE};
+use crate::{check::Death, disk::SimDisk, node::STATE};
 use std::path::{Path, PathBuf};
 
 /// The directory of the state that says how far each shard was issued.
@@ -132,7 +132,8 @@ impl World<'_> {
         self.kill(node, cloned);
         backup.put(&self.hosts[node].disk, cloned);
         // What it ended in order with is not there any more.
-        self.hosts[node].ended_well = false;
+        self.hosts[node].death = Death::Unknown;
+        self.checks.may_lack(node);
         let about = [("node", node as u64), ("cloned", u64::from(cloned))];
         self.trace.say(self.now, "put back", &about);
     }

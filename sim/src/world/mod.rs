@@ -30,7 +30,7 @@ use std::{
 };
 use yao_agent::delivery::Outcome;
 use yao_protocol::{
-    WallTime, agent::Role, keys::remember_signatures, policy::Policy, schedule::Schedule,
+    UserId, WallTime, agent::Role, keys::remember_signatures, policy::Policy, schedule::Schedule,
 };
 
 pub use plan::Plot;
@@ -205,9 +205,9 @@ impl<'a> World<'a> {
             phones: Vec::new(),
             wishes: Vec::new(),
             settlement,
-            schedule: Arc::new(plot.schedule(show, 0)),
+            schedule: Arc::new(plot.schedule(show)),
             policy: Policy::default(),
-            checks: Checks::new(show, plot.nodes),
+            checks: Checks::new(show, plot.nodes, !faults.hold_up()),
             trace: Trace::new(loud),
             partitions: BTreeMap::new(),
             healed: false,
@@ -351,7 +351,35 @@ impl<'a> World<'a> {
             }
         }
         let open = self.checks.unsettled(&self.lost());
-        (open > 0).then(|| format!("{open} acknowledged opens are not settled"))
+        if open > 0 {
+            return Some(format!("{open} acknowledged opens are not settled"));
+        }
+        self.undelivered()
+    }
+
+    /// M6: what the journal of the only node issued to an honest user has reached him, however
+    /// often his connection broke on the way. With several nodes he may be at another one for good.
+    fn undelivered(&self) -> Option<String> {
+        let [host] = &self.hosts[..] else { return None };
+        if host.lost {
+            return None;
+        }
+        let wall = self.wall();
+        let honest: BTreeMap<UserId, &Phone> = self
+            .phones
+            .iter()
+            .filter(|phone| phone.cheat.is_none())
+            .map(|phone| (phone.user, phone))
+            .collect();
+        for body in self.checks.issued_by(host.index, &host.disk) {
+            let Some(phone) = honest.get(&body.user) else { continue };
+            let holdings = phone.wallet().holdings();
+            let holds = holdings.iter().any(|held| held.ticket.body.packet == body.packet);
+            if !holds && wall < body.expires_at {
+                return Some(format!("user {} never got packet {}", body.user, body.packet));
+            }
+        }
+        None
     }
 
     fn not_over(&self) -> Violation {

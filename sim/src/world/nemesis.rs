@@ -4,12 +4,13 @@
 use super::{Checked, Event, Fault, HEALED, MS, SECOND, World};
 use crate::{
     agent::Character,
-    check::segments,
+    check::{Death, segments},
     node::{SEED, SPOOL, STATE, Thread},
     plan::WAVES,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use yao_protocol::{WallTime, schedule::WaveSchedule};
 
 /// The first fault happens after so long, ns.
 const FIRST: u64 = 2 * SECOND;
@@ -87,7 +88,10 @@ impl World<'_> {
         let Trouble { fault, ends, node } = trouble;
         let about = [("fault", fault as u64), ("node", node as u64), ("ends", u64::from(ends))];
         self.trace.say(self.now, "trouble", &about);
-        self.hosts[node].troubled = true;
+        let until = self.lasts_until(fault);
+        let host = &mut self.hosts[node];
+        host.troubled = true;
+        host.troubled_until = host.troubled_until.max(until);
         match fault {
             Fault::Crash => self.kill(node, false),
             Fault::PowerCut => self.kill(node, true),
@@ -138,6 +142,28 @@ impl World<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Until when a trouble may hold up wins at most, ns, apart from the start that it may bring
+    /// and what a host knows of itself.
+    fn lasts_until(&self, fault: Fault) -> u64 {
+        match fault {
+            Fault::SlowThread | Fault::SlowDisk => self.now + 6 * SECOND,
+            Fault::AgentHang => self.now + 15 * SECOND,
+            // Until people mend it.
+            Fault::DiskError
+            | Fault::DiskFull
+            | Fault::SpoolDisk
+            | Fault::BitRot
+            | Fault::AgentHostile
+            | Fault::AgentOld
+            | Fault::Policy
+            | Fault::ClockSkew
+            | Fault::MidWrite
+            | Fault::Twin
+            | Fault::Restore => u64::MAX,
+            _ => self.now,
+        }
     }
 
     /// A process, one thread of it, or its disk gets nothing done for a while.
@@ -233,7 +259,7 @@ impl World<'_> {
         (host.ruined, host.rotten) = (true, true);
         if path.starts_with(Path::new(STATE).join("journal")) {
             self.checks.damaged(node);
-            host.ended_well = false;
+            host.death = Death::Unknown;
         }
         self.checks.spool_rots(node, &host.disk, path);
         host.disk.rot(path, offset, bit);
@@ -270,14 +296,21 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The first T0 is corrected while it lies more than a second ahead, for every node at once.
+    /// The next T0 is corrected while it lies more than a second ahead, for every node at once.
     fn correct(&mut self) {
-        let moved_ms = i64::try_from(self.nemesis_random.below(5_000)).expect("small") - 500;
-        let schedule = self.plot.schedule(self.show, moved_ms);
-        let first = schedule.waves.first().and_then(|wave| wave.t0);
-        if first.is_none_or(|t0| t0 < self.wall().plus_us(1_000_000)) {
+        let soon = self.wall().plus_us(1_000_000);
+        let moved_us = self.nemesis_random.below(5_000_000).cast_signed() - 500_000;
+        let mut schedule = (*self.schedule).clone();
+        let is_ahead = |entry: &&mut WaveSchedule| entry.t0.is_some_and(|t0| t0 > soon);
+        let Some(entry) = schedule.waves.iter_mut().find(is_ahead) else { return };
+        let t0 = entry.t0.map(|t0| WallTime(t0.0.saturating_add_signed(moved_us)));
+        if t0.is_none_or(|t0| t0 <= soon) {
             return;
         }
+        entry.t0 = t0;
+        schedule.version += 1;
+        let wave = u64::from(entry.index.0);
+        self.trace.say(self.now, "corrected", &[("wave", wave), ("us", moved_us.unsigned_abs())]);
         self.schedule = Arc::new(schedule);
         for node in 0..self.hosts.len() {
             self.tell_checks(node);
@@ -326,6 +359,7 @@ impl World<'_> {
             // Who stands still goes on by himself: what waits for him must not be overtaken.
             (host.slow, host.slow_disk_until) = (None, 0);
             host.next_character = Character::Honest;
+            host.troubled_until = host.troubled_until.min(HEALED);
             // A disk that failed, or an agent that lies, is noticed by people; they restart the
             // node, and with it its agent.
             let hostile = |agent: &crate::agent::Agent| agent.character == Character::Hostile;

@@ -1,11 +1,13 @@
 //! The nodes: their machines, the lives of their processes, and whose turn it is.
 
-use super::{Checked, Event, Fault, MS, PROCESSES_MAX, SECOND, World, queue::Place, turns::Turns};
+use super::{
+    Checked, Event, Fault, HEALED, MS, PROCESSES_MAX, SECOND, World, queue::Place, turns::Turns,
+};
 use crate::{
     agent::{Agent, Character},
     canary::Canary,
     carrier::Carried,
-    check::{Seen, Violation, cursor_path},
+    check::{Death, Seen, Violation, cursor_path, segments},
     disk::{Killed, SimDisk},
     node::{FALLBACK, Process, SEED, STATE, Start, Thread},
     plan::{Event as Show, WAVES},
@@ -23,12 +25,16 @@ use std::{
 };
 use yao_access::{disk::Disk, state_dir::StateDir};
 use yao_engine::Timestamp;
-use yao_protocol::UserId;
+use yao_protocol::{UserId, WallTime, log::SEGMENT_HEADER_BYTES, schedule::Schedule};
 
 /// What a machine's clock says when it has booted, ns.
 const BOOT: u64 = SECOND;
 /// A spool with less room than this may throttle the issuer.
 const SMALL_SPOOL: u64 = 1 << 20;
+/// So long after the last trouble, and after its start, a node gives like any other, ns.
+const OVER_IT: u64 = 3 * SECOND;
+/// The canary's clock is ahead by so much, us.
+const EARLY_US: u64 = 200_000;
 /// A node that refuses to start so often on a ruined disk is given up.
 const REFUSALS_MAX: u32 = 4;
 
@@ -59,18 +65,21 @@ pub(super) struct Host<'a> {
     pub(super) rotten: bool,
     /// It was given up.
     pub(super) lost: bool,
-    /// Its last process ended in order, on a disk that had been well all its life.
-    pub(super) ended_well: bool,
+    /// How its last process ended.
+    pub(super) death: Death,
     /// It was told to drain, and will be restarted.
     pub(super) drains: bool,
-    /// Something went wrong on it, at any time.
+    /// Something went wrong on it, at any time; and until when that may hold up wins, ns.
     pub(super) troubled: bool,
+    pub(super) troubled_until: u64,
     pub(super) agents: BTreeMap<u32, Agent>,
     /// What the next agent turns out to be.
     pub(super) next_character: Character,
     clock: &'static AtomicU64,
     boot: u8,
     pub(super) booted_at: u64,
+    /// When its process began.
+    began_at: u64,
     refusals: u32,
     turns: Turns,
     /// When each thread wants a turn by itself, ns.
@@ -101,14 +110,16 @@ impl Host<'_> {
             ruined: false,
             rotten: false,
             lost: false,
-            ended_well: false,
+            death: Death::Unknown,
             drains: false,
             troubled: false,
+            troubled_until: 0,
             agents: BTreeMap::new(),
             next_character: Character::Honest,
             clock,
             boot: 0,
             booted_at: 0,
+            began_at: 0,
             refusals: 0,
             turns: Turns::NONE,
             timers: [u64::MAX; 6],
@@ -182,11 +193,10 @@ impl<'a> World<'a> {
         host.tell_time(self.now);
         host.agents.clear();
         host.timers = [0; 6];
-        let ended_well = std::mem::take(&mut host.ended_well);
-        self.checks.starts(node, &host.disk, ended_well)?;
-        let wall = yao_protocol::WallTime(
-            (crate::plan::START.0 + self.now / 1_000).saturating_add_signed(host.skew_us),
-        );
+        let death = std::mem::replace(&mut host.death, Death::Unknown);
+        self.checks.starts(node, &host.disk, death)?;
+        let wall =
+            WallTime((crate::plan::START.0 + self.now / 1_000).saturating_add_signed(host.skew_us));
         let owning = self.plot.owning();
         let start = Start {
             event: self.show,
@@ -218,9 +228,9 @@ impl<'a> World<'a> {
 
     fn started(&mut self, node: usize, mut process: Process<'a>) -> Checked {
         let host = &mut self.hosts[node];
-        host.refusals = 0;
-        self.checks.began(node, process.wall());
-        let schedule = Arc::clone(&self.schedule);
+        (host.refusals, host.began_at) = (0, self.now);
+        self.checks.began(node, self.now, process.wall());
+        let schedule = self.schedule_for(node);
         process.schedule(&schedule);
         self.tell_checks(node);
         self.hosts[node].process = Some(process);
@@ -229,11 +239,30 @@ impl<'a> World<'a> {
         self.after_node(node)
     }
 
+    /// The schedule as a node that starts is told it.
+    fn schedule_for(&self, node: usize) -> Arc<Schedule> {
+        let mut schedule = Arc::clone(&self.schedule);
+        match self.plot.canary {
+            Canary::EarlyStart => {
+                for entry in &mut Arc::make_mut(&mut schedule).waves {
+                    entry.t0 = entry.t0.map(|t0| WallTime(t0.0 - EARLY_US));
+                }
+            }
+            Canary::NeverAgain if self.hosts[node].life > 1 => {
+                let waves = &mut Arc::make_mut(&mut schedule).waves;
+                waves.last_mut().expect("there are some").t0 = None;
+            }
+            _ => {}
+        }
+        schedule
+    }
+
     pub(super) fn tell_checks(&mut self, node: usize) {
+        let in_time = self.plot.tells_t0_in_time();
         for wave in 0..WAVES {
             let entry = self.schedule.wave(yao_protocol::WaveIndex(wave));
             if let Some(t0) = entry.and_then(|entry| entry.t0) {
-                self.checks.told(node, wave, t0);
+                self.checks.told(node, wave, t0, in_time);
             }
         }
     }
@@ -264,6 +293,9 @@ impl<'a> World<'a> {
             return;
         }
         let life = host.life;
+        // Who stood still wrote nothing meanwhile.
+        let stood = host.ruined || dark || self.faults.has(Fault::Pause);
+        host.death = if stood { Death::Unknown } else { Death::Kill(self.now) };
         host.drains = false;
         host.turns = Turns::NONE;
         host.paused_until = 0;
@@ -271,6 +303,7 @@ impl<'a> World<'a> {
         host.disk.set_troubles(|troubles| troubles.kill_at = None);
         let what = if dark { "power cut" } else { "killed" };
         self.trace.say(self.now, what, &[("node", node as u64), ("life", u64::from(life))]);
+        self.checks.life_ends(node, self.now);
         if dark {
             host.dark = true;
             host.disk.power_cut();
@@ -278,6 +311,8 @@ impl<'a> World<'a> {
             if self.plot.canary == Canary::StartsAtZero {
                 self.forget_cursors(node);
             }
+        } else if self.plot.canary == Canary::ForgetsJournal {
+            self.forget_journal(node);
         }
         self.drop_links(node, life, !dark);
         let random = &mut self.node_random;
@@ -300,6 +335,15 @@ impl<'a> World<'a> {
         host.create_cursors(self.show);
     }
 
+    /// The canary: the newest segment of the journal ends before its first record.
+    fn forget_journal(&self, node: usize) {
+        let disk = &self.hosts[node].disk;
+        if let Some((_, path)) = segments(disk, "journal", ".yaojournal").pop() {
+            let bytes = disk.cached(&path).unwrap_or_default();
+            disk.put(&path, &bytes[..bytes.len().min(SEGMENT_HEADER_BYTES)]);
+        }
+    }
+
     pub(super) fn drop_links(&mut self, node: usize, life: u32, tell: bool) {
         for link in 0..self.links.len() {
             let known = self.links[link];
@@ -318,13 +362,15 @@ impl<'a> World<'a> {
         let Some(process) = host.process.take() else { return Ok(()) };
         let ended = catch_unwind(AssertUnwindSafe(|| process.stop()));
         match ended {
-            Ok(()) => self.hosts[node].ended_well = !self.hosts[node].ruined,
+            Ok(()) if !self.hosts[node].ruined => self.hosts[node].death = Death::Order,
+            Ok(()) => {}
             Err(panic) if panic.is::<Killed>() => {}
             Err(panic) => return Err(Violation { rule: "panic", what: words(&*panic) }),
         }
         self.hosts[node].turns = Turns::NONE;
         self.hosts[node].agents.clear();
         self.trace.say(self.now, "stopped node", &[("node", node as u64)]);
+        self.checks.life_ends(node, self.now);
         self.drop_links(node, life, true);
         self.after(300 * MS, Event::Start(node));
         Ok(())
@@ -368,7 +414,8 @@ impl<'a> World<'a> {
                     let served = self.served(node, link);
                     let disk = &self.hosts[node].disk;
                     let user = self.phones[self.links[link].phone].user;
-                    self.checks.sent(Seen { node, disk, wall, user, served }, &bytes)?;
+                    self.checks
+                        .sent(Seen { now: self.now, node, disk, wall, user, served }, &bytes)?;
                     self.transmit(link, false, &bytes);
                 }
                 Carried::Closed(link) => self.node_closed(link, true),
@@ -382,18 +429,33 @@ impl<'a> World<'a> {
     }
 
     /// Whose link it is, if he is honest and nothing should hold up his win: his node had no
-    /// trouble so far and has room for opens, nobody is banned, and what is granted in time reaches
-    /// it.
+    /// trouble so far, or is over it, and has room for opens, nobody is banned, and what is granted
+    /// in time reaches it.
     fn served(&self, node: usize, link: usize) -> Option<UserId> {
         let settlement = [Fault::LedgerDown, Fault::LedgerBusy, Fault::LedgerLossy];
         let granted = self.plot.grants.is_none()
             || !settlement.into_iter().any(|fault| self.faults.has(fault));
-        let calm = !self.hosts[node].troubled
+        let host = &self.hosts[node];
+        let calm = (!host.troubled || self.is_over_it(host))
             && granted
             && !self.faults.has(Fault::Policy)
             && self.plot.spool_bytes_max > SMALL_SPOOL;
         let phone = &self.phones[self.links[link].phone];
         (calm && phone.cheat.is_none()).then_some(phone.user)
+    }
+
+    /// Whether nothing of what went wrong on a node is left: it ended some time ago, the process
+    /// has run since, and the shard is its own. A grant that was lost may be waited for.
+    fn is_over_it(&self, host: &Host<'_>) -> bool {
+        let others = self.hosts.iter().filter(|other| other.shard == host.shard).count() > 1;
+        let put_back = self.faults.has(Fault::Restore);
+        let mut since = host.began_at.max(host.paused_until).max(host.troubled_until);
+        if self.plot.grants.is_some() {
+            let hangs = self.faults.has(Fault::AgentHang);
+            since = since.max(if hangs { u64::MAX } else { HEALED });
+        }
+        let past = self.now >= since.saturating_add(OVER_IT);
+        past && !(others || put_back || host.rotten || host.drains)
     }
 
     pub(super) fn give_turns(&mut self, node: usize) {

@@ -2,13 +2,14 @@
 
 use super::{Checked, Event, Fault, MS, SECOND, World};
 use crate::{
+    check::must,
     phone::{Act, Cheat, Phone},
     plan::{USERS_MAX, identity},
 };
-use yao_protocol::UserId;
+use yao_protocol::{PacketId, UserId, client::ErrorCode};
 
 /// People shake until then, ns.
-const SHAKES_END: u64 = 45 * SECOND;
+const SHAKES_END: u64 = 56 * SECOND;
 /// A phone that cannot connect knows after this long, ns.
 const CONNECT_MAX: u64 = 10 * SECOND;
 
@@ -51,7 +52,7 @@ impl World<'_> {
         self.wishes.push(0);
         let first = comes + self.people_random.below(2 * SECOND);
         self.at(first, Event::Shake(phone));
-        self.act_for(phone);
+        self.act_for(phone).expect("it has won nothing yet");
     }
 
     pub(super) fn shake(&mut self, phone: usize) -> Checked {
@@ -131,7 +132,7 @@ impl World<'_> {
 
     /// Does what a phone wants, and sees to it that it is woken.
     pub(super) fn after_phone(&mut self, phone: usize) -> Checked {
-        self.act_for(phone);
+        let done = self.act_for(phone);
         if let Some(wake_at) = self.phones[phone].wake_at {
             let at = (wake_at * MS).max(self.now);
             if self.phones[phone].woken_at.is_none_or(|woken| at < woken) {
@@ -139,10 +140,25 @@ impl World<'_> {
                 self.at(at, Event::Wake(phone, at));
             }
         }
-        Ok(())
+        done
     }
 
-    fn act_for(&mut self, phone: usize) {
+    /// Whether a refusal that is final may be true. Honest people open their own tickets: only time
+    /// and policy, or an agent that lies, can have anything against it.
+    fn judge_refusal(&self, phone: usize, packet: PacketId, code: ErrorCode) -> Checked {
+        let Phone { user, cheat, .. } = self.phones[phone];
+        let policy = self.faults.has(Fault::Policy) || self.faults.has(Fault::AgentHostile);
+        let may_be = cheat.is_some()
+            || match code {
+                ErrorCode::TicketExpired => self.faults.has(Fault::ShortTickets),
+                ErrorCode::OpenRefused => policy,
+                _ => false,
+            };
+        must("opens", may_be, || format!("the honest user {user} was refused {packet}: {code:?}"))
+    }
+
+    fn act_for(&mut self, phone: usize) -> Checked {
+        let mut done = Ok(());
         let user = self.phones[phone].user.0;
         for act in self.phones[phone].take_acts() {
             match act {
@@ -174,6 +190,7 @@ impl World<'_> {
                 Act::Refused(packet, code) => {
                     let about = [("user", user), ("packet", packet.0), ("code", code as u64)];
                     self.trace.say(self.now, "refused", &about);
+                    done = done.and(self.judge_refusal(phone, packet, code));
                 }
                 Act::ToldToLeave(reason) => {
                     let about = [("user", user), ("reason", reason as u64)];
@@ -182,5 +199,6 @@ impl World<'_> {
                 Act::Stopped => self.trace.say(self.now, "stopped", &[("user", user)]),
             }
         }
+        done
     }
 }

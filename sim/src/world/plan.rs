@@ -4,7 +4,7 @@ use super::SECOND;
 use crate::{
     canary::Canary,
     faults::{Fault, Faults},
-    plan::{Event as Show, START},
+    plan::{Event as Show, START, WAVES},
     random::Random,
 };
 use yao_access::config::{AfterReboot, Ownership, Owning};
@@ -14,8 +14,9 @@ use yao_protocol::{
     schedule::{Schedule, WaveSchedule},
 };
 
-/// T0 of the first wave, and of the second, ns.
-const T0: [u64; 2] = [4 * SECOND, 27 * SECOND];
+/// T0 of each wave, ns. The third begins when nothing goes wrong any more: whatever a node went
+/// through, it must give then.
+const T0: [u64; WAVES as usize] = [4 * SECOND, 27 * SECOND, 48 * SECOND];
 
 /// The plot of a world.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Plot {
     /// Users.
     pub users: u64,
     /// How long after their end the waves' packets may still be won, s.
-    pub grace_seconds: [u32; 2],
+    pub grace_seconds: [u32; WAVES as usize],
     /// Least time between two shakes of a user, ms.
     pub shake_interval_ms: u32,
     /// Bytes of unsettled opens that a spool takes.
@@ -63,6 +64,7 @@ impl Plot {
                 // The long one lets packets wait in their queues for a minute.
                 if random.chance(150) { 66 } else { 3 },
                 u32::try_from(random.between(1, 6)).expect("small"),
+                2,
             ],
             shake_interval_ms: [0, 500, 1_000, 2_000][random.index(4)],
             spool_bytes_max: if random.chance(100) { 4_096 } else { 1 << 30 },
@@ -98,19 +100,21 @@ impl Plot {
         }
     }
 
-    /// The schedule, with the first T0 moved by `moved_ms`.
+    /// The schedule as it was first told.
     #[must_use]
-    pub fn schedule(&self, show: &Show, moved_ms: i64) -> Schedule {
-        let waves = [0, 1].map(|wave: u16| {
-            let t0 = START.plus_us(T0[usize::from(wave)] / 1_000);
-            let moved_us = if wave == 0 { moved_ms * 1_000 } else { 0 };
-            WaveSchedule {
-                index: WaveIndex(wave),
-                t0: Some(yao_protocol::WallTime(t0.0.saturating_add_signed(moved_us))),
-                factor: 1,
-                grace_seconds: self.grace_seconds[usize::from(wave)],
-            }
+    pub fn schedule(&self, show: &Show) -> Schedule {
+        let waves = (0..WAVES).map(|wave| WaveSchedule {
+            index: WaveIndex(wave),
+            t0: Some(START.plus_us(T0[usize::from(wave)] / 1_000)),
+            factor: 1,
+            grace_seconds: self.grace_seconds[usize::from(wave)],
         });
-        Schedule { version: 1, campaign: show.campaign, waves: waves.to_vec() }
+        Schedule { version: 1, campaign: show.campaign, waves: waves.collect() }
+    }
+
+    /// Whether each node goes by the T0 that it was told last: one whose clock is off, or which
+    /// stood still, may have begun by an earlier one.
+    pub(super) fn tells_t0_in_time(&self) -> bool {
+        !self.faults.has(Fault::ClockSkew) && !self.faults.has(Fault::Pause)
     }
 }
