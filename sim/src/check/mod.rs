@@ -27,7 +27,7 @@ use yao_protocol::{
     PacketId, UserId, WallTime, WaveIndex,
     client::{NoWinReason, ServerMessage},
     frame::split_frame,
-    grant::{GrantAnswer, Verdict},
+    grant::{Claim, GrantAnswer, GrantRequest, Verdict},
     limits::CLIENT_PAYLOAD_BYTES_MAX,
     receipt::Receipt,
     ticket::{Ticket, TicketBody},
@@ -63,6 +63,8 @@ struct NodeBook {
     shard: usize,
     /// What settlement granted it: wave, and the positions from and to before.
     granted: Vec<(WaveIndex, u32, u32)>,
+    /// Below this position of each wave what was granted before is burnt.
+    burnt: [u32; WAVES as usize],
     /// The T0 that the node goes by, by wave; where nobody outside can tell, the earliest that it
     /// was ever told.
     t0: [Option<WallTime>; WAVES as usize],
@@ -225,9 +227,15 @@ impl Checks {
     }
 
     /// Settlement has answered a node's request for a grant.
-    pub fn granted(&mut self, node: usize, answer: &GrantAnswer) {
-        if answer.verdict == Verdict::Granted {
-            self.nodes[node].granted.push((answer.wave, answer.lo, answer.hi));
+    pub fn granted(&mut self, node: usize, request: &[u8], answer: &GrantAnswer) {
+        if answer.verdict != Verdict::Granted {
+            return;
+        }
+        let book = &mut self.nodes[node];
+        book.granted.push((answer.wave, answer.lo, answer.hi));
+        let request = GrantRequest::decode(request, &self.event.keys);
+        if request.is_ok_and(|request| request.claim == Claim::Burn) {
+            book.burnt[usize::from(answer.wave.0)] = answer.lo;
         }
     }
 

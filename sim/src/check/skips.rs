@@ -65,6 +65,7 @@ impl Checks {
         if book.said.is_empty() || book.damaged || copies {
             return Ok(());
         }
+        let burnt = book.burnt;
         for section in &shard.header.sections {
             let indexes = section.indexes();
             let is_new = |index: &u32| {
@@ -73,8 +74,10 @@ impl Checks {
                 let now = Journaled::Skipped(SkipReason::Restart);
                 before == Journaled::Nothing && said[place] == now
             };
-            // What a death took from the journal had been issued.
-            let left = |index: &u32| !self.has_left(node, PacketIndex(*index));
+            // What a death took from the journal had been issued, or it was burnt: of that the
+            // journal tells with the next issue.
+            let burnt = section.first.0 + burnt[usize::from(section.wave.0)];
+            let left = |index: &u32| *index >= burnt && !self.has_left(node, PacketIndex(*index));
             let skipped: Vec<u32> = indexes.filter(is_new).filter(left).collect();
             if !skipped.is_empty() {
                 let told = self.skipped(node, section, &skipped)?;

@@ -169,7 +169,7 @@ impl World<'_> {
             Errand::Grant => {
                 let reply = self.settlement.ask(now, wall, body);
                 if let Reply::Answer((answer, _)) = &reply {
-                    self.checks.granted(who.node, answer);
+                    self.checks.granted(who.node, body, answer);
                     self.tell_grant(who, answer);
                 }
                 outcome(reply.map(|(_, bytes)| bytes))
