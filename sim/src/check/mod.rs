@@ -12,7 +12,7 @@ mod skips;
 
 pub(crate) use evidence::{cursor_path, segments};
 
-pub(crate) use self::money::Death;
+pub(crate) use self::money::{Death, JOURNALED_NS};
 use self::{issues::Issued, money::Journaled, opens::Acknowledged, pace::Pace, skips::Lives};
 use crate::{
     disk::SimDisk,
@@ -260,6 +260,7 @@ impl Checks {
     /// What stood in a node's journal may be gone: it was not on the medium, or was taken away.
     pub fn may_lack(&mut self, node: usize) {
         self.nodes[node].said.clear();
+        self.nodes[node].lives.begin_anew();
     }
 
     /// Whether `user` was paid or may still be: for reports.

@@ -43,7 +43,7 @@ pub(crate) enum Death {
 
 /// So long after its ticket left a packet is in the journal for sure, ns: the disk of a node in
 /// trouble takes a second, and nobody wins while it takes longer.
-const JOURNALED_NS: u64 = 4_000_000_000;
+pub(crate) const JOURNALED_NS: u64 = 4_000_000_000;
 
 impl<'a> Journal<'a> {
     fn new(shard: &'a ShardPlan, highs: Vec<u32>, sums: bool) -> Self {

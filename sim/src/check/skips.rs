@@ -16,11 +16,20 @@ const BLOCK_SECONDS: u64 = 3;
 /// A process that lived no longer has overlooked nothing, ns.
 const SHORT_NS: u64 = 1_000_000_000;
 
-/// The lives of a node's processes that have ended: from when to when, ns.
+/// A process of a node that has ended: how long it lived, ns, and when it ended by its own clock,
+/// which is the one that its waves go by.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    lived: u64,
+    died: WallTime,
+}
+
+/// The lives of a node's processes.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
+    /// When the present one began, ns.
     began: u64,
-    ended: Vec<(u64, u64)>,
+    ended: Vec<Life>,
     /// What was last skipped of each wave.
     told: [Told; WAVES as usize],
 }
@@ -34,6 +43,13 @@ struct Told {
     to: usize,
     /// Packets that nobody could have overlooked.
     counted: usize,
+}
+
+impl Lives {
+    /// What starts have written is gone: they skip it again.
+    pub(super) fn begin_anew(&mut self) {
+        self.told.iter_mut().for_each(|told| told.counted = 0);
+    }
 }
 
 fn block(section: &Section) -> u32 {
@@ -50,10 +66,10 @@ impl Checks {
         self.nodes[node].lives.began = now;
     }
 
-    /// A process of a node has ended, however.
-    pub(crate) fn life_ends(&mut self, node: usize, now: u64) {
+    /// A process of a node has ended, however; by its own clock it was then `died`.
+    pub(crate) fn life_ends(&mut self, node: usize, now: u64, died: WallTime) {
         let lives = &mut self.nodes[node].lives;
-        lives.ended.push((lives.began, now));
+        lives.ended.push(Life { lived: now - lives.began, died });
     }
 
     /// What the journal of a node says now and did not say at the last look was skipped by as many
@@ -97,9 +113,8 @@ impl Checks {
         let since = &lives.ended[told.from..told.to];
         let Some((_, _, t0)) = self.plan_of(node, section.wave) else { return Ok(told) };
         let most = since.len() * block(section) as usize;
-        let short = since.iter().all(|(began, ended)| ended - began < SHORT_NS);
-        let died = since.last().map_or(0, |(_, ended)| *ended);
-        let died = WallTime(START.0 + died / 1_000);
+        let short = since.iter().all(|life| life.lived < SHORT_NS);
+        let died = since.iter().map(|life| life.died).max().unwrap_or(START);
         let records: &[SeedRecord] = &self.shard(node).records;
         let lay_ahead = |index: &&u32| t0.plus_us(records[**index as usize].offset_us) > died;
         let ahead = skipped.iter().filter(lay_ahead).count();

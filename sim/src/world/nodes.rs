@@ -7,7 +7,7 @@ use crate::{
     agent::{Agent, Character},
     canary::Canary,
     carrier::Carried,
-    check::{Death, Seen, Violation, cursor_path, segments},
+    check::{Death, JOURNALED_NS, Seen, Violation, cursor_path, segments},
     disk::{Killed, SimDisk},
     node::{FALLBACK, Process, SEED, STATE, Start, Thread},
     plan::{Event as Show, WAVES},
@@ -289,13 +289,15 @@ impl<'a> World<'a> {
     /// The process ends at once, wherever it is; it is started again later.
     pub(super) fn kill(&mut self, node: usize, dark: bool) {
         let host = &mut self.hosts[node];
-        if host.process.take().is_none() && !dark {
+        let process = host.process.take();
+        if process.is_none() && !dark {
             return;
         }
         let life = host.life;
         // Who stood still wrote nothing meanwhile.
-        let stood = host.ruined || dark || self.faults.has(Fault::Pause);
-        host.death = if stood { Death::Unknown } else { Death::Kill(self.now) };
+        let stood = host.paused_until.saturating_add(JOURNALED_NS) > self.now;
+        let unknown = host.ruined || dark || stood;
+        host.death = if unknown { Death::Unknown } else { Death::Kill(self.now) };
         host.drains = false;
         host.turns = Turns::NONE;
         host.paused_until = 0;
@@ -303,7 +305,9 @@ impl<'a> World<'a> {
         host.disk.set_troubles(|troubles| troubles.kill_at = None);
         let what = if dark { "power cut" } else { "killed" };
         self.trace.say(self.now, what, &[("node", node as u64), ("life", u64::from(life))]);
-        self.checks.life_ends(node, self.now);
+        if let Some(process) = process {
+            self.checks.life_ends(node, self.now, process.wall());
+        }
         if dark {
             host.dark = true;
             host.disk.power_cut();
@@ -360,6 +364,7 @@ impl<'a> World<'a> {
         let life = host.life;
         host.drains = false;
         let Some(process) = host.process.take() else { return Ok(()) };
+        self.checks.life_ends(node, self.now, process.wall());
         let ended = catch_unwind(AssertUnwindSafe(|| process.stop()));
         match ended {
             Ok(()) if !self.hosts[node].ruined => self.hosts[node].death = Death::Order,
@@ -370,7 +375,6 @@ impl<'a> World<'a> {
         self.hosts[node].turns = Turns::NONE;
         self.hosts[node].agents.clear();
         self.trace.say(self.now, "stopped node", &[("node", node as u64)]);
-        self.checks.life_ends(node, self.now);
         self.drop_links(node, life, true);
         self.after(300 * MS, Event::Start(node));
         Ok(())
