@@ -178,13 +178,14 @@ impl Faults {
     #[must_use]
     pub fn hold_up(self) -> bool {
         use Fault::{
-            Crash, DiskError, DiskFull, Drain, MidWrite, Pause, Policy, PowerCut, Restore,
-            SlowDisk, SlowThread, SpoolDisk, Twin,
+            AgentHang, AgentHostile, AgentKill, AgentSwap, Crash, DiskError, DiskFull, Drain,
+            MidWrite, Pause, Policy, PowerCut, Restore, SlowDisk, SlowThread, SpoolDisk, Twin,
         };
+        let agents = [AgentHang, AgentHostile, AgentKill, AgentSwap];
         let held = [Pause, Policy, SlowDisk, SlowThread];
         let begun =
             [Crash, DiskError, DiskFull, Drain, MidWrite, PowerCut, Restore, SpoolDisk, Twin];
-        held.iter().chain(&begun).any(|fault| self.has(*fault))
+        held.iter().chain(&begun).chain(&agents).any(|fault| self.has(*fault))
     }
 
     /// How many are on.

@@ -80,6 +80,8 @@ struct NodeBook {
     durable_opens: BTreeSet<(PacketId, UserId, WallTime)>,
     /// Files were damaged behind the node's back: records may be missing.
     damaged: bool,
+    /// A bit of a cursor was turned over: the file may be lost, for the running process as well.
+    cursor_rots: bool,
     /// Acknowledged opens that a damaged spool may lack.
     in_doubt: BTreeSet<PacketId>,
     /// When the running process began, by its own clock.
@@ -221,9 +223,11 @@ impl Checks {
 
     /// One more node joins, which has the shard of `node`.
     pub fn joins_as(&mut self, node: usize) {
-        let NodeBook { shard, t0, moved, damaged, ref forgotten, .. } = self.nodes[node];
+        let NodeBook { shard, t0, moved, damaged, cursor_rots, ref forgotten, .. } =
+            self.nodes[node];
         let forgotten = forgotten.clone();
-        self.nodes.push(NodeBook { shard, t0, moved, damaged, forgotten, ..NodeBook::default() });
+        let rest = NodeBook::default();
+        self.nodes.push(NodeBook { shard, t0, moved, damaged, cursor_rots, forgotten, ..rest });
     }
 
     /// Settlement has answered a node's request for a grant.
@@ -255,6 +259,11 @@ impl Checks {
     pub fn damaged(&mut self, node: usize) {
         self.nodes[node].damaged = true;
         self.may_lack(node);
+    }
+
+    /// A bit of one of a node's cursors was turned over.
+    pub fn cursor_rots(&mut self, node: usize) {
+        self.nodes[node].cursor_rots = true;
     }
 
     /// What stood in a node's journal may be gone: it was not on the medium, or was taken away.

@@ -108,7 +108,11 @@ impl Checks {
         let lives = &self.nodes[node].lives;
         let mut told = lives.told[usize::from(wave)];
         if told.to < lives.ended.len() {
-            told = Told { from: told.to, to: lives.ended.len(), counted: 0 };
+            // The last death of the group before may have come before its skips were told.
+            let deaths = told.to - told.from;
+            let waits = deaths > 0 && told.counted <= (deaths - 1) * block(section) as usize;
+            let from = told.to - usize::from(waits);
+            told = Told { from, to: lives.ended.len(), counted: 0 };
         }
         let since = &lives.ended[told.from..told.to];
         let Some((_, _, t0)) = self.plan_of(node, section.wave) else { return Ok(told) };

@@ -336,7 +336,9 @@ impl<'a> World<'a> {
                 return Some(format!("node {} is down", host.index));
             };
             let spool = process.spool();
-            if spool.settled_on_disk() + 1 != spool.next_sequence() {
+            // What cannot be read any more nobody settles: behind all that can it stays for people.
+            let unreadable = host.rotten && spool.oldest_unsettled().is_none();
+            if spool.settled_on_disk() + 1 != spool.next_sequence() && !unreadable {
                 let (settled, next) = (spool.settled_on_disk(), spool.next_sequence());
                 return Some(format!("node {}: settled {settled}, next {next}", host.index));
             }

@@ -261,6 +261,9 @@ impl World<'_> {
             self.checks.damaged(node);
             host.death = Death::Unknown;
         }
+        if path.starts_with(Path::new(STATE).join("cursor")) {
+            self.checks.cursor_rots(node);
+        }
         self.checks.spool_rots(node, &host.disk, path);
         host.disk.rot(path, offset, bit);
         self.trace.tell(self.now, "rot", node as u64, &path.display().to_string());
