@@ -5,7 +5,7 @@ mod files;
 mod loads;
 
 use crate::{
-    http,
+    http, ports,
     process::{self, Process},
     shell,
 };
@@ -237,16 +237,15 @@ impl Event {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(&directory)?;
-        let free = "127.0.0.1:0".to_owned();
         let event = Self {
             plan,
             directory,
             binaries,
             ledger: None,
             access: None,
-            ledger_address: free.clone(),
-            addresses: Way::ALL.map(|_| free.clone()),
-            admin_address: free,
+            ledger_address: ports::lasting().to_string(),
+            addresses: Way::ALL.map(|_| ports::lasting().to_string()),
+            admin_address: ports::lasting().to_string(),
             ledger_options: Vec::new(),
             seeds: "seeds",
             schedule: "schedule.toml",

@@ -11,6 +11,7 @@ mod http;
 mod layers;
 mod miri;
 mod mutants;
+mod ports;
 mod process;
 mod programs;
 mod shell;
