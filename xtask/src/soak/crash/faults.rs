@@ -2,7 +2,7 @@
 //! Decides nothing.
 
 use crate::{event, shell};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     ffi::OsString,
     fmt, fs,
@@ -70,7 +70,10 @@ impl Faults {
             cargo.arg("--release");
         }
         shell::run(&mut cargo)?;
-        Ok(event::binaries(release).join("libyao_faults.so"))
+        let library = event::binaries(release).join("libyao_faults.so");
+        // The loader passes over what is not there, and nothing would ever fail.
+        ensure!(library.exists(), "{} was not built", library.display());
+        Ok(library)
     }
 
     /// Watches `root`; log and order lie in `folder`.
