@@ -209,17 +209,17 @@ impl<'a> Scan<'a> {
         true
     }
 
-    /// After the end: how many records may have stood in the bad bytes, at most. One, when it says
-    /// itself that it ends where the bytes do.
+    /// After the end: how many records, each with a payload of at least so many bytes, may have
+    /// stood in the bad bytes. One, when it says itself that it ends where the bytes do.
     #[must_use]
-    pub fn bad_records_max(&self) -> u64 {
+    pub fn bad_records_max(&self, payload_bytes_min: usize) -> u64 {
         let rest = &self.bytes[self.at..];
         let written = written_length(rest);
         let length = rest.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize);
         if length.is_some_and(|length| length.saturating_add(RECORD_OVERHEAD_BYTES) == written) {
             return 1;
         }
-        written.div_ceil(RECORD_OVERHEAD_BYTES) as u64
+        written.div_ceil(RECORD_OVERHEAD_BYTES + payload_bytes_min) as u64
     }
 
     /// After the end: valid records that still follow somewhere behind the bad bytes, which a torn

@@ -34,15 +34,25 @@ pub struct LogKind {
     pub suffix: &'static str,
     /// First bytes of each segment.
     pub magic: [u8; 8],
+    /// No record's payload is shorter, bytes.
+    pub payload_bytes_min: usize,
 }
 
 impl LogKind {
     /// The journal of the issuer.
-    pub const JOURNAL: Self =
-        Self { prefix: "journal", suffix: "yaojournal", magic: yao_protocol::journal::MAGIC };
+    pub const JOURNAL: Self = Self {
+        prefix: "journal",
+        suffix: "yaojournal",
+        magic: yao_protocol::journal::MAGIC,
+        payload_bytes_min: 0,
+    };
     /// The spool of accepted opens.
-    pub const SPOOL: Self =
-        Self { prefix: "spool", suffix: "yaospool", magic: yao_protocol::spool::MAGIC };
+    pub const SPOOL: Self = Self {
+        prefix: "spool",
+        suffix: "yaospool",
+        magic: yao_protocol::spool::MAGIC,
+        payload_bytes_min: yao_protocol::spool::OPEN_BYTES,
+    };
 
     /// The name of the segment that starts with `first_sequence`.
     #[must_use]

@@ -303,7 +303,8 @@ impl Recovery<'_> {
     /// sector: none is used again. The last segment counts them as its own, so that it stays and
     /// the next start knows, too; before another one they end where that begins.
     fn count_changed(&mut self, segment: &mut Segment, scan: &Scan<'_>, file: &Found) {
-        let behind = scan.next_sequence().saturating_add(scan.bad_records_max());
+        let bad = scan.bad_records_max(self.kind.payload_bytes_min);
+        let behind = scan.next_sequence().saturating_add(bad);
         let behind = file.next.map_or(behind, |next| behind.min(next.max(scan.next_sequence())));
         if file.last {
             segment.next_sequence = behind;

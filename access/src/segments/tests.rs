@@ -11,7 +11,8 @@ use yao_protocol::{
     log::RECORD_OVERHEAD_BYTES,
 };
 
-const KIND: LogKind = LogKind { prefix: "test", suffix: "yaotest", magic: *b"YAOTEST\0" };
+const KIND: LogKind =
+    LogKind { prefix: "test", suffix: "yaotest", magic: *b"YAOTEST\0", payload_bytes_min: 0 };
 const PAYLOAD: [u8; 40] = [7; 40];
 const RECORD_BYTES: u64 = (RECORD_OVERHEAD_BYTES + PAYLOAD.len()) as u64;
 

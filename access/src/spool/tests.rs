@@ -468,6 +468,24 @@ fn m7_damage_in_the_segment_being_written_hides_nothing_that_comes_later() {
 }
 
 #[test]
+fn m7_bad_bytes_at_the_end_were_no_more_records_than_fit_into_them() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    drop(small_segments(directory.path(), 5));
+    let path = directory.path().join(LogKind::SPOOL.file_name(1));
+    let bad = usize::try_from(64 + 2 * RECORD_BYTES).expect("small");
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[bad..].fill(0xa5);
+    // Before the end of the fifth, which may have been the fifth's own zeros.
+    bytes.truncate(bad + usize::try_from(3 * RECORD_BYTES).expect("small") - 1);
+    fs::write(&path, bytes).expect("write");
+    for _ in 0..2 {
+        let (_, _, found) =
+            SpoolSegments::open(&real(), &[directory.path()], header(), None).expect("open");
+        assert_eq!((found.records, found.next_sequence, found.damage.len()), (2, 6, 1));
+    }
+}
+
+#[test]
 fn m10_what_goes_bad_while_the_node_runs_is_kept_before_it_is_passed_over() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut segments = small_segments(directory.path(), 35);

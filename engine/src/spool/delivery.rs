@@ -11,6 +11,7 @@
 use super::{
     Counters, Output, Settings,
     answered::{Answered, Range},
+    missing::Missing,
     pacer::Pacer,
 };
 use crate::Timestamp;
@@ -97,6 +98,7 @@ pub(super) struct Delivery {
     /// By first sequence; they do not overlap.
     batches: BTreeMap<u64, Outgoing>,
     answered: Answered,
+    missing: Missing,
     pacer: Pacer,
     next_request_id: u32,
     agent_available: bool,
@@ -117,6 +119,7 @@ impl Delivery {
             read_retry_at: Timestamp::default(),
             batches: BTreeMap::new(),
             answered: Answered::default(),
+            missing: Missing::default(),
             pacer,
             next_request_id: 1,
             agent_available: false,
@@ -125,6 +128,12 @@ impl Delivery {
 
     pub(super) const fn settled(&self) -> u64 {
         self.settled
+    }
+
+    /// How many of the records up to `last` wait for settlement's answer: not those that nobody
+    /// can read.
+    pub(super) const fn unsettled(&self, last: u64) -> u64 {
+        last - self.settled - self.missing.count()
     }
 
     pub(super) const fn settled_on_disk(&self) -> u64 {
@@ -181,10 +190,12 @@ impl Delivery {
         }
         for (sequence, open) in records {
             assert!(sequence > self.frontier && sequence <= through, "records are read in order");
+            self.missing.add(self.frontier + 1, sequence - 1);
             self.tail.push_back((sequence, open));
             self.frontier = sequence;
         }
         // What is not among the records is damaged: it is left behind, not waited for.
+        self.missing.add(self.frontier + 1, through);
         self.frontier = self.frontier.max(through);
         self.advance();
     }
@@ -428,6 +439,7 @@ impl Delivery {
             assert!(range.first > self.settled, "ranges follow one another");
             assert!(range.last <= self.synced, "only synced records are delivered");
             self.settled = range.last;
+            self.missing.pass(self.settled);
             self.answer_digest = range.answer_digest;
             self.answered.remove_first();
         }

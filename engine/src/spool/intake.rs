@@ -288,7 +288,7 @@ impl Spool {
     /// Judges anew how full the spool is: after each input, and after each open that is accepted.
     pub(super) fn renew_fullness(&mut self) {
         let next_sequence = self.intake.next_sequence;
-        let unsettled = next_sequence - 1 - self.delivery.settled();
+        let unsettled = self.delivery.unsettled(next_sequence - 1);
         self.fullness.renew(self.settings.bytes_max, unsettled, next_sequence);
     }
 

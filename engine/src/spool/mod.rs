@@ -15,6 +15,7 @@ mod delivery;
 mod fullness;
 mod index;
 mod intake;
+mod missing;
 mod pacer;
 pub mod retention;
 #[cfg(test)]

@@ -369,6 +369,29 @@ fn records_beyond_memory_are_read_again_in_order() {
 }
 
 #[test]
+fn m7_what_cannot_be_read_takes_no_room() {
+    let mut world = World::new(Settings { bytes_max: 10 * RECORD_BYTES, ..settings() });
+    world.accept(0..2);
+    world.disk.next_sequence_min = 100;
+    world.crash(0);
+    assert_eq!(world.spool.level(), Level::Full, "they may all be there");
+    world.agent_up();
+    let batch = world.take_batch();
+    assert_eq!((batch.sequences(), world.spool.fill_permille()), (vec![1, 2], 200));
+    world.answer(&batch);
+    assert_eq!((world.disk.watermark, world.spool.fill_permille()), (2, 0));
+    // Opens are taken, and the watermark goes on where settlement answers.
+    let open = world.open_allowed(opened(7, 7));
+    world.advance(5 * MS);
+    world.sync();
+    receipt(&world.reply(open).expect("synced"));
+    let batch = world.take_batch();
+    assert_eq!((batch.sequences(), world.spool.fill_permille()), (vec![100], 100));
+    world.answer(&batch);
+    assert_eq!((world.disk.watermark, world.spool.fill_permille()), (100, 0));
+}
+
+#[test]
 fn removed_segments_are_forgotten_and_a_lost_watermark_delivers_again() {
     let mut world = World::new(settings());
     world.agent_up();

@@ -59,6 +59,8 @@ pub(super) struct Disk {
     pub(super) appended: Vec<(u64, Open)>,
     pub(super) durable: Vec<(u64, Open)>,
     pub(super) watermark: u64,
+    /// Behind bad bytes at the log's end, each of which may have been in a record.
+    pub(super) next_sequence_min: u64,
     /// Of the answer that moved the watermark last.
     pub(super) answer_digest: [u8; 32],
 }
@@ -206,7 +208,8 @@ impl World {
         for (sequence, open) in &self.disk.durable {
             index.insert(*sequence, open);
         }
-        let next_sequence = self.disk.durable.last().map_or(1, |(sequence, _)| sequence + 1);
+        let last = self.disk.durable.last().map_or(0, |(sequence, _)| *sequence);
+        let next_sequence = self.disk.next_sequence_min.max(last + 1);
         let settled = self.disk.watermark;
         self.settings.incarnation.0[15] = self.settings.incarnation.0[15].wrapping_add(1);
         let recovered = Recovered { index, next_sequence, settled };
