@@ -10,6 +10,7 @@ use yao_sim::{
     canary::Canary,
     faults::Fault,
     search::{Found, run_seed, search},
+    world::Report,
 };
 
 /// Violations after which a search ends.
@@ -24,6 +25,9 @@ struct Arguments {
     /// Run this one seed and print its trace, one line per event
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
+    /// With --seed: what the programs log themselves, at this level and above, between the lines
+    #[arg(long, requires = "seed", value_name = "LEVEL")]
+    log: Option<tracing::Level>,
     /// Run so many seeds and print a table
     #[arg(long, default_value_t = 500)]
     seeds: u64,
@@ -44,7 +48,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let violated = match arguments.seed {
-        Some(seed) => one(seed, arguments.canary),
+        Some(seed) => one(seed, arguments.canary, arguments.log),
         None => many(&arguments),
     };
     // A canary is there to be found.
@@ -52,7 +56,11 @@ fn main() -> ExitCode {
     if violated == wanted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn one(seed: u64, canary: Canary) -> bool {
+fn one(seed: u64, canary: Canary, log: Option<tracing::Level>) -> bool {
+    if let Some(level) = log {
+        // No time of day: the lines of the trace around them say when it was.
+        tracing_subscriber::fmt().with_max_level(level).without_time().with_ansi(false).init();
+    }
     let report = run_seed(seed, canary, true);
     println!("faults: {}", report.faults.names().join(", "));
     println!("{} s, {} events, digest {:016x}", report.seconds, report.events, report.digest);
@@ -83,13 +91,16 @@ fn many(arguments: &Arguments) -> bool {
         found.seconds,
         found.violations.len()
     );
-    for report in &found.violations {
-        let violation = report.violation.as_ref().map(ToString::to_string).unwrap_or_default();
-        println!("seed {}: {violation}", report.seed);
-        println!("  faults: {}", report.faults.names().join(", "));
-        println!("  again: cargo xtask sim --seed {}", report.seed);
-    }
+    found.violations.iter().for_each(tell);
     !found.violations.is_empty()
+}
+
+/// How a seed failed, and how to see it again.
+fn tell(report: &Report) {
+    let violation = report.violation.as_ref().map(ToString::to_string).unwrap_or_default();
+    println!("seed {}: {violation}", report.seed);
+    println!("  faults: {}", report.faults.names().join(", "));
+    println!("  again: cargo xtask sim --seed {}", report.seed);
 }
 
 /// Goes on until the process has used so many hours of processor time, or has found enough.
@@ -98,7 +109,9 @@ fn soak(arguments: &Arguments, threads: usize, hours: f64) -> Found {
     loop {
         let from = arguments.from + all.seeds;
         let wanted = VIOLATIONS_MAX - all.violations.len();
-        all.add(search(from..from + SEEDS_PER_LINE, arguments.canary, threads, wanted));
+        let found = search(from..from + SEEDS_PER_LINE, arguments.canary, threads, wanted);
+        found.violations.iter().for_each(tell);
+        all.add(found);
         let used = cpu_hours();
         let (next, violated) = (arguments.from + all.seeds, all.violations.len());
         println!("{used:.2} CPU hours: seeds {} to {next}, {violated} violated", arguments.from);
