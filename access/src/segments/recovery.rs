@@ -510,6 +510,8 @@ pub(crate) fn copy_aside_in(
         let file = disk.open(&copy, Access::Read).map_err(io_error("open", &copy))?;
         file.read_to_end(&mut kept).map_err(io_error("read", &copy))?;
         if bytes.is_empty() || kept[..written_length(&kept)] == *bytes {
+            // Whoever made it may have been killed before its name was on disk.
+            disk.sync_directory(directory).map_err(io_error("sync", directory))?;
             return Ok(copy);
         }
         if kept.is_empty() {
